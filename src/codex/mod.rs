@@ -1,0 +1,1 @@
+//! The Codex backend as types, and the client that speaks to it.

@@ -1,0 +1,25 @@
+//! Tollway: a multi-tenant gateway for a team's ChatGPT/Codex accounts.
+//!
+//! `ls src` is the architecture. Dependencies point one way:
+//!
+//! ```text
+//! cli ─┐
+//!      ├─> server ─> relay ─> { dialect, account, tenant } ─> { codex, oauth, store }
+//! main ┘                 config and telemetry are read by whoever is built from them
+//! ```
+//!
+//! `dialect` knows only `codex` types and does no I/O; `store` knows the domain's plain types and
+//! nobody's behaviour; nothing imports `server` or `cli`. `tests/architecture.rs` walks the imports
+//! and fails on an arrow that points back.
+
+pub mod account;
+pub mod cli;
+pub mod codex;
+pub mod config;
+pub mod dialect;
+pub mod oauth;
+pub mod relay;
+pub mod server;
+pub mod store;
+pub mod telemetry;
+pub mod tenant;

@@ -1,0 +1,1 @@
+//! Listeners, routers, middleware, shutdown; thin handlers only.
