@@ -1,1 +1,3 @@
 //! The chat dialect.
+
+pub mod error;

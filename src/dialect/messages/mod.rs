@@ -1,1 +1,3 @@
 //! The messages dialect.
+
+pub mod error;

@@ -1,1 +1,3 @@
 //! The responses dialect.
+
+pub mod error;
