@@ -4,12 +4,14 @@
 //! translated to and from. This room knows the wire (protocol.md 2–6) and nothing of tenants,
 //! accounts in a pool, or client dialects.
 
+pub mod client;
 pub mod event;
 pub mod failure;
 pub mod limits;
 pub mod request;
 pub mod sse;
 
+pub use client::Client;
 pub use event::{Event, Usage};
 pub use failure::{Failure, FailureKind};
 pub use request::Request;
