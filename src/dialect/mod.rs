@@ -4,6 +4,7 @@
 //! `stream` (backend events → client's frames), `whole` (the same events → one answer), `error`.
 //! Clock and ids are handed in, so that recorded streams give the same bytes every time.
 
+pub mod catalogue;
 pub mod chat;
 pub mod messages;
 mod model;
