@@ -97,7 +97,7 @@ async fn paused_and_limited_accounts_are_renewed_and_those_out_of_use_are_not() 
             .snapshot()
             .account
             .last_refresh_at
-            .is_some()
+            == START
     };
     assert_eq!([paused, limited].map(renewed), [true; 2]);
     assert_eq!([dead, quarantined, fresh].map(renewed), [false; 3]);

@@ -4,10 +4,10 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout};
 
-use super::super::pool::{Scope, choose};
+use super::super::pool::choose;
 use super::super::testing::{Bench, HOUR, START};
 use super::*;
-use crate::store::AccountState;
+use crate::store::{AccountScope, AccountState};
 
 async fn directory(bench: &Bench) -> Arc<Accounts> {
     let accounts = Accounts::new(Arc::clone(&bench.context));
@@ -121,7 +121,7 @@ async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
     let accounts = directory(&bench).await;
 
     accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
-    let choice = choose(&accounts.candidates(), Scope::All, START);
+    let choice = choose(&accounts.candidates(), &AccountScope::All, START);
     assert_eq!(
         (choice.ordered.len(), choice.soonest_reset),
         (0, Some(START + 5_000))

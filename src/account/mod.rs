@@ -14,6 +14,7 @@ mod ports;
 mod refresh;
 mod settings;
 mod snapshot;
+mod stored;
 mod token_error;
 mod token_manager;
 mod verdict;

@@ -3,9 +3,8 @@
 //! It knows no managers, no clock and no store.
 
 use std::cmp::Ordering;
-use std::collections::BTreeSet;
 
-use crate::store::{AccountId, AccountState, UnixMillis};
+use crate::store::{AccountId, AccountScope, AccountState, UnixMillis};
 
 /// What is known about one account when a request needs one.
 #[derive(Debug, Clone, PartialEq)]
@@ -28,25 +27,6 @@ pub struct Candidate {
     pub used_percent: Option<f32>,
     /// When it was last chosen.
     pub last_used: Option<UnixMillis>,
-}
-
-/// Which accounts a key may use.
-#[derive(Debug, Clone, Copy)]
-pub enum Scope<'a> {
-    /// Every account.
-    All,
-    /// Only these.
-    Only(&'a BTreeSet<AccountId>),
-}
-
-impl Scope<'_> {
-    /// Whether an account is in it.
-    pub fn has(&self, id: AccountId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(ids) => ids.contains(&id),
-        }
-    }
 }
 
 /// Why an account is not a candidate. The first that applies, in this order.
@@ -94,7 +74,7 @@ pub struct Choice {
 
 /// Orders the candidates that may serve a request at `now`: fewest in flight, then least used,
 /// then least recently used, then by id, so that equal input gives equal output.
-pub fn choose(candidates: &[Candidate], scope: Scope<'_>, now: UnixMillis) -> Choice {
+pub fn choose(candidates: &[Candidate], scope: &AccountScope, now: UnixMillis) -> Choice {
     let mut eligible: Vec<&Candidate> = Vec::with_capacity(candidates.len());
     let mut choice = Choice::default();
     for candidate in candidates {
@@ -118,9 +98,9 @@ pub fn choose(candidates: &[Candidate], scope: Scope<'_>, now: UnixMillis) -> Ch
 
 /// Why a candidate is not eligible at `now`, if it is not. The one rule, also for an account that
 /// a session would like to keep.
-pub fn exclusion(candidate: &Candidate, scope: Scope<'_>, now: UnixMillis) -> Option<Reason> {
+pub fn exclusion(candidate: &Candidate, scope: &AccountScope, now: UnixMillis) -> Option<Reason> {
     let ahead = |until: Option<UnixMillis>| until.filter(|until| *until > now);
-    if !scope.has(candidate.id) {
+    if !scope.allows(candidate.id) {
         return Some(Reason::OutOfScope);
     }
     match candidate.state {
@@ -148,6 +128,8 @@ fn preference(a: &Candidate, b: &Candidate) -> Ordering {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use proptest::prelude::*;
 
     use super::*;
@@ -221,7 +203,7 @@ mod tests {
             (base, None),
         ] {
             assert_eq!(
-                exclusion(&candidate, Scope::All, NOW),
+                exclusion(&candidate, &AccountScope::All, NOW),
                 expected,
                 "{candidate:?}"
             );
@@ -249,7 +231,7 @@ mod tests {
         let never = candidate();
         let all = [&busy, &used, &recent, &older, &never].map(Clone::clone);
 
-        let choice = choose(&all, Scope::All, NOW);
+        let choice = choose(&all, &AccountScope::All, NOW);
 
         assert_eq!(
             choice.ordered,
@@ -271,13 +253,9 @@ mod tests {
             limited_until: Some(2_000),
             ..candidate()
         };
-        let scope = BTreeSet::from([mine.id, later.id]);
+        let scope = AccountScope::Only(vec![mine.id, later.id]);
 
-        let choice = choose(
-            &[mine.clone(), later, other.clone()],
-            Scope::Only(&scope),
-            NOW,
-        );
+        let choice = choose(&[mine.clone(), later, other.clone()], &scope, NOW);
 
         assert_eq!(
             (choice.ordered.len(), choice.soonest_reset),
@@ -332,11 +310,11 @@ mod tests {
         fn every_account_is_ordered_or_excluded_once_and_the_order_of_input_does_not_matter(
             candidates in proptest::collection::vec(any_candidate(), 0..8)
         ) {
-            let choice = choose(&candidates, Scope::All, NOW);
+            let choice = choose(&candidates, &AccountScope::All, NOW);
             let mut reversed = candidates.clone();
             reversed.reverse();
 
-            prop_assert_eq!(&choose(&reversed, Scope::All, NOW).ordered, &choice.ordered);
+            prop_assert_eq!(&choose(&reversed, &AccountScope::All, NOW).ordered, &choice.ordered);
             let excluded = choice.excluded.iter().map(|(id, _)| *id);
             let seen: BTreeSet<_> = choice.ordered.iter().copied().chain(excluded).collect();
             prop_assert_eq!(seen.len(), candidates.len());

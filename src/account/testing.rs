@@ -420,7 +420,7 @@ fn account(id: AccountId, name: &str) -> Account {
         limited_until: None,
         limit_reason: None,
         access_expires_at: None,
-        last_refresh_at: None,
+        last_refresh_at: START - HOUR,
         generation: 1,
         created_at: START,
         updated_at: START,

@@ -313,7 +313,7 @@ impl TokenManager {
         let mut account = Account::clone(&held.account);
         account.generation = credentials.generation;
         account.access_expires_at = credentials.access_expires_at;
-        account.last_refresh_at = Some(credentials.last_refresh_at);
+        account.last_refresh_at = credentials.last_refresh_at;
         let released =
             reason == RefreshReason::Forced && held.standing.state == AccountState::Quarantined;
         if released {
