@@ -307,7 +307,8 @@ impl TokenManager {
         let mut memory = self.lock();
         let held = self.snapshot();
         let credentials = Arc::new(credentials);
-        if credentials.generation <= held.generation() {
+        // Equal when the directory was faster in reading our own write than we in publishing it.
+        if credentials.generation < held.generation() {
             return Arc::clone(&held.credentials);
         }
         let mut account = Account::clone(&held.account);

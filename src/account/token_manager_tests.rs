@@ -441,6 +441,20 @@ async fn a_refusal_right_after_a_recovery_quarantines_instead_of_looping() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_directory_that_reads_a_recovery_first_does_not_hide_that_it_was_one() {
+    let bench = Bench::new();
+    let manager = bench.manager(HOUR);
+    bench.store.log_in(manager.id(), "rt-1", HOUR);
+    let written = bench.store.credentials(manager.id());
+
+    manager.observe(row_of(&bench, &manager), Some(written.clone()));
+    manager.publish(written, RefreshReason::UnauthorizedRecovery);
+
+    let error = manager.force_refresh(2).await.unwrap_err();
+    assert!(matches!(error, TokenError::Quarantined { .. }), "{error}");
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_refusal_long_after_a_recovery_is_a_new_incident() {
     let bench = Bench::new();
     let manager = bench.manager(HOUR);
