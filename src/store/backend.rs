@@ -275,3 +275,28 @@ impl Write {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_is_on_the_disk_and_not_only_in_the_log_of_the_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let pools = SqlitePools::open(&{
+            let path = directory.path().join("tollway.db");
+            create_database(&path).unwrap();
+            path
+        })
+        .await
+        .unwrap();
+        let pragma = async |sql: &'static str| {
+            let row: (i64,) = sqlx::query_as(sql).fetch_one(&pools.writer).await.unwrap();
+            row.0
+        };
+        let full = 2;
+        assert_eq!(pragma("PRAGMA synchronous").await, full);
+        assert_eq!(pragma("PRAGMA foreign_keys").await, 1);
+        assert_eq!(pragma("PRAGMA busy_timeout").await, 5000);
+    }
+}

@@ -32,7 +32,7 @@ pub(super) fn choose<T: Labelled>(all: Vec<T>, asked: &str) -> Result<T> {
                     && one.id().replace('-', "").starts_with(&id_start)
         },
     ];
-    let mut rest = all;
+    let mut rest = if asked.is_empty() { Vec::new() } else { all };
     for matches in ranks {
         let (found, others): (Vec<T>, Vec<T>) = rest.into_iter().partition(matches);
         if !found.is_empty() {

@@ -41,7 +41,11 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
             // sqlx takes no lock on SQLite. One transaction around the whole run is that lock, and
             // leaves nothing half done.
             let mut all = pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-            migrator.run(&mut *all).await.map_err(StoreError::Migrate)?;
+            // Not `run`: its future is not `Send` for a connection that is borrowed.
+            migrator
+                .run_direct(None, &mut *all, false)
+                .await
+                .map_err(StoreError::Migrate)?;
             all.commit().await?;
         }
         Backend::Postgres(pool) => {

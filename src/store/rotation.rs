@@ -214,3 +214,42 @@ impl Rotation {
         i64::from(self.batch.max(1)).min(i64::try_from(left).unwrap_or(i64::MAX))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::store::{OpenOptions, vault::Keyring};
+
+    #[tokio::test]
+    async fn an_envelope_that_was_replaced_meanwhile_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("tollway.db").display()).into();
+        let keyring = Keyring::generate().unwrap();
+        let store = Store::open(OpenOptions { url, keyring }).await.unwrap();
+        store.migrate().await.unwrap();
+        let pepper = store.pepper().await.unwrap();
+        let [.., column] = &SEALED_COLUMNS;
+        let place = Place {
+            table: column.table,
+            column: column.column,
+            row: "pepper",
+        };
+        // Sealed once more by itself: what a rotation has read and what is stored now differ.
+        let read_before = store.seal(place, &[7; 32]).unwrap();
+
+        let mut write = store.backend.write(&[]).await.unwrap();
+        assert!(
+            !store
+                .reseal(&mut write, column, "pepper", &read_before)
+                .await
+                .unwrap()
+        );
+        write.commit().await.unwrap();
+        assert_eq!(
+            store.pepper().await.unwrap().expose_secret(),
+            pepper.expose_secret()
+        );
+    }
+}
