@@ -1,10 +1,7 @@
 //! The store on real databases. Every case runs on SQLite, as a test of its own, and on PostgreSQL,
 //! all in one test that starts one server.
 
-#![expect(
-    clippy::unwrap_used,
-    reason = "a test says what went wrong by failing there"
-)]
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing there")]
 
 #[path = "store/accounts.rs"]
 mod accounts;

@@ -4,8 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollway::store::{
-    Account, AccountScope, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Store,
-    vault::Keyring,
+    Account, AccountScope, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Store, vault::Keyring,
 };
 
 use crate::postgres::Postgres;
@@ -24,17 +23,11 @@ impl Database {
     pub(crate) fn sqlite() -> Self {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("tollway.db").display());
-        Self {
-            url: url.into(),
-            _directory: Some(directory),
-        }
+        Self { url: url.into(), _directory: Some(directory) }
     }
 
     pub(crate) async fn postgres(server: &Postgres) -> Self {
-        Self {
-            url: server.database().await.into(),
-            _directory: None,
-        }
+        Self { url: server.database().await.into(), _directory: None }
     }
 
     /// The migrated store under the old key.
@@ -45,11 +38,7 @@ impl Database {
     }
 
     pub(crate) async fn open(&self, keys: &str) -> Result<Store> {
-        Store::open(OpenOptions {
-            url: self.url.clone(),
-            keyring: keyring(keys),
-        })
-        .await
+        Store::open(OpenOptions { url: self.url.clone(), keyring: keyring(keys) }).await
     }
 
     /// Runs a statement behind the store's back.
@@ -92,33 +81,17 @@ pub(crate) fn credentials(name: &str, round: i64) -> NewCredentials {
 }
 
 pub(crate) async fn add(store: &Store, name: &str) -> Account {
-    store
-        .accounts()
-        .upsert(account(name), NOW)
-        .await
-        .unwrap()
-        .into_account()
+    store.accounts().upsert(account(name), NOW).await.unwrap().into_account()
 }
 
 /// A key whose hash is thirty-two times `byte`.
 pub(crate) fn key(name: &str, byte: u8, accounts: AccountScope) -> NewKey {
-    NewKey {
-        name: name.to_owned(),
-        prefix: format!("tw-{byte:06}"),
-        hash: [byte; 32],
-        accounts,
-        expires_at: None,
-    }
+    NewKey { name: name.to_owned(), prefix: format!("tw-{byte:06}"), hash: [byte; 32], accounts, expires_at: None }
 }
 
 /// The access and refresh tokens stored for an account.
 pub(crate) async fn tokens(store: &Store, account: &Account) -> (String, String) {
-    let stored = store
-        .accounts()
-        .credentials(account.id)
-        .await
-        .unwrap()
-        .unwrap();
+    let stored = store.accounts().credentials(account.id).await.unwrap().unwrap();
     let text = |token: &SecretString| token.expose_secret().to_owned();
     (text(&stored.access_token), text(&stored.refresh_token))
 }

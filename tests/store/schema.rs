@@ -1,6 +1,4 @@
-use tollway::store::{
-    AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError,
-};
+use tollway::store::{AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError};
 
 use crate::database::{Database, NEW_KEY, NOW, OLD_KEY, account, add, credentials, key};
 
@@ -19,37 +17,17 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     assert_eq!(moved().await, (1, 0), "created");
     accounts.upsert(account("ada"), NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "replaced");
-    let saved = accounts
-        .save_refreshed(ada, 2, &credentials("ada", 2), NOW)
-        .await
-        .unwrap();
-    assert_eq!(
-        (saved, moved().await),
-        (Saved::Stored { generation: 3 }, (1, 0))
-    );
-    accounts
-        .set_state(ada, Some(3), AccountState::Quarantined, None, None, NOW)
-        .await
-        .unwrap();
+    let saved = accounts.save_refreshed(ada, 2, &credentials("ada", 2), NOW).await.unwrap();
+    assert_eq!((saved, moved().await), (Saved::Stored { generation: 3 }, (1, 0)));
+    accounts.set_state(ada, Some(3), AccountState::Quarantined, None, None, NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "state");
     accounts.set_paused(ada, true, NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "paused");
-    accounts
-        .set_limited(ada, Some(NOW), None, NOW)
-        .await
-        .unwrap();
+    accounts.set_limited(ada, Some(NOW), None, NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "limited");
-    let laptop = keys
-        .create(key("laptop", 1, AccountScope::All), NOW)
-        .await
-        .unwrap()
-        .id;
+    let laptop = keys.create(key("laptop", 1, AccountScope::All), NOW).await.unwrap().id;
     assert_eq!(moved().await, (0, 1), "key created");
-    let second = keys
-        .rotate(laptop, key("laptop", 2, AccountScope::All), NOW, NOW)
-        .await
-        .unwrap()
-        .id;
+    let second = keys.rotate(laptop, key("laptop", 2, AccountScope::All), NOW, NOW).await.unwrap().id;
     assert_eq!(moved().await, (0, 1), "key rotated");
     keys.revoke(second, NOW).await.unwrap();
     assert_eq!(moved().await, (0, 1), "key revoked");
@@ -58,33 +36,18 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
 
     store.pepper().await.unwrap();
     accounts.remove(ada).await.unwrap();
-    accounts
-        .set_paused(AccountId::new(), true, NOW)
-        .await
-        .unwrap();
-    let saved = accounts
-        .save_refreshed(ada, 3, &credentials("ada", 3), NOW)
-        .await
-        .unwrap();
+    accounts.set_paused(AccountId::new(), true, NOW).await.unwrap();
+    let saved = accounts.save_refreshed(ada, 3, &credentials("ada", 3), NOW).await.unwrap();
     assert_eq!(saved, Saved::Gone);
     keys.revoke(KeyId::new(), NOW).await.unwrap();
-    keys.rotate(laptop, key("laptop", 3, AccountScope::All), NOW, NOW)
-        .await
-        .unwrap_err();
+    keys.rotate(laptop, key("laptop", 3, AccountScope::All), NOW, NOW).await.unwrap_err();
     let both = db.open(&format!("{NEW_KEY},{OLD_KEY}")).await.unwrap();
     both.rotate_keyring(Rotation::default()).await.unwrap();
-    assert_eq!(
-        moved().await,
-        (0, 0),
-        "nothing of that is a change to a reader"
-    );
+    assert_eq!(moved().await, (0, 0), "nothing of that is a change to a reader");
 }
 
 pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Database) {
-    let replicas = [
-        db.open(OLD_KEY).await.unwrap(),
-        db.open(OLD_KEY).await.unwrap(),
-    ];
+    let replicas = [db.open(OLD_KEY).await.unwrap(), db.open(OLD_KEY).await.unwrap()];
     let migrations: Vec<_> = (0..12)
         .map(|number| {
             let store = replicas[number % 2].clone();
@@ -104,13 +67,7 @@ pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Dat
     }
     let store = db.store().await;
     store.ping().await.unwrap();
-    assert_eq!(
-        store.revision().await.unwrap(),
-        Revision {
-            accounts: 1,
-            keys: 1
-        }
-    );
+    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1 });
     add(&store, "ada").await;
 }
 

@@ -30,48 +30,28 @@ impl Postgres {
         let directory = tempfile::tempdir().expect("a temporary directory");
         if is_root() {
             // The server refuses to run as root, and must get at its files.
-            let owned = Command::new("chown")
-                .arg("postgres")
-                .arg(directory.path())
-                .status();
+            let owned = Command::new("chown").arg("postgres").arg(directory.path()).status();
             assert!(owned.expect("chown").success(), "chown postgres");
         }
-        let mut server = Self {
-            directory,
-            programs,
-            port: 0,
-            databases: AtomicU32::new(0),
-        };
+        let mut server = Self { directory, programs, port: 0, databases: AtomicU32::new(0) };
         let data = server.data();
         let data = data.to_str().expect("UTF-8");
-        server.must(
-            "initdb",
-            &["-D", data, "-A", "trust", "-U", "postgres", "--no-sync"],
-        );
+        server.must("initdb", &["-D", data, "-A", "trust", "-U", "postgres", "--no-sync"]);
         // Between choosing a free port and taking it, somebody else may take it.
         let started = (0..3).any(|_| {
             server.port = free_port();
             server.pg_ctl_start().status.success()
         });
-        assert!(
-            started,
-            "{}",
-            fs::read_to_string(server.log()).unwrap_or_default()
-        );
+        assert!(started, "{}", fs::read_to_string(server.log()).unwrap_or_default());
         Some(server)
     }
 
     /// The URL of a new, empty database.
     pub(crate) async fn database(&self) -> String {
         let name = format!("case_{}", self.databases.fetch_add(1, Ordering::Relaxed));
-        let mut connection = PgConnection::connect(&self.url("postgres"))
-            .await
-            .expect("connect");
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.expect("connect");
         let create = AssertSqlSafe(format!("CREATE DATABASE {name}"));
-        sqlx::query(create)
-            .execute(&mut connection)
-            .await
-            .expect("create database");
+        sqlx::query(create).execute(&mut connection).await.expect("create database");
         connection.close().await.expect("close");
         self.url(&name)
     }
@@ -97,25 +77,13 @@ impl Postgres {
             self.directory.path().display(),
         );
         let (data, log) = (self.data(), self.log());
-        let arguments = [
-            "-D",
-            data.to_str().unwrap(),
-            "-w",
-            "-l",
-            log.to_str().unwrap(),
-            "-o",
-            &options,
-        ];
+        let arguments = ["-D", data.to_str().unwrap(), "-w", "-l", log.to_str().unwrap(), "-o", &options];
         self.run("pg_ctl", &[&arguments[..], &["start"]].concat())
     }
 
     fn must(&self, program: &str, arguments: &[&str]) {
         let output = self.run(program, arguments);
-        assert!(
-            output.status.success(),
-            "{program}: {}",
-            String::from_utf8_lossy(&output.stderr)
-        );
+        assert!(output.status.success(), "{program}: {}", String::from_utf8_lossy(&output.stderr));
     }
 
     fn run(&self, program: &str, arguments: &[&str]) -> Output {
@@ -127,20 +95,13 @@ impl Postgres {
         } else {
             Command::new(program)
         };
-        command
-            .args(arguments)
-            .current_dir(self.directory.path())
-            .stdin(Stdio::null());
+        command.args(arguments).current_dir(self.directory.path()).stdin(Stdio::null());
         // A server inherits what it is given; a pipe would stay open as long as it runs.
         let errors = self.directory.path().join("errors");
         let file = fs::File::create(&errors).expect("a file for messages");
         command.stdout(Stdio::null()).stderr(file);
         let status = command.status().expect("run a PostgreSQL program");
-        Output {
-            status,
-            stdout: Vec::new(),
-            stderr: fs::read(&errors).unwrap_or_default(),
-        }
+        Output { status, stdout: Vec::new(), stderr: fs::read(&errors).unwrap_or_default() }
     }
 }
 
@@ -157,10 +118,7 @@ impl Drop for Postgres {
 fn programs() -> Option<PathBuf> {
     let version = |path: &Path| path.file_name()?.to_str()?.parse::<u32>().ok();
     let installed = fs::read_dir("/usr/lib/postgresql").ok()?;
-    let newest = installed
-        .flatten()
-        .map(|entry| entry.path())
-        .max_by_key(|path| version(path))?;
+    let newest = installed.flatten().map(|entry| entry.path()).max_by_key(|path| version(path))?;
     Some(newest.join("bin")).filter(|programs| programs.join("initdb").exists())
 }
 
@@ -170,8 +128,5 @@ fn is_root() -> bool {
 }
 
 fn free_port() -> u16 {
-    TcpListener::bind("127.0.0.1:0")
-        .and_then(|socket| socket.local_addr())
-        .expect("a free port")
-        .port()
+    TcpListener::bind("127.0.0.1:0").and_then(|socket| socket.local_addr()).expect("a free port").port()
 }

@@ -4,11 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-const HERE: Place<'static> = Place {
-    table: "credentials",
-    column: "access_token",
-    row: "row-1",
-};
+const HERE: Place<'static> = Place { table: "credentials", column: "access_token", row: "row-1" };
 
 fn key(byte: u8) -> String {
     STANDARD.encode([byte; KEY_BYTES])
@@ -41,24 +37,10 @@ proptest! {
 fn an_envelope_opens_only_where_it_was_sealed() {
     let ring = ring(&key(1));
     let envelope = ring.seal(HERE, b"secret").unwrap();
-    for elsewhere in [
-        Place {
-            row: "row-2",
-            ..HERE
-        },
-        Place {
-            column: "refresh_token",
-            ..HERE
-        },
-        Place {
-            table: "secrets",
-            ..HERE
-        },
-    ] {
-        assert!(
-            matches!(ring.open(elsewhere, &envelope), Err(VaultError::Tampered)),
-            "{elsewhere:?}"
-        );
+    for elsewhere in
+        [Place { row: "row-2", ..HERE }, Place { column: "refresh_token", ..HERE }, Place { table: "secrets", ..HERE }]
+    {
+        assert!(matches!(ring.open(elsewhere, &envelope), Err(VaultError::Tampered)), "{elsewhere:?}");
     }
 }
 
@@ -77,10 +59,7 @@ fn an_envelope_with_any_character_changed_does_not_open() {
 #[test]
 fn the_same_plaintext_never_gives_the_same_envelope() {
     let ring = ring(&key(1));
-    assert_ne!(
-        ring.seal(HERE, b"secret").unwrap(),
-        ring.seal(HERE, b"secret").unwrap()
-    );
+    assert_ne!(ring.seal(HERE, b"secret").unwrap(), ring.seal(HERE, b"secret").unwrap());
 }
 
 #[test]
@@ -105,10 +84,7 @@ fn the_first_key_seals_and_every_key_opens() {
 #[test]
 fn keys_are_read_in_either_alphabet_padded_or_not_and_counted_once() {
     let padded = STANDARD.encode([0xfb; KEY_BYTES]);
-    let url_safe = padded
-        .trim_end_matches('=')
-        .replace('+', "-")
-        .replace('/', "_");
+    let url_safe = padded.trim_end_matches('=').replace('+', "-").replace('/', "_");
     let ring = ring(&format!("  {padded}\n{url_safe}, ,{}\n", key(7)));
     assert_eq!(ring.key_ids().count(), 2);
 }
@@ -116,19 +92,10 @@ fn keys_are_read_in_either_alphabet_padded_or_not_and_counted_once() {
 #[test]
 fn a_bad_key_is_told_by_number_and_not_repeated() {
     let text = format!("{} c2hvcnQtc2VjcmV0", key(1));
-    let message = Keyring::parse(&SecretString::from(text))
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        message.contains("key number 2") && message.contains("another length"),
-        "{message}"
-    );
+    let message = Keyring::parse(&SecretString::from(text)).err().unwrap().to_string();
+    assert!(message.contains("key number 2") && message.contains("another length"), "{message}");
     assert!(!message.contains("c2hvcnQ"), "{message}");
-    assert!(matches!(
-        Keyring::parse(&SecretString::from(" \n,")),
-        Err(VaultError::NoKey)
-    ));
+    assert!(matches!(Keyring::parse(&SecretString::from(" \n,")), Err(VaultError::NoKey)));
 }
 
 /// The format is a promise: what was sealed by an earlier version must open. These values were made
@@ -147,13 +114,9 @@ fn a_key_file_is_made_once_and_for_its_owner_alone() {
     let file = KeyFile::at(directory.path().join("data/master.key"));
     let (made, first) = file.load_or_create(&none_in_use()).unwrap();
     let (read, second) = file.load_or_create(&none_in_use()).unwrap();
-    assert_eq!(
-        (first, second),
-        (KeyFileOrigin::Created, KeyFileOrigin::Found)
-    );
+    assert_eq!((first, second), (KeyFileOrigin::Created, KeyFileOrigin::Found));
     assert_eq!(made.sealing_key_id(), read.sealing_key_id());
-    let permissions =
-        |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+    let permissions = |path: &std::path::Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
     assert_eq!(permissions(file.path()), 0o600);
     assert_eq!(permissions(file.path().parent().unwrap()), 0o700);
     assert!(fs::read_to_string(file.path()).unwrap().ends_with("=\n"));
@@ -188,8 +151,5 @@ fn an_empty_key_file_is_an_error_and_not_a_reason_to_make_a_key() {
     let directory = tempfile::tempdir().unwrap();
     let file = KeyFile::at(directory.path().join("master.key"));
     drop(crate::store::files::create_private_file(file.path()).unwrap());
-    assert!(matches!(
-        file.load_or_create(&none_in_use()),
-        Err(KeyFileError::Malformed { .. })
-    ));
+    assert!(matches!(file.load_or_create(&none_in_use()), Err(KeyFileError::Malformed { .. })));
 }
