@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chat;
 pub mod messages;
 mod model;
+mod names;
 mod problem;
 pub mod responses;
 

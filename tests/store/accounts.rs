@@ -150,12 +150,12 @@ pub(crate) async fn a_good_exchange_ends_needs_login_but_no_quarantine(db: Datab
     let store = db.store().await;
     let ada = add(&store, "ada").await;
     let accounts = store.accounts();
-    for (generation, state, left) in [
-        (1, AccountState::NeedsLogin, AccountState::Active),
-        (2, AccountState::Quarantined, AccountState::Quarantined),
-    ] {
+    for (generation, state, left) in
+        [(1, AccountState::NeedsLogin, AccountState::Active), (2, AccountState::Quarantined, AccountState::Quarantined)]
+    {
         accounts.set_state(ada.id, None, state, Some("said by another process"), None, NOW + 1).await.unwrap();
-        accounts.save_refreshed(ada.id, generation, &credentials("ada", 2), NOW + 2).await.unwrap();
+        let saved = accounts.save_refreshed(ada.id, generation, &credentials("ada", 2), NOW + 2).await.unwrap();
+        assert_eq!(saved, Saved::Stored { generation: generation + 1 });
         let now = accounts.get(ada.id).await.unwrap().unwrap();
         assert_eq!((now.state, now.state_reason.is_some()), (left, left != AccountState::Active));
     }

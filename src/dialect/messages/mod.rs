@@ -8,7 +8,6 @@ mod assembly;
 pub mod count;
 pub mod error;
 mod frames;
-mod names;
 pub mod request;
 mod signature;
 pub mod stream;
@@ -17,8 +16,8 @@ pub mod whole;
 pub use count::count_tokens;
 pub use request::prepare;
 
+use crate::dialect::names::Names;
 use crate::dialect::{Folder, Reply, Translator};
-use names::Names;
 use std::sync::Arc;
 
 /// How much of the model's reasoning a client asked to see.

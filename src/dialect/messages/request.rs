@@ -12,10 +12,10 @@ mod options;
 mod session;
 mod tools;
 
-use super::names::Names;
 use super::{Answer, Shape, Thinking, count};
 use crate::codex::Request;
 use crate::codex::request::{InputPart, Text};
+use crate::dialect::names::Names;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
 use blocks::{Content, reason};
 use bytes::Bytes;

@@ -112,7 +112,7 @@ pub(super) fn format(format: Option<Format<'_>>, ignored: &mut Ignored) -> Resul
     }
     let name = format.name.map_or_else(|| "output".to_owned(), Cow::into_owned);
     Ok(Some(TextFormat::JsonSchema {
-        name: super::super::names::shorten(&name).into_owned(),
+        name: crate::dialect::names::shorten(&name).into_owned(),
         description: None,
         strict,
         schema: schema.to_owned(),

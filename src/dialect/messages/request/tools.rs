@@ -3,7 +3,7 @@
 use super::ignored::{self, Ignored};
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
-use crate::dialect::messages::names::{self, Names};
+use crate::dialect::names::{self, Names};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;

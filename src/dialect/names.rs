@@ -16,13 +16,13 @@ const TAIL: usize = 9;
 
 /// The changed names of one request, to be restored in its answer.
 #[derive(Debug, Default)]
-pub(super) struct Names {
+pub(in crate::dialect) struct Names {
     originals: HashMap<String, String>,
 }
 
 impl Names {
     /// The name that goes upstream for a tool that the request offers.
-    pub(super) fn offer(&mut self, name: &str) -> String {
+    pub(in crate::dialect) fn offer(&mut self, name: &str) -> String {
         let short = shorten(name);
         if let Cow::Owned(short) = &short {
             self.originals.insert(short.clone(), name.to_owned());
@@ -31,14 +31,14 @@ impl Names {
     }
 
     /// The client's name for a tool that the backend calls.
-    pub(super) fn restore<'a>(&'a self, name: &'a str) -> &'a str {
+    pub(in crate::dialect) fn restore<'a>(&'a self, name: &'a str) -> &'a str {
         self.originals.get(name).map_or(name, String::as_str)
     }
 }
 
 /// The name that goes upstream. A changed name ends in a hash of the original, so that two long
 /// names with the same beginning stay two.
-pub(super) fn shorten(name: &str) -> Cow<'_, str> {
+pub(in crate::dialect) fn shorten(name: &str) -> Cow<'_, str> {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '-';
     if !name.is_empty() && name.len() <= LIMIT && name.chars().all(is_legal) {
         return Cow::Borrowed(name);
@@ -48,7 +48,7 @@ pub(super) fn shorten(name: &str) -> Cow<'_, str> {
 }
 
 /// The call id that goes upstream: as it is unless it is too long or empty.
-pub(super) fn call_id(id: &str) -> Cow<'_, str> {
+pub(in crate::dialect) fn call_id(id: &str) -> Cow<'_, str> {
     if !id.is_empty() && id.len() <= LIMIT {
         return Cow::Borrowed(id);
     }
