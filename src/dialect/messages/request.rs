@@ -86,6 +86,9 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
         None => None,
     };
     request.input = history::translate(&turns, &mut ignored)?;
+    if request.input.is_empty() {
+        return Err(Problem::invalid("messages", "messages: at least one message must have content"));
+    }
 
     let offered: Vec<WireTool<'_>> = fields.take("tools")?.unwrap_or_default();
     request.tools = tools::translate(&offered, &mut names, &mut ignored)?;
