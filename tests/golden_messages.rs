@@ -5,6 +5,8 @@
 //! `expect.json` (what another client gets). Each stream is also cut at every byte. After a change
 //! that is meant, `UPDATE_GOLDEN=1 cargo test --test golden_messages` writes what is; read the diff.
 
+#![expect(clippy::unwrap_used, reason = "a test's own input, and a panic is its verdict")]
+
 #[path = "golden_messages/grammar.rs"]
 mod grammar;
 #[path = "golden_messages/properties.rs"]
