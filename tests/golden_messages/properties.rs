@@ -218,3 +218,23 @@ proptest! {
         }
     }
 }
+
+/// Nesting is bounded by the grammar, not by the client.
+#[test]
+fn a_deeply_nested_body_does_not_exhaust_the_stack() {
+    let deep = 100_000;
+    let results = r#"[{"type":"tool_result","tool_use_id":"a","content":"#.repeat(deep) + "[]" + &"}]".repeat(deep);
+    let arrays = "[".repeat(deep) + &"]".repeat(deep);
+    let message = |content: &str| format!(r#"[{{"role":"user","content":{content}}}]"#);
+    for (system, messages) in [
+        (results.as_str(), message("\"hi\"")),
+        (arrays.as_str(), message("\"hi\"")),
+        ("\"\"", message(&results)),
+        ("\"\"", message(&arrays)),
+        ("\"\"", arrays.clone()),
+    ] {
+        let body = Bytes::from(format!(r#"{{"model":"m","system":{system},"messages":{messages}}}"#));
+        let problem = prepare(&body, &run::context(), &run::models()).err();
+        assert!(problem.is_none_or(|problem| problem.kind.status().is_client_error()));
+    }
+}
