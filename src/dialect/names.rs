@@ -44,7 +44,7 @@ pub(in crate::dialect) fn shorten(name: &str) -> Cow<'_, str> {
         return Cow::Borrowed(name);
     }
     let head: String = name.chars().take(LIMIT - TAIL).map(|c| if is_legal(c) { c } else { '_' }).collect();
-    Cow::Owned(format!("{head}_{}", fingerprint(name)))
+    Cow::Owned(format!("{head}_{}", fingerprint(name, 4)))
 }
 
 /// The call id that goes upstream: as it is unless it is too long or empty.
@@ -52,12 +52,13 @@ pub(in crate::dialect) fn call_id(id: &str) -> Cow<'_, str> {
     if !id.is_empty() && id.len() <= LIMIT {
         return Cow::Borrowed(id);
     }
-    Cow::Owned(format!("call_{}", fingerprint(id)))
+    Cow::Owned(format!("call_{}", fingerprint(id, 16)))
 }
 
-fn fingerprint(text: &str) -> String {
+/// The first bytes of a hash, in hexadecimal.
+fn fingerprint(text: &str, bytes: usize) -> String {
     let digest = digest::digest(&digest::SHA256, text.as_bytes());
-    digest.as_ref().iter().take(4).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
+    digest.as_ref().iter().take(bytes).fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"))
 }
 
 #[cfg(test)]

@@ -69,7 +69,9 @@ fn error_type(kind: ProblemKind) -> &'static str {
 /// numbers are the backend's; where it names none, our estimate stands in if it explains the refusal.
 fn too_long(message: &str, estimate: Option<u64>) -> String {
     let mut numbers = token_counts(message);
-    if let (1, Some(estimate)) = (numbers.len(), estimate) {
+    if let ([maximum], Some(estimate)) = (numbers.as_slice(), estimate)
+        && estimate > *maximum
+    {
         numbers.push(estimate);
     }
     match (numbers.iter().max(), numbers.iter().min()) {

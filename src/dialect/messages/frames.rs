@@ -107,6 +107,8 @@ pub(super) struct Usage {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub(super) struct ServerToolUsage {
     pub(super) web_search_requests: u64,
+    /// Always 0, but the SDKs' types demand it.
+    pub(super) web_fetch_requests: u64,
 }
 
 impl Usage {
@@ -129,7 +131,8 @@ impl Usage {
 
     /// Adds the searches that the backend ran.
     pub(super) fn with_searches(self, count: u64) -> Self {
-        let server_tool_use = (count > 0).then_some(ServerToolUsage { web_search_requests: count });
+        let server_tool_use =
+            (count > 0).then_some(ServerToolUsage { web_search_requests: count, web_fetch_requests: 0 });
         Self { server_tool_use, ..self }
     }
 }

@@ -58,6 +58,3 @@ impl Reply for Answer {
         Box::new(whole::Whole::new(Arc::clone(&self.0)))
     }
 }
-
-#[cfg(test)]
-mod tests;

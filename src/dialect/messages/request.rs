@@ -17,9 +17,8 @@ use crate::codex::Request;
 use crate::codex::request::{InputPart, Text};
 use crate::dialect::names::Names;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
-use blocks::{Content, reason};
+use blocks::{Content, invalid, required};
 use bytes::Bytes;
-use history::Turn;
 use ignored::Ignored;
 use options::{OutputConfig, ThinkingConfig};
 use serde::Deserialize;
@@ -73,7 +72,7 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
     if model.is_empty() {
         return Err(Problem::invalid("model", "model: String should have at least 1 character"));
     }
-    let turns: Vec<Turn<'_>> = fields.take("messages")?.ok_or_else(|| required("messages"))?;
+    let turns: Vec<&RawValue> = fields.take("messages")?.ok_or_else(|| required("messages"))?;
     if turns.is_empty() {
         return Err(Problem::invalid("messages", "messages: at least one message is required"));
     }
@@ -86,6 +85,9 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
         None => None,
     };
     request.input = history::translate(&turns, &mut ignored)?;
+    if request.input.is_empty() {
+        return Err(Problem::invalid("messages", "messages: at least one message must have content"));
+    }
 
     let offered: Vec<WireTool<'_>> = fields.take("tools")?.unwrap_or_default();
     request.tools = tools::translate(&offered, &mut names, &mut ignored)?;
@@ -129,7 +131,7 @@ impl<'a> Fields<'a> {
     /// The field's value, typed; `None` if it is absent or null.
     fn take<T: Deserialize<'a>>(&mut self, name: &str) -> Result<Option<T>, Problem> {
         let Some(raw) = self.0.remove(name) else { return Ok(None) };
-        serde_json::from_str(raw.get()).map_err(|e| Problem::invalid(name, format!("{name}: {}", reason(&e))))
+        serde_json::from_str(raw.get()).map_err(|e| invalid(name, &e))
     }
 
     /// Notes what nobody took.
@@ -140,11 +142,6 @@ impl<'a> Fields<'a> {
             }
         }
     }
-}
-
-/// In the words that Anthropic's SDKs show.
-fn required(name: &str) -> Problem {
-    Problem::invalid(name, format!("{name}: Field required"))
 }
 
 /// What Claude Code puts before the system prompt to attribute costs. It changes with each version,

@@ -22,8 +22,9 @@ impl<'a> Content<'a> {
         let text = raw.get();
         let parsed = match text.as_bytes().first() {
             Some(b'"') => serde_json::from_str(text).map(Self::Text),
+            Some(b'[') => serde_json::from_str(text).map(Self::Blocks),
             Some(b'n') => Ok(Self::Blocks(Vec::new())),
-            _ => serde_json::from_str(text).map(Self::Blocks),
+            _ => return Err(Problem::invalid(path, format!("{path}: Input should be a valid string or array"))),
         };
         parsed.map_err(|e| invalid(path, &e))
     }
@@ -155,13 +156,19 @@ impl<'a> Block<'a> {
     }
 }
 
-/// A problem at `path`.
+/// What is wrong at `path`, in the words that Anthropic's SDKs show.
 pub(super) fn invalid(path: &str, error: &serde_json::Error) -> Problem {
-    Problem::invalid(path, format!("{path}: {}", reason(error)))
+    let text = error.to_string();
+    // The position counts from the start of a fragment and would mislead.
+    let reason = text.split_once(" at line ").map_or(&*text, |(reason, _)| reason);
+    let missing = reason.strip_prefix("missing field `").and_then(|field| field.strip_suffix('`'));
+    match missing {
+        Some(field) => required(&format!("{path}.{field}")),
+        None => Problem::invalid(path, format!("{path}: {reason}")),
+    }
 }
 
-/// What serde says, without the position, which counts from the start of a fragment.
-pub(super) fn reason(error: &serde_json::Error) -> String {
-    let text = error.to_string();
-    text.split_once(" at line ").map_or(text.clone(), |(reason, _)| reason.to_owned())
+/// A field that must be there is not.
+pub(super) fn required(path: &str) -> Problem {
+    Problem::invalid(path, format!("{path}: Field required"))
 }

@@ -74,7 +74,7 @@ fn document(
         Source { kind, data: Some(data), media_type, .. } if kind == "base64" => {
             let media_type = media_type.as_deref().unwrap_or("application/pdf");
             parts.push(InputPart::InputFile {
-                filename: Some(title.map_or_else(|| "document.pdf".to_owned(), Cow::into_owned)),
+                filename: Some(filename(title.as_deref(), media_type)),
                 file_data: Some(data_url(media_type, &data)),
                 file_url: None,
             });
@@ -93,6 +93,16 @@ fn document(
         Source { kind, .. } => return Err(bad_source(path, &kind)),
     }
     Ok(parts)
+}
+
+/// A name that tells the backend what the file is.
+fn filename(title: Option<&str>, media_type: &str) -> String {
+    let title = title.unwrap_or("document");
+    let extension = std::path::Path::new(title).extension();
+    if media_type == "application/pdf" && !extension.is_some_and(|end| end.eq_ignore_ascii_case("pdf")) {
+        return format!("{title}.pdf");
+    }
+    title.to_owned()
 }
 
 /// The content of a document: text and images, nothing deeper.

@@ -18,7 +18,7 @@ use std::collections::{HashMap, HashSet};
 
 /// A message as clients write it.
 #[derive(Debug, Deserialize)]
-pub(super) struct Turn<'a> {
+struct Turn<'a> {
     #[serde(borrow)]
     role: Cow<'a, str>,
     #[serde(borrow)]
@@ -32,9 +32,10 @@ const NO_RESULT: &str = "[no result: the call was interrupted]";
 const FAILED: &str = "[the tool failed]";
 
 /// All messages, in order.
-pub(super) fn translate(turns: &[Turn<'_>], ignored: &mut Ignored) -> Result<Vec<InputItem>, Problem> {
+pub(super) fn translate(turns: &[&RawValue], ignored: &mut Ignored) -> Result<Vec<InputItem>, Problem> {
     let mut history = History { items: Vec::with_capacity(turns.len()), unanswered: HashMap::new(), ignored };
-    for (index, turn) in turns.iter().enumerate() {
+    for (index, raw) in turns.iter().enumerate() {
+        let turn: Turn<'_> = serde_json::from_str(raw.get()).map_err(|e| invalid(&format!("messages.{index}"), &e))?;
         let path = format!("messages.{index}.content");
         let content = Content::parse(turn.content, &path)?;
         match &*turn.role {

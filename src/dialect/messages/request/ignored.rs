@@ -62,3 +62,17 @@ impl Ignored {
         self.0.into_iter().collect()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_what_the_table_says() {
+        let page = include_str!("../../../../docs/compatibility-messages.md");
+        let section = page.split("\n## ").find(|section| section.starts_with("Ignored")).expect("the section");
+        let rows: Vec<&str> = section.lines().filter(|line| line.starts_with("| `")).collect();
+        let expected: Vec<String> = TABLE.iter().map(|(name, why)| format!("| `{name}` | {why} |")).collect();
+        assert_eq!(rows, expected);
+    }
+}

@@ -1,10 +1,12 @@
 //! How hard to think, what to show of it, and the format of the answer.
 
+use super::blocks::required;
 use super::ignored::{self, Ignored};
 use super::tools::is_strict;
 use crate::codex::request::{Reasoning, TextFormat};
 use crate::dialect::Problem;
 use crate::dialect::messages::Thinking;
+use crate::dialect::names;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -102,7 +104,7 @@ pub(super) fn format(format: Option<Format<'_>>, ignored: &mut Ignored) -> Resul
     let Some(format) = format else { return Ok(None) };
     let schema = match (&*format.kind, format.schema) {
         ("json_schema", Some(schema)) => schema,
-        ("json_schema", None) => return Err(Problem::invalid(PATH, format!("{PATH}.schema: Field required"))),
+        ("json_schema", None) => return Err(required(&format!("{PATH}.schema"))),
         ("text", _) => return Ok(None),
         (other, _) => return Err(Problem::invalid(PATH, format!("{PATH}: unknown type '{other}'"))),
     };
@@ -112,9 +114,23 @@ pub(super) fn format(format: Option<Format<'_>>, ignored: &mut Ignored) -> Resul
     }
     let name = format.name.map_or_else(|| "output".to_owned(), Cow::into_owned);
     Ok(Some(TextFormat::JsonSchema {
-        name: crate::dialect::names::shorten(&name).into_owned(),
+        name: names::shorten(&name).into_owned(),
         description: None,
         strict,
         schema: schema.to_owned(),
     }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_page_says_what_a_budget_means() {
+        let page = include_str!("../../../../docs/compatibility-messages.md");
+        for (bound, effort) in BUDGETS {
+            assert!(page.contains(&format!("| {bound} | {effort} |")), "{bound}");
+        }
+        assert!(page.contains(&format!("| more | {LARGEST} |")));
+    }
 }

@@ -1,5 +1,6 @@
 //! Tools and the choice among them.
 
+use super::blocks::required;
 use super::ignored::{self, Ignored};
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
@@ -65,8 +66,7 @@ pub(super) fn translate(
     for (index, tool) in tools.iter().enumerate() {
         match tool.offer() {
             Offer::Function if tool.name.is_empty() => {
-                let path = format!("tools.{index}.name");
-                return Err(Problem::invalid(&path, format!("{path}: Field required")));
+                return Err(required(&format!("tools.{index}.name")));
             }
             Offer::Function => offered.push(function(tool, names, ignored)),
             Offer::WebSearch => offered.push(web_search(tool, ignored)),
@@ -204,7 +204,7 @@ impl ToolChoice<'_> {
                 Some(Offer::Foreign) => Mode("auto"),
                 None => return Err(invalid(format!("Tool '{name}' not found in provided tools"))),
             },
-            ("tool", None) => return Err(invalid("tool_choice.name: Field required".to_owned())),
+            ("tool", None) => return Err(required("tool_choice.name")),
             (other, _) => return Err(invalid(format!("tool_choice: unknown type '{other}'"))),
         })
     }
