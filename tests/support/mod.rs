@@ -2,6 +2,7 @@
 //! of its three APIs. Knows the programs from the outside only: their command lines, their sockets
 //! and their files.
 
+mod database;
 mod dialect;
 mod gateway;
 mod process;
@@ -11,8 +12,8 @@ mod tools;
 mod waiting;
 
 pub(crate) use dialect::{Dialect, PIXEL};
-pub(crate) use gateway::{Gateway, Setup};
-pub(crate) use process::Program;
+pub(crate) use gateway::{Gateway, MASTER_KEY, Setup, json_of, key_in};
+pub(crate) use process::{Program, run};
 pub(crate) use sim::{Sim, SimAccount};
 pub(crate) use sse::{Event, events};
 pub(crate) use tools::{Tools, skip};
