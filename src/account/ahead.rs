@@ -24,9 +24,7 @@ pub fn due_at(id: AccountId, credentials: &Credentials, settings: &TokenSettings
     let Some(end) = credentials.access_expires_at else {
         return after(credentials.last_refresh_at, settings.unknown_life);
     };
-    let span = settings
-        .ahead_longest
-        .saturating_sub(settings.ahead_shortest);
+    let span = settings.ahead_longest.saturating_sub(settings.ahead_shortest);
     let lead = settings.ahead_shortest + span.mul_f64(place(id, credentials.generation));
     let life = end.saturating_sub(credentials.last_refresh_at).max(0);
     end.saturating_sub(after(0, lead).min(life / 2))
@@ -35,9 +33,9 @@ pub fn due_at(id: AccountId, credentials: &Credentials, settings: &TokenSettings
 /// A number in 0.0..1.0 that is spread evenly over accounts (FNV-1a, the upper bits).
 fn place(id: AccountId, generation: i64) -> f64 {
     let text = format!("{id}/{generation}");
-    let hash = text.bytes().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
-        (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3)
-    });
+    let hash = text
+        .bytes()
+        .fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3));
     // FNV's upper bits barely feel the last bytes; one more mix spreads them.
     let mixed = (hash ^ (hash >> 33)).wrapping_mul(0xff51_afd7_ed55_8ccd) >> 32;
     f64::from(u32::try_from(mixed).unwrap_or_default()) / f64::from(u32::MAX)
@@ -64,19 +62,13 @@ fn round(accounts: &Accounts) {
         .values()
         .map(|member| {
             let snapshot = member.manager.snapshot();
-            let at = due_at(
-                snapshot.account.id,
-                &snapshot.credentials,
-                &context.settings,
-            );
+            let at = due_at(snapshot.account.id, &snapshot.credentials, &context.settings);
             (at, snapshot.generation(), member)
         })
         .filter(|(at, ..)| *at <= now)
         .collect();
     due.sort_by_key(|(at, ..)| *at);
-    let begun = due
-        .into_iter()
-        .filter(|(_, generation, member)| member.manager.refresh_ahead(*generation));
+    let begun = due.into_iter().filter(|(_, generation, member)| member.manager.refresh_ahead(*generation));
     let _ = begun.take(A_ROUND).count();
 }
 

@@ -29,11 +29,7 @@ fn lead(generation: i64) -> i64 {
 fn accounts_are_spread_over_the_whole_window() {
     let leads: Vec<i64> = (0..1_000).map(|_| lead(1)).collect();
 
-    assert!(
-        leads
-            .iter()
-            .all(|lead| (10 * MINUTE..=30 * MINUTE).contains(lead))
-    );
+    assert!(leads.iter().all(|lead| (10 * MINUTE..=30 * MINUTE).contains(lead)));
     let minutes: BTreeSet<i64> = leads.iter().map(|lead| lead / MINUTE).collect();
     assert!(minutes.len() >= 19, "only the minutes {minutes:?}");
 }
@@ -41,13 +37,7 @@ fn accounts_are_spread_over_the_whole_window() {
 #[test]
 fn an_account_has_its_own_time_which_moves_with_each_generation() {
     let id = AccountId::new();
-    let due = |generation| {
-        due_at(
-            id,
-            &credentials(240 * HOUR, generation),
-            &TokenSettings::default(),
-        )
-    };
+    let due = |generation| due_at(id, &credentials(240 * HOUR, generation), &TokenSettings::default());
 
     assert_eq!(due(1), due(1));
     assert_ne!(due(1), due(2));
@@ -55,11 +45,7 @@ fn an_account_has_its_own_time_which_moves_with_each_generation() {
 
 #[test]
 fn a_short_lived_token_is_renewed_at_half_of_its_life() {
-    let due = due_at(
-        AccountId::new(),
-        &credentials(4 * MINUTE, 1),
-        &TokenSettings::default(),
-    );
+    let due = due_at(AccountId::new(), &credentials(4 * MINUTE, 1), &TokenSettings::default());
 
     assert_eq!(due, START + 2 * MINUTE);
 }
@@ -74,8 +60,7 @@ async fn directory(bench: &Bench) -> Arc<Accounts> {
 async fn paused_and_limited_accounts_are_renewed_and_those_out_of_use_are_not() {
     let bench = Bench::new();
     let [paused, limited, dead, quarantined, fresh] =
-        ["paused", "limited", "dead", "quarantined", "fresh"]
-            .map(|name| bench.add(name, 5 * MINUTE));
+        ["paused", "limited", "dead", "quarantined", "fresh"].map(|name| bench.add(name, 5 * MINUTE));
     let change = |id, change: &dyn Fn(&mut crate::store::Account)| {
         change(&mut bench.store.shelf().rows.get_mut(&id).unwrap().0);
     };
@@ -89,16 +74,7 @@ async fn paused_and_limited_accounts_are_renewed_and_those_out_of_use_are_not() 
     round(&accounts);
     bench.settle().await;
 
-    let renewed = |id| {
-        accounts
-            .get(id)
-            .unwrap()
-            .manager
-            .snapshot()
-            .account
-            .last_refresh_at
-            == START
-    };
+    let renewed = |id| accounts.get(id).unwrap().manager.snapshot().account.last_refresh_at == START;
     assert_eq!([paused, limited].map(renewed), [true; 2]);
     assert_eq!([dead, quarantined, fresh].map(renewed), [false; 3]);
 }
@@ -106,9 +82,7 @@ async fn paused_and_limited_accounts_are_renewed_and_those_out_of_use_are_not() 
 #[tokio::test(start_paused = true)]
 async fn after_a_standstill_the_most_urgent_come_first_and_a_few_at_once() {
     let bench = Bench::new();
-    let ids: Vec<_> = (0..10_i64)
-        .map(|n| bench.add(&format!("a{n}"), -n * HOUR))
-        .collect();
+    let ids: Vec<_> = (0..10_i64).map(|n| bench.add(&format!("a{n}"), -n * HOUR)).collect();
     let accounts = directory(&bench).await;
 
     round(&accounts);
@@ -137,11 +111,7 @@ async fn the_loop_keeps_a_token_fresh_with_one_exchange_a_life_and_ends_with_the
     tokio::time::sleep(Duration::from_hours(10)).await;
 
     // A life is an hour, of which ten to thirty minutes are not used.
-    assert!(
-        (11..=20).contains(&bench.issuer.calls()),
-        "{}",
-        bench.issuer.calls()
-    );
+    assert!((11..=20).contains(&bench.issuer.calls()), "{}", bench.issuer.calls());
     bench.context.shutdown.cancel();
     looping.await.unwrap();
 }

@@ -40,11 +40,7 @@ pub struct Accounts {
 impl Accounts {
     /// An empty directory; fill it with [`Accounts::reload`].
     pub fn new(context: Arc<Context>) -> Arc<Self> {
-        Arc::new(Self {
-            members: ArcSwap::default(),
-            applied: Mutex::new(i64::MIN),
-            context,
-        })
+        Arc::new(Self { members: ArcSwap::default(), applied: Mutex::new(i64::MIN), context })
     }
 
     /// Every account, by id.
@@ -59,19 +55,13 @@ impl Accounts {
 
     /// What the pool chooses from.
     pub fn candidates(&self) -> Vec<Candidate> {
-        self.members
-            .load()
-            .values()
-            .map(|member| member.candidate())
-            .collect()
+        self.members.load().values().map(|member| member.candidate()).collect()
     }
 
     /// The accounts whose newest credentials are in memory only: not ready while there are any.
     pub fn unpersisted(&self) -> Vec<AccountId> {
         let members = self.members.load();
-        let unpersisted = members
-            .values()
-            .filter(|member| member.manager.is_unpersisted());
+        let unpersisted = members.values().filter(|member| member.manager.is_unpersisted());
         unpersisted.map(|member| member.manager.id()).collect()
     }
 
@@ -161,9 +151,7 @@ impl Accounts {
         let mut read: Vec<(Account, Option<Stored>)> = Vec::new();
         let mut fault = None;
         for account in store.accounts().await? {
-            let held = self
-                .get(account.id)
-                .map(|member| member.manager.snapshot().generation());
+            let held = self.get(account.id).map(|member| member.manager.snapshot().generation());
             if held.is_some_and(|held| held >= account.generation) {
                 read.push((account, None));
                 continue;
@@ -193,9 +181,7 @@ impl Accounts {
             let (id, limit) = (row.id, (row.limited_until, row.limit_reason.clone()));
             let member = match (before.get(&id), stored) {
                 (Some(member), Some(stored)) => {
-                    member
-                        .manager
-                        .observe(stored.account, Some(stored.credentials));
+                    member.manager.observe(stored.account, Some(stored.credentials));
                     Arc::clone(member)
                 }
                 (Some(member), None) => {

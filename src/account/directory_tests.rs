@@ -122,10 +122,7 @@ async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
 
     accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
     let choice = choose(&accounts.candidates(), &AccountScope::All, START);
-    assert_eq!(
-        (choice.ordered.len(), choice.soonest_reset),
-        (0, Some(START + 5_000))
-    );
+    assert_eq!((choice.ordered.len(), choice.soonest_reset), (0, Some(START + 5_000)));
     // The row does not know it yet, and must not take it away.
     accounts.reload().await.unwrap();
     assert_eq!(only(&accounts).limited_until, Some(START + 5_000));
@@ -135,13 +132,7 @@ async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
 
     accounts.clear_limited(id);
     bench.settle().await;
-    assert_eq!(
-        (
-            bench.store.row(id).limited_until,
-            only(&accounts).limited_until
-        ),
-        (None, None)
-    );
+    assert_eq!((bench.store.row(id).limited_until, only(&accounts).limited_until), (None, None));
 }
 
 #[tokio::test(start_paused = true)]
@@ -152,14 +143,7 @@ async fn a_limit_that_is_lifted_in_the_store_is_lifted_here() {
     accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
     bench.settle().await;
 
-    bench
-        .store
-        .shelf()
-        .rows
-        .get_mut(&id)
-        .unwrap()
-        .0
-        .limited_until = None;
+    bench.store.shelf().rows.get_mut(&id).unwrap().0.limited_until = None;
     accounts.reload().await.unwrap();
 
     assert_eq!(only(&accounts).limited_until, None);
@@ -188,15 +172,7 @@ async fn readiness_hears_of_credentials_that_are_not_stored() {
     bench.store.shelf().failing_writes = 6;
     let begin = Instant::now();
 
-    assert!(
-        accounts
-            .get(id)
-            .unwrap()
-            .manager
-            .credentials()
-            .await
-            .is_err()
-    );
+    assert!(accounts.get(id).unwrap().manager.credentials().await.is_err());
     assert_eq!(accounts.unpersisted(), [id]);
     bench.settle().await;
 
@@ -210,11 +186,7 @@ async fn a_verdict_of_a_manager_reaches_the_pool_at_once() {
     let id = bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
 
-    accounts
-        .get(id)
-        .unwrap()
-        .manager
-        .quarantine(1, "unauthorized");
+    accounts.get(id).unwrap().manager.quarantine(1, "unauthorized");
 
     assert_eq!(only(&accounts).state, AccountState::Quarantined);
 }

@@ -89,15 +89,12 @@ impl Memory {
             Need::Newer(_) => !pause.failed,
             Need::Valid | Need::Ahead(_) => false,
         };
-        (!ignored && !left.is_zero()).then(|| TokenError::Unavailable {
-            detail: pause.detail.clone(),
-            retry_after: left,
-        })
+        (!ignored && !left.is_zero())
+            .then(|| TokenError::Unavailable { detail: pause.detail.clone(), retry_after: left })
     }
 
     pub(super) fn recovered_within(&self, generation: i64, window: Duration) -> bool {
-        self.recovered
-            .is_some_and(|(fruit, at)| fruit == generation && at.elapsed() < window)
+        self.recovered.is_some_and(|(fruit, at)| fruit == generation && at.elapsed() < window)
     }
 
     /// New credentials: whatever was known about the old ones is void.

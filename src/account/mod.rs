@@ -25,8 +25,7 @@ mod testing;
 pub use directory::{Accounts, Member};
 pub use live::InFlight;
 pub use ports::{
-    Clock, Context, CredentialStore, Observer, Random, RefreshEvent, RefreshOutcome, StoreFault,
-    Stored, TokenIssuer,
+    Clock, Context, CredentialStore, Observer, Random, RefreshEvent, RefreshOutcome, StoreFault, Stored, TokenIssuer,
 };
 pub use settings::TokenSettings;
 pub use snapshot::{Snapshot, Standing};

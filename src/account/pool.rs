@@ -85,13 +85,10 @@ pub fn choose(candidates: &[Candidate], scope: &AccountScope, now: UnixMillis) -
     }
     eligible.sort_by(|a, b| preference(a, b));
     choice.ordered = eligible.iter().map(|candidate| candidate.id).collect();
-    let resets = choice
-        .excluded
-        .iter()
-        .filter_map(|(_, reason)| match reason {
-            Reason::Limited(until) => Some(*until),
-            _ => None,
-        });
+    let resets = choice.excluded.iter().filter_map(|(_, reason)| match reason {
+        Reason::Limited(until) => Some(*until),
+        _ => None,
+    });
     choice.soonest_reset = resets.min();
     choice
 }
@@ -111,9 +108,7 @@ pub fn exclusion(candidate: &Candidate, scope: &AccountScope, now: UnixMillis) -
     if candidate.paused {
         return Some(Reason::Paused);
     }
-    ahead(candidate.limited_until)
-        .map(Reason::Limited)
-        .or_else(|| ahead(candidate.cooling_until).map(Reason::Cooling))
+    ahead(candidate.limited_until).map(Reason::Limited).or_else(|| ahead(candidate.cooling_until).map(Reason::Cooling))
 }
 
 fn preference(a: &Candidate, b: &Candidate) -> Ordering {
@@ -154,155 +149,66 @@ mod tests {
     fn each_obstacle_has_its_reason_and_a_past_time_is_none() {
         let base = candidate();
         for (candidate, expected) in [
+            (Candidate { state: AccountState::NeedsLogin, paused: true, ..base.clone() }, Some(Reason::NeedsLogin)),
+            (Candidate { state: AccountState::Quarantined, ..base.clone() }, Some(Reason::Quarantined)),
+            (Candidate { paused: true, limited_until: Some(2_000), ..base.clone() }, Some(Reason::Paused)),
             (
-                Candidate {
-                    state: AccountState::NeedsLogin,
-                    paused: true,
-                    ..base.clone()
-                },
-                Some(Reason::NeedsLogin),
-            ),
-            (
-                Candidate {
-                    state: AccountState::Quarantined,
-                    ..base.clone()
-                },
-                Some(Reason::Quarantined),
-            ),
-            (
-                Candidate {
-                    paused: true,
-                    limited_until: Some(2_000),
-                    ..base.clone()
-                },
-                Some(Reason::Paused),
-            ),
-            (
-                Candidate {
-                    limited_until: Some(1_001),
-                    cooling_until: Some(5_000),
-                    ..base.clone()
-                },
+                Candidate { limited_until: Some(1_001), cooling_until: Some(5_000), ..base.clone() },
                 Some(Reason::Limited(1_001)),
             ),
-            (
-                Candidate {
-                    cooling_until: Some(1_001),
-                    ..base.clone()
-                },
-                Some(Reason::Cooling(1_001)),
-            ),
-            (
-                Candidate {
-                    limited_until: Some(NOW),
-                    cooling_until: Some(NOW),
-                    ..base.clone()
-                },
-                None,
-            ),
+            (Candidate { cooling_until: Some(1_001), ..base.clone() }, Some(Reason::Cooling(1_001))),
+            (Candidate { limited_until: Some(NOW), cooling_until: Some(NOW), ..base.clone() }, None),
             (base, None),
         ] {
-            assert_eq!(
-                exclusion(&candidate, &AccountScope::All, NOW),
-                expected,
-                "{candidate:?}"
-            );
+            assert_eq!(exclusion(&candidate, &AccountScope::All, NOW), expected, "{candidate:?}");
         }
     }
 
     #[test]
     fn fewest_in_flight_comes_first_then_least_used_then_longest_idle() {
-        let busy = Candidate {
-            in_flight: 1,
-            ..candidate()
-        };
-        let used = Candidate {
-            used_percent: Some(40.0),
-            ..candidate()
-        };
-        let recent = Candidate {
-            last_used: Some(9),
-            ..candidate()
-        };
-        let older = Candidate {
-            last_used: Some(3),
-            ..candidate()
-        };
+        let busy = Candidate { in_flight: 1, ..candidate() };
+        let used = Candidate { used_percent: Some(40.0), ..candidate() };
+        let recent = Candidate { last_used: Some(9), ..candidate() };
+        let older = Candidate { last_used: Some(3), ..candidate() };
         let never = candidate();
         let all = [&busy, &used, &recent, &older, &never].map(Clone::clone);
 
         let choice = choose(&all, &AccountScope::All, NOW);
 
-        assert_eq!(
-            choice.ordered,
-            [never.id, older.id, recent.id, used.id, busy.id]
-        );
+        assert_eq!(choice.ordered, [never.id, older.id, recent.id, used.id, busy.id]);
     }
 
     #[test]
     fn a_key_sees_only_its_accounts_also_in_the_reset() {
-        let mine = Candidate {
-            limited_until: Some(9_000),
-            ..candidate()
-        };
-        let later = Candidate {
-            limited_until: Some(9_500),
-            ..candidate()
-        };
-        let other = Candidate {
-            limited_until: Some(2_000),
-            ..candidate()
-        };
+        let mine = Candidate { limited_until: Some(9_000), ..candidate() };
+        let later = Candidate { limited_until: Some(9_500), ..candidate() };
+        let other = Candidate { limited_until: Some(2_000), ..candidate() };
         let scope = AccountScope::Only(vec![mine.id, later.id]);
 
         let choice = choose(&[mine.clone(), later, other.clone()], &scope, NOW);
 
-        assert_eq!(
-            (choice.ordered.len(), choice.soonest_reset),
-            (0, Some(9_000))
-        );
+        assert_eq!((choice.ordered.len(), choice.soonest_reset), (0, Some(9_000)));
         assert!(choice.excluded.contains(&(other.id, Reason::OutOfScope)));
     }
 
     fn any_candidate() -> impl Strategy<Value = Candidate> {
         let time = || proptest::option::of(900_i64..1_100);
         let used = proptest::option::of(prop_oneof![0.0_f32..120.0, Just(f32::NAN)]);
-        (
-            0..3_usize,
-            any::<bool>(),
-            time(),
-            time(),
-            0..3_u32,
-            used,
-            time(),
-        )
-            .prop_map(
-                |(
-                    state,
+        (0..3_usize, any::<bool>(), time(), time(), 0..3_u32, used, time()).prop_map(
+            |(state, paused, limited_until, cooling_until, in_flight, used_percent, last_used)| {
+                let states = [AccountState::Active, AccountState::NeedsLogin, AccountState::Quarantined];
+                Candidate {
+                    state: states[state],
                     paused,
                     limited_until,
                     cooling_until,
                     in_flight,
                     used_percent,
                     last_used,
-                )| {
-                    let states = [
-                        AccountState::Active,
-                        AccountState::NeedsLogin,
-                        AccountState::Quarantined,
-                    ];
-                    Candidate {
-                        state: states[state],
-                        paused,
-                        limited_until,
-                        cooling_until,
-                        in_flight,
-                        used_percent,
-                        last_used,
-                        ..candidate()
-                    }
-                },
-            )
+                    ..candidate()
+                }
+            },
+        )
     }
 
     proptest! {

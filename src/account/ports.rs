@@ -11,9 +11,7 @@ use tokio_util::task::TaskTracker;
 
 use super::settings::TokenSettings;
 use crate::oauth::{OAuthClient, RefreshError, RefreshReason, TokenSet};
-use crate::store::{
-    Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis,
-};
+use crate::store::{Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
 
 /// The wall clock.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;

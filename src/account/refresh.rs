@@ -43,16 +43,8 @@ enum Look {
 
 impl TokenManager {
     /// The task. Its sender lives as long as it does: that is how callers know it is under way.
-    pub(super) async fn fly(
-        self: Arc<Self>,
-        reason: RefreshReason,
-        progress: watch::Sender<Progress>,
-    ) {
-        let attempt = Attempt {
-            reason,
-            started: Instant::now(),
-            progress,
-        };
+    pub(super) async fn fly(self: Arc<Self>, reason: RefreshReason, progress: watch::Sender<Progress>) {
+        let attempt = Attempt { reason, started: Instant::now(), progress };
         let renewed = self.renew(&attempt).await;
         attempt.progress.send_replace(Progress::Done(renewed));
     }
@@ -62,22 +54,13 @@ impl TokenManager {
             return Ok(credentials);
         }
         let spent = Arc::clone(&self.snapshot().credentials);
-        let exchange = self
-            .context
-            .issuer
-            .refresh(&spent.refresh_token, attempt.reason);
+        let exchange = self.context.issuer.refresh(&spent.refresh_token, attempt.reason);
         match exchange.await {
             Ok(set) => self.keep(attempt, &spent, &set).await,
             Err(RefreshError::Permanent { code, message, .. }) => {
-                self.refused(attempt, &spent, &code, message.as_deref())
-                    .await
+                self.refused(attempt, &spent, &code, message.as_deref()).await
             }
-            Err(RefreshError::Transient {
-                code,
-                detail,
-                retry_after,
-                ambiguous,
-            }) => {
+            Err(RefreshError::Transient { code, detail, retry_after, ambiguous }) => {
                 self.report(attempt, RefreshOutcome::Transient, code.as_deref());
                 Err(self.put_off(detail, retry_after, ambiguous))
             }
@@ -112,12 +95,7 @@ impl TokenManager {
     }
 
     /// The issuer has answered: from here on the only way is to store the answer.
-    async fn keep(
-        self: &Arc<Self>,
-        attempt: &Attempt,
-        spent: &Credentials,
-        set: &TokenSet,
-    ) -> Renewed {
+    async fn keep(self: &Arc<Self>, attempt: &Attempt, spent: &Credentials, set: &TokenSet) -> Renewed {
         let new = succession(spent, set, self.context.now());
         let mut write = 0;
         let mut deadline = None;
@@ -210,14 +188,8 @@ impl TokenManager {
     }
 
     /// How long to wait before the next write; none when a stopping server has waited enough.
-    async fn pause_before_write(
-        &self,
-        write: u32,
-        deadline: &mut Option<Instant>,
-    ) -> Option<Duration> {
-        let Context {
-            settings, shutdown, ..
-        } = &*self.context;
+    async fn pause_before_write(&self, write: u32, deadline: &mut Option<Instant>) -> Option<Duration> {
+        let Context { settings, shutdown, .. } = &*self.context;
         let (base, cap) = (settings.persist_base, settings.persist_cap);
         let pause = backoff(base, cap, write, (self.context.random)());
         tokio::select! {
@@ -309,8 +281,7 @@ impl TokenManager {
 
 /// What is to be stored: each field of the answer replaces the old one (protocol.md 1.4).
 fn succession(spent: &Credentials, set: &TokenSet, now: i64) -> NewCredentials {
-    let or =
-        |new: &Option<_>, old: &secrecy::SecretString| new.clone().unwrap_or_else(|| old.clone());
+    let or = |new: &Option<_>, old: &secrecy::SecretString| new.clone().unwrap_or_else(|| old.clone());
     NewCredentials {
         access_token: or(&set.access_token, &spent.access_token),
         refresh_token: or(&set.refresh_token, &spent.refresh_token),

@@ -84,12 +84,9 @@ mod tests {
     #[test]
     fn a_token_is_due_in_its_last_minute_and_ended_at_its_end() {
         let settings = TokenSettings::default();
-        for (end, due, ended) in [
-            (160_000, false, false),
-            (159_999, true, false),
-            (100_001, true, false),
-            (100_000, true, true),
-        ] {
+        for (end, due, ended) in
+            [(160_000, false, false), (159_999, true, false), (100_001, true, false), (100_000, true, true)]
+        {
             let token = credentials(Some(end), 0);
 
             assert_eq!(is_due(&token, 100_000, &settings), due, "{end}");

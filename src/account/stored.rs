@@ -5,9 +5,7 @@ use std::error::Error;
 use futures_util::future::BoxFuture;
 
 use super::ports::{CredentialStore, StoreFault, Stored};
-use crate::store::{
-    Account, AccountId, AccountState, NewCredentials, Saved, Store, StoreError, UnixMillis,
-};
+use crate::store::{Account, AccountId, AccountState, NewCredentials, Saved, Store, StoreError, UnixMillis};
 
 /// Row and credentials are two reads; a login between them is rare, and twice in a row is none.
 const READS: u32 = 3;
@@ -44,10 +42,7 @@ impl CredentialStore for Store {
                 };
                 // The state belongs to a generation; a dead login's must not be read into a new one.
                 if account.generation == credentials.generation {
-                    return Ok(Some(Stored {
-                        account,
-                        credentials,
-                    }));
+                    return Ok(Some(Stored { account, credentials }));
                 }
             }
             Err(StoreFault("the account changes all the time".to_owned()))
@@ -79,9 +74,7 @@ impl CredentialStore for Store {
         Box::pin(async move {
             let accounts = Self::accounts(self);
             let expected = Some(expected);
-            Ok(accounts
-                .set_state(id, expected, state, reason, detail, now)
-                .await?)
+            Ok(accounts.set_state(id, expected, state, reason, detail, now).await?)
         })
     }
 
@@ -132,10 +125,7 @@ mod tests {
     async fn on_sqlite(bench: &Bench) -> (tempfile::TempDir, Store, Arc<Accounts>) {
         let directory = tempfile::tempdir().unwrap();
         let url = format!("sqlite://{}", directory.path().join("t.db").display());
-        let options = OpenOptions {
-            url: url.into(),
-            keyring: Keyring::generate().unwrap(),
-        };
+        let options = OpenOptions { url: url.into(), keyring: Keyring::generate().unwrap() };
         let store = Store::open(options).await.unwrap();
         store.migrate().await.unwrap();
         let context = Arc::new(Context {
@@ -165,17 +155,10 @@ mod tests {
         assert_eq!(stored.refresh_token.expose_secret(), "rt-1");
         assert_eq!(stored.generation, renewed.generation);
 
-        store
-            .accounts()
-            .upsert(login("rt-login"), START)
-            .await
-            .unwrap();
+        store.accounts().upsert(login("rt-login"), START).await.unwrap();
         accounts.reload().await.unwrap();
         let adopted = manager.snapshot();
-        assert_eq!(
-            adopted.credentials.refresh_token.expose_secret(),
-            "rt-login"
-        );
+        assert_eq!(adopted.credentials.refresh_token.expose_secret(), "rt-login");
     }
 
     #[tokio::test]

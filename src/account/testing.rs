@@ -12,16 +12,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
-use super::ports::{
-    Context, CredentialStore, Observer, RefreshEvent, RefreshOutcome, StoreFault, Stored,
-    TokenIssuer,
-};
+use super::ports::{Context, CredentialStore, Observer, RefreshEvent, RefreshOutcome, StoreFault, Stored, TokenIssuer};
 use super::settings::TokenSettings;
 use super::token_manager::TokenManager;
 use crate::oauth::{RefreshError, RefreshReason, TokenSet};
-use crate::store::{
-    Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis,
-};
+use crate::store::{Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
 
 /// When every test begins.
 pub(crate) const START: UnixMillis = 1_000_000_000;
@@ -72,10 +67,7 @@ impl FakeIssuer {
 
     /// What another holder of the token does.
     pub(crate) fn spend(&self, token: &SecretString) {
-        self.spent
-            .lock()
-            .unwrap()
-            .insert(token.expose_secret().to_owned());
+        self.spent.lock().unwrap().insert(token.expose_secret().to_owned());
     }
 
     async fn exchange(&self, token: &SecretString) -> Result<TokenSet, RefreshError> {
@@ -87,12 +79,7 @@ impl FakeIssuer {
         if let Some(Script::Fail(error)) = script {
             return Err(error);
         }
-        if !self
-            .spent
-            .lock()
-            .unwrap()
-            .insert(token.expose_secret().to_owned())
-        {
+        if !self.spent.lock().unwrap().insert(token.expose_secret().to_owned()) {
             return Err(permanent("refresh_token_reused"));
         }
         if script.is_some() {
@@ -120,20 +107,11 @@ impl TokenIssuer for FakeIssuer {
 }
 
 pub(crate) fn permanent(code: &str) -> RefreshError {
-    RefreshError::Permanent {
-        code: code.into(),
-        status: 400,
-        message: None,
-    }
+    RefreshError::Permanent { code: code.into(), status: 400, message: None }
 }
 
 pub(crate) fn transient(ambiguous: bool) -> RefreshError {
-    RefreshError::Transient {
-        code: None,
-        detail: "the issuer is busy".into(),
-        retry_after: None,
-        ambiguous,
-    }
+    RefreshError::Transient { code: None, detail: "the issuer is busy".into(), retry_after: None, ambiguous }
 }
 
 #[derive(Default)]
@@ -185,13 +163,7 @@ impl FakeStore {
         held.rows.get_mut(&id).map(|(account, _)| change(account))
     }
 
-    fn save(
-        &self,
-        id: AccountId,
-        expected: i64,
-        new: &NewCredentials,
-        now: i64,
-    ) -> Result<Saved, StoreFault> {
+    fn save(&self, id: AccountId, expected: i64, new: &NewCredentials, now: i64) -> Result<Saved, StoreFault> {
         let mut held = self.shelf();
         if held.failing_writes > 0 {
             held.failing_writes -= 1;
@@ -215,11 +187,7 @@ impl FakeStore {
         };
         let generation = account.generation;
         held.revision += 1;
-        if lying {
-            Err(StoreFault("lost the answer".into()))
-        } else {
-            Ok(Saved::Stored { generation })
-        }
+        if lying { Err(StoreFault("lost the answer".into())) } else { Ok(Saved::Stored { generation }) }
     }
 }
 
@@ -229,14 +197,7 @@ impl CredentialStore for FakeStore {
     }
 
     fn accounts(&self) -> BoxFuture<'_, Result<Vec<Account>, StoreFault>> {
-        Box::pin(async {
-            Ok(self
-                .shelf()
-                .rows
-                .values()
-                .map(|row| row.0.clone())
-                .collect())
-        })
+        Box::pin(async { Ok(self.shelf().rows.values().map(|row| row.0.clone()).collect()) })
     }
 
     fn load(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Stored>, StoreFault>> {
@@ -245,10 +206,7 @@ impl CredentialStore for FakeStore {
                 return Err(StoreFault("disk gone".into()));
             }
             let row = self.shelf().rows.get(&id).cloned();
-            Ok(row.map(|(account, credentials)| Stored {
-                account,
-                credentials,
-            }))
+            Ok(row.map(|(account, credentials)| Stored { account, credentials }))
         })
     }
 
@@ -344,12 +302,7 @@ impl Bench {
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });
-        Self {
-            issuer,
-            store,
-            tally,
-            context,
-        }
+        Self { issuer, store, tally, context }
     }
 
     /// Adds an account whose access token lives so long from the start.
@@ -373,13 +326,7 @@ impl Bench {
     /// A process's manager of an account, with what is stored now.
     pub(crate) fn manager_of(&self, id: AccountId) -> Arc<TokenManager> {
         let (account, credentials) = self.store.shelf().rows[&id].clone();
-        TokenManager::new(
-            Stored {
-                account,
-                credentials,
-            },
-            Arc::clone(&self.context),
-        )
+        TokenManager::new(Stored { account, credentials }, Arc::clone(&self.context))
     }
 
     pub(crate) fn manager(&self, life_ms: i64) -> Arc<TokenManager> {

@@ -50,15 +50,10 @@ pub(super) fn permitted(standing: &Standing, operator: bool) -> Result<(), Token
 
 /// The error of an account that is out of use.
 pub(super) fn refusal(standing: &Standing) -> TokenError {
-    let reason = standing
-        .reason
-        .clone()
-        .unwrap_or_else(|| "unknown".to_owned());
+    let reason = standing.reason.clone().unwrap_or_else(|| "unknown".to_owned());
     let detail = standing.detail.clone().unwrap_or_default();
     match standing.state {
         AccountState::NeedsLogin => TokenError::NeedsLogin { reason, detail },
-        AccountState::Active | AccountState::Quarantined => {
-            TokenError::Quarantined { reason, detail }
-        }
+        AccountState::Active | AccountState::Quarantined => TokenError::Quarantined { reason, detail },
     }
 }

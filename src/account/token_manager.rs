@@ -83,10 +83,7 @@ impl TokenManager {
         } else {
             let patience = self.context.settings.patience;
             timeout(patience, flight).await.unwrap_or_else(|_| {
-                Err(TokenError::Unavailable {
-                    detail: "the refresh takes long".to_owned(),
-                    retry_after: patience,
-                })
+                Err(TokenError::Unavailable { detail: "the refresh takes long".to_owned(), retry_after: patience })
             })
         };
         renewed.or_else(|error| self.living_or(error))
@@ -95,10 +92,7 @@ impl TokenManager {
     /// Newer credentials than those of generation `rejected`, which the backend has answered with
     /// a 401. However many callers report the same generation, there is one exchange; when the
     /// generation is itself the fruit of such a recovery, the account goes into quarantine.
-    pub async fn force_refresh(
-        self: &Arc<Self>,
-        rejected: i64,
-    ) -> Result<Arc<Credentials>, TokenError> {
+    pub async fn force_refresh(self: &Arc<Self>, rejected: i64) -> Result<Arc<Credentials>, TokenError> {
         self.begin_and_land(Need::Newer(rejected)).await
     }
 
@@ -143,11 +137,8 @@ impl TokenManager {
         let mut memory = self.lock();
         let held = self.snapshot();
         let newer = credentials.filter(|new| new.generation > held.generation());
-        let account = if account.generation >= held.account.generation {
-            Arc::new(account)
-        } else {
-            Arc::clone(&held.account)
-        };
+        let account =
+            if account.generation >= held.account.generation { Arc::new(account) } else { Arc::clone(&held.account) };
         let credentials = match newer {
             Some(new) => {
                 memory.forget_the_past();
@@ -203,11 +194,9 @@ impl TokenManager {
         if enough {
             return Begin::Ready(Arc::clone(&snapshot.credentials));
         }
-        if matches!(need, Need::Newer(_))
-            && memory.recovered_within(snapshot.generation(), settings.quarantine_window)
+        if matches!(need, Need::Newer(_)) && memory.recovered_within(snapshot.generation(), settings.quarantine_window)
         {
-            let verdict =
-                Verdict::quarantined(snapshot.generation(), UNAUTHORIZED_AFTER_REFRESH, now);
+            let verdict = Verdict::quarantined(snapshot.generation(), UNAUTHORIZED_AFTER_REFRESH, now);
             let error = refusal(&verdict.standing);
             self.pronounce(&mut memory, verdict);
             return Begin::Refused(error);
@@ -221,11 +210,7 @@ impl TokenManager {
         }
     }
 
-    fn take_off(
-        self: &Arc<Self>,
-        memory: &mut Memory,
-        reason: RefreshReason,
-    ) -> watch::Receiver<Progress> {
+    fn take_off(self: &Arc<Self>, memory: &mut Memory, reason: RefreshReason) -> watch::Receiver<Progress> {
         let (progress, flight) = watch::channel(Progress::Exchanging);
         memory.flight = Some(flight.clone());
         let task = Arc::clone(self).fly(reason, progress);
@@ -234,15 +219,9 @@ impl TokenManager {
     }
 
     /// Waits for the end of an exchange. Dropping this future changes nothing for the exchange.
-    async fn land(
-        &self,
-        mut flight: watch::Receiver<Progress>,
-    ) -> Result<Arc<Credentials>, TokenError> {
+    async fn land(&self, mut flight: watch::Receiver<Progress>) -> Result<Arc<Credentials>, TokenError> {
         let patience = self.context.settings.persist_patience;
-        let later = |detail: &str| TokenError::Unavailable {
-            detail: detail.to_owned(),
-            retry_after: patience,
-        };
+        let later = |detail: &str| TokenError::Unavailable { detail: detail.to_owned(), retry_after: patience };
         let exchanged = flight
             .wait_for(|progress| !matches!(progress, Progress::Exchanging))
             .await
@@ -299,23 +278,19 @@ impl TokenManager {
     }
 
     /// Puts stored credentials in use.
-    pub(super) fn publish(
-        self: &Arc<Self>,
-        credentials: Credentials,
-        reason: RefreshReason,
-    ) -> Arc<Credentials> {
+    pub(super) fn publish(self: &Arc<Self>, credentials: Credentials, reason: RefreshReason) -> Arc<Credentials> {
         let mut memory = self.lock();
         let held = self.snapshot();
         let credentials = Arc::new(credentials);
-        if credentials.generation <= held.generation() {
+        // Equal when the directory was faster in reading our own write than we in publishing it.
+        if credentials.generation < held.generation() {
             return Arc::clone(&held.credentials);
         }
         let mut account = Account::clone(&held.account);
         account.generation = credentials.generation;
         account.access_expires_at = credentials.access_expires_at;
         account.last_refresh_at = credentials.last_refresh_at;
-        let released =
-            reason == RefreshReason::Forced && held.standing.state == AccountState::Quarantined;
+        let released = reason == RefreshReason::Forced && held.standing.state == AccountState::Quarantined;
         if released {
             account.state = AccountState::Active;
             account.state_reason = None;
@@ -336,30 +311,18 @@ impl TokenManager {
     }
 
     /// Notes a transient failure and how long to leave the issuer alone.
-    pub(super) fn put_off(
-        &self,
-        detail: String,
-        at_least: Option<Duration>,
-        doubtful: bool,
-    ) -> TokenError {
+    pub(super) fn put_off(&self, detail: String, at_least: Option<Duration>, doubtful: bool) -> TokenError {
         let settings = &self.context.settings;
         let mut memory = self.lock();
         let (base, cap) = (settings.backoff_base, settings.backoff_cap);
         let jittered = backoff(base, cap, memory.failures, (self.context.random)());
         let retry_after = jittered.max(at_least.unwrap_or_default().min(cap));
         memory.failures = memory.failures.saturating_add(1);
-        memory.pause = Some(Pause {
-            until: Instant::now() + retry_after,
-            detail: detail.clone(),
-            failed: true,
-        });
+        memory.pause = Some(Pause { until: Instant::now() + retry_after, detail: detail.clone(), failed: true });
         if doubtful {
             memory.doubtful = Some(self.snapshot().generation());
         }
-        TokenError::Unavailable {
-            detail,
-            retry_after,
-        }
+        TokenError::Unavailable { detail, retry_after }
     }
 
     /// Leaves the issuer alone for a while after a token that is due as soon as it is made.

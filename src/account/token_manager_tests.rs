@@ -101,14 +101,7 @@ async fn credentials_that_cannot_be_stored_are_used_by_nobody_until_they_are() {
     assert!(!manager.is_unpersisted());
     assert_eq!(manager.credentials().await.unwrap().generation, 2);
     assert_eq!(bench.issuer.calls(), 1);
-    assert_eq!(
-        bench
-            .outcomes()
-            .iter()
-            .filter(|o| **o == PersistFailed)
-            .count(),
-        6
-    );
+    assert_eq!(bench.outcomes().iter().filter(|o| **o == PersistFailed).count(), 6);
 }
 
 #[tokio::test(start_paused = true)]
@@ -143,10 +136,7 @@ async fn a_stopping_process_gives_a_failing_store_its_grace_and_no_more() {
 
     let waited = begin.elapsed();
     let grace = bench.context.settings.shutdown_grace;
-    assert!(
-        waited >= grace && waited < grace + Duration::from_secs(1),
-        "{waited:?}"
-    );
+    assert!(waited >= grace && waited < grace + Duration::from_secs(1), "{waited:?}");
     assert!(manager.is_unpersisted());
 }
 
@@ -223,10 +213,7 @@ async fn an_unreadable_store_burns_no_refresh_token() {
 
     let error = manager.credentials().await.unwrap_err();
 
-    assert!(
-        error.to_string().contains("the store cannot be read"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("the store cannot be read"), "{error}");
     assert_eq!(bench.issuer.calls(), 0);
 }
 
@@ -251,10 +238,7 @@ async fn a_permanent_failure_is_not_tried_again_until_someone_logs_in() {
     assert_eq!(row.state_reason.as_deref(), Some("refresh_token_expired"));
 
     bench.store.log_in(manager.id(), "rt-login", 9 * HOUR);
-    manager.observe(
-        row_of(&bench, &manager),
-        Some(bench.store.credentials(manager.id())),
-    );
+    manager.observe(row_of(&bench, &manager), Some(bench.store.credentials(manager.id())));
 
     assert_eq!(manager.credentials().await.unwrap().generation, 2);
 }
@@ -280,9 +264,7 @@ async fn a_row_read_before_the_verdict_was_stored_does_not_lift_it() {
 async fn a_token_that_somebody_else_has_used_is_explained_by_the_other_holder() {
     let bench = Bench::new();
     let manager = bench.manager(DEAD);
-    bench
-        .issuer
-        .spend(&manager.snapshot().credentials.refresh_token);
+    bench.issuer.spend(&manager.snapshot().credentials.refresh_token);
 
     let error = manager.credentials().await.unwrap_err();
     bench.settle().await;
@@ -412,10 +394,7 @@ async fn refusals_of_one_generation_make_one_exchange() {
     let late = manager.force_refresh(1).await.unwrap();
 
     assert_eq!((late.generation, bench.issuer.calls()), (2, 1));
-    assert_eq!(
-        bench.issuer.last_reason(),
-        Some(RefreshReason::UnauthorizedRecovery)
-    );
+    assert_eq!(bench.issuer.last_reason(), Some(RefreshReason::UnauthorizedRecovery));
 }
 
 #[tokio::test(start_paused = true)]
@@ -434,10 +413,21 @@ async fn a_refusal_right_after_a_recovery_quarantines_instead_of_looping() {
     assert!(manager.credentials().await.is_err());
     let row = row_of(&bench, &manager);
     assert_eq!(row.state, AccountState::Quarantined);
-    assert_eq!(
-        row.state_reason.as_deref(),
-        Some(UNAUTHORIZED_AFTER_REFRESH)
-    );
+    assert_eq!(row.state_reason.as_deref(), Some(UNAUTHORIZED_AFTER_REFRESH));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_reads_a_recovery_first_does_not_hide_that_it_was_one() {
+    let bench = Bench::new();
+    let manager = bench.manager(HOUR);
+    bench.store.log_in(manager.id(), "rt-1", HOUR);
+    let written = bench.store.credentials(manager.id());
+
+    manager.observe(row_of(&bench, &manager), Some(written.clone()));
+    manager.publish(written, RefreshReason::UnauthorizedRecovery);
+
+    let error = manager.force_refresh(2).await.unwrap_err();
+    assert!(matches!(error, TokenError::Quarantined { .. }), "{error}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -561,9 +551,7 @@ async fn play(bench: &Bench, manager: &Arc<TokenManager>, step: usize, event: Ev
         Event::Wait(time) => sleep(Duration::from_secs(time.into())).await,
         Event::LogIn => {
             let now = (bench.context.clock)() - START;
-            bench
-                .store
-                .log_in(manager.id(), &format!("rt-login-{step}"), now + HOUR);
+            bench.store.log_in(manager.id(), &format!("rt-login-{step}"), now + HOUR);
         }
     }
 }

@@ -47,21 +47,10 @@ impl Verdict {
         Self::of(generation, AccountState::Quarantined, reason, detail, now)
     }
 
-    fn of(
-        generation: i64,
-        state: AccountState,
-        reason: &str,
-        detail: String,
-        now: UnixMillis,
-    ) -> Self {
+    fn of(generation: i64, state: AccountState, reason: &str, detail: String, now: UnixMillis) -> Self {
         Self {
             generation,
-            standing: Standing {
-                state,
-                reason: Some(reason.to_owned()),
-                detail: Some(detail),
-                since: now,
-            },
+            standing: Standing { state, reason: Some(reason.to_owned()), detail: Some(detail), since: now },
         }
     }
 }
@@ -75,13 +64,11 @@ fn words(code: &str, doubtful: bool) -> String {
              reach the issuer and its answer was lost on the way; it may also be that somebody \
              else holds a copy of these credentials. {LOG_IN}"
         ),
-        REUSED => {
-            "Somebody else holds a copy of these credentials and has used the refresh token: \
+        REUSED => "Somebody else holds a copy of these credentials and has used the refresh token: \
              most often an auth.json that is still in use, for example ~/.codex/auth.json on a \
              laptop. Log in again with `tollway account login`, and remove the copy or give its \
              holder a login of their own; two holders of one login log each other out."
-                .to_owned()
-        }
+            .to_owned(),
         "refresh_token_expired" | "token_expired" | "account_session_expired" => {
             format!("The login has expired. {LOG_IN}")
         }
@@ -103,10 +90,7 @@ mod tests {
     use super::*;
 
     fn detail(code: &str, doubtful: bool) -> String {
-        Verdict::needs_login(1, code, None, doubtful, 0)
-            .standing
-            .detail
-            .unwrap()
+        Verdict::needs_login(1, code, None, doubtful, 0).standing.detail.unwrap()
     }
 
     #[test]
@@ -114,11 +98,7 @@ mod tests {
         let detail = detail(REUSED, false);
 
         assert!(detail.starts_with("Somebody else holds a copy of these credentials"));
-        for part in [
-            "~/.codex/auth.json",
-            "tollway account login",
-            "remove the copy",
-        ] {
+        for part in ["~/.codex/auth.json", "tollway account login", "remove the copy"] {
             assert!(detail.contains(part), "{part}");
         }
     }
@@ -133,12 +113,7 @@ mod tests {
 
     #[test]
     fn every_verdict_names_its_code_and_says_what_to_do() {
-        for code in [
-            "refresh_token_expired",
-            "token_invalidated",
-            "account_deleted",
-            "unauthorized",
-        ] {
+        for code in ["refresh_token_expired", "token_invalidated", "account_deleted", "unauthorized"] {
             let verdict = Verdict::needs_login(1, code, Some("bye"), false, 0);
 
             assert_eq!(verdict.standing.reason.as_deref(), Some(code));

@@ -98,8 +98,12 @@ impl Client {
             .map_err(|error| of_transport(&error))?;
         if response.status() == StatusCode::OK {
             let headers = response.headers().clone();
-            let stream =
-                EventStream { response, decoder: Decoder::new(), idle_timeout: self.options.idle_timeout, ended: false };
+            let stream = EventStream {
+                response,
+                decoder: Decoder::new(),
+                idle_timeout: self.options.idle_timeout,
+                ended: false,
+            };
             return Ok(Answer { headers, stream });
         }
         Err(self.refusal(response).await)

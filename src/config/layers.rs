@@ -30,7 +30,8 @@ impl Sources {
     /// The process's environment; flags are added by the command line.
     pub fn of_process() -> Self {
         // A variable that is not Unicode cannot be one of ours.
-        let env = std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
+        let env =
+            std::env::vars_os().filter_map(|(k, v)| Some((k.into_string().ok()?, v.into_string().ok()?))).collect();
         Self { env, ..Self::default() }
     }
 

@@ -17,8 +17,8 @@ pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Server, Top};
 pub use show::{Shown, reference};
 
 use crate::telemetry;
-use figment::Figment;
 use field::Reader;
+use figment::Figment;
 use secrecy::SecretString;
 use std::path::PathBuf;
 

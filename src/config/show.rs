@@ -3,6 +3,7 @@
 use super::field::{Field, origin};
 use figment::Figment;
 use figment::value::Value;
+use std::fmt::Write;
 
 /// One setting as it is in force.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -35,7 +36,8 @@ fn written(value: &Value) -> String {
     match value {
         Value::String(_, text) => text.clone(),
         Value::Dict(_, table) => {
-            let entries: Vec<_> = table.iter().map(|(name, value)| format!("{name:?} = {:?}", written(value))).collect();
+            let entries: Vec<_> =
+                table.iter().map(|(name, value)| format!("{name:?} = {:?}", written(value))).collect();
             format!("{{ {} }}", entries.join(", "))
         }
         other => serde_json::to_string(other).unwrap_or_default(),
@@ -58,7 +60,8 @@ pub fn reference() -> String {
     for field in super::fields() {
         let default = field.default.map_or_else(|| "–".to_owned(), |d| format!("`{d}`"));
         let secret = if field.secret { " (secret)" } else { "" };
-        page += &format!("| `{}` | {}{secret} | {default} | {} |\n", field.key, field.kind, field.doc);
+        // Writing to a string cannot fail.
+        let _ = writeln!(page, "| `{}` | {}{secret} | {default} | {} |", field.key, field.kind, field.doc);
     }
     page
 }

@@ -43,9 +43,7 @@ pub enum AuthJsonError {
     )]
     ExternalTokens,
     /// `auth_mode` of an agent identity.
-    #[error(
-        "the file holds an agent identity and no ChatGPT login; run `tollway account login` instead"
-    )]
+    #[error("the file holds an agent identity and no ChatGPT login; run `tollway account login` instead")]
     AgentIdentity,
     /// `auth_mode` of a personal access token.
     #[error(
@@ -84,10 +82,8 @@ pub enum AuthJsonError {
 /// Reads every login that a file holds. One faulty entry refuses the whole file.
 pub fn parse(bytes: &[u8]) -> Result<Vec<Enrolment>, AuthJsonError> {
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(bytes);
-    let value: Value = serde_json::from_slice(bytes).map_err(|error| AuthJsonError::NotJson {
-        line: error.line(),
-        column: error.column(),
-    })?;
+    let value: Value = serde_json::from_slice(bytes)
+        .map_err(|error| AuthJsonError::NotJson { line: error.line(), column: error.column() })?;
     match &value {
         Value::Array(entries) => list(entries),
         Value::Object(object) => match object.get("accounts") {
@@ -106,12 +102,7 @@ fn list(entries: &[Value]) -> Result<Vec<Enrolment>, AuthJsonError> {
     numbered
         .map(|(entry, position)| {
             let object = entry.as_object().ok_or(AuthJsonError::UnknownShape);
-            object
-                .and_then(single)
-                .map_err(|fault| AuthJsonError::Entry {
-                    position,
-                    fault: Box::new(fault),
-                })
+            object.and_then(single).map_err(|fault| AuthJsonError::Entry { position, fault: Box::new(fault) })
         })
         .collect()
 }
@@ -150,12 +141,8 @@ fn usable_mode(object: &Map<String, Value>) -> Result<(), AuthJsonError> {
         Some(_) => Ok(()),
         None if has_tokens(object) => Ok(()),
         None if text(object, "OPENAI_API_KEY").is_some() => Err(AuthJsonError::ApiKey),
-        None if object.get("agent_identity").is_some_and(|v| !v.is_null()) => {
-            Err(AuthJsonError::AgentIdentity)
-        }
-        None if text(object, "personal_access_token").is_some() => {
-            Err(AuthJsonError::PersonalAccessToken)
-        }
+        None if object.get("agent_identity").is_some_and(|v| !v.is_null()) => Err(AuthJsonError::AgentIdentity),
+        None if text(object, "personal_access_token").is_some() => Err(AuthJsonError::PersonalAccessToken),
         None => Err(AuthJsonError::UnknownShape),
     }
 }
@@ -167,10 +154,7 @@ fn has_tokens(object: &Map<String, Value>) -> bool {
 }
 
 /// `tokens` holds the token fields; what describes the account may stand there or around it.
-fn enrolment(
-    tokens: &Map<String, Value>,
-    around: &Map<String, Value>,
-) -> Result<Enrolment, AuthJsonError> {
+fn enrolment(tokens: &Map<String, Value>, around: &Map<String, Value>) -> Result<Enrolment, AuthJsonError> {
     let secret = |name| text(tokens, name).map(SecretString::from);
     let described = |name| text(tokens, name).or_else(|| text(around, name));
     let access_token = secret("access_token").ok_or(AuthJsonError::NoAccessToken)?;
@@ -186,9 +170,7 @@ fn enrolment(
             .map(str::to_owned)
             .or(claims.chatgpt_account_id)
             .ok_or(AuthJsonError::NoAccountId)?,
-        email: claims
-            .email
-            .or_else(|| described("email").map(str::to_owned)),
+        email: claims.email.or_else(|| described("email").map(str::to_owned)),
         chatgpt_user_id: claims.chatgpt_user_id,
         plan: claims.plan,
         fedramp: claims.fedramp,

@@ -80,54 +80,25 @@ fn lists_give_every_entry_in_order_and_expiry_in_either_unit() {
         assert_eq!(logins[0].chatgpt_account_id, "one");
         assert_eq!(logins[0].email.as_deref(), Some("a@b.c"));
         assert_eq!(logins[1].chatgpt_account_id, "two");
-        assert!(
-            logins
-                .iter()
-                .all(|l| l.access_expires_at == Some(1_790_781_392_000))
-        );
+        assert!(logins.iter().all(|l| l.access_expires_at == Some(1_790_781_392_000)));
     }
 }
 
 #[test]
 fn what_is_no_refreshable_chatgpt_login_is_refused_by_its_kind() {
-    let tokens =
-        |refresh: Value| json!({"access_token": "a", "refresh_token": refresh, "account_id": "x"});
+    let tokens = |refresh: Value| json!({"access_token": "a", "refresh_token": refresh, "account_id": "x"});
     let other = |name: &str| AuthJsonError::OtherProvider(name.into());
     for (file, error) in [
         (json!({"OPENAI_API_KEY": "sk-1"}), AuthJsonError::ApiKey),
-        (
-            json!({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-1", "tokens": null}),
-            AuthJsonError::ApiKey,
-        ),
-        (
-            json!({"auth_mode": "chatgptAuthTokens", "tokens": tokens(json!(""))}),
-            AuthJsonError::ExternalTokens,
-        ),
-        (
-            json!({"agent_identity": {"id": 1}}),
-            AuthJsonError::AgentIdentity,
-        ),
-        (
-            json!({"auth_mode": "personal_access_token"}),
-            AuthJsonError::PersonalAccessToken,
-        ),
-        (
-            json!({"auth_mode": "chatgpt", "tokens": tokens(json!(""))}),
-            AuthJsonError::NoRefreshToken,
-        ),
+        (json!({"auth_mode": "apikey", "OPENAI_API_KEY": "sk-1", "tokens": null}), AuthJsonError::ApiKey),
+        (json!({"auth_mode": "chatgptAuthTokens", "tokens": tokens(json!(""))}), AuthJsonError::ExternalTokens),
+        (json!({"agent_identity": {"id": 1}}), AuthJsonError::AgentIdentity),
+        (json!({"auth_mode": "personal_access_token"}), AuthJsonError::PersonalAccessToken),
+        (json!({"auth_mode": "chatgpt", "tokens": tokens(json!(""))}), AuthJsonError::NoRefreshToken),
         (tokens(Value::Null), AuthJsonError::NoRefreshToken),
-        (
-            json!({"tokens": {"refresh_token": "r"}}),
-            AuthJsonError::NoAccessToken,
-        ),
-        (
-            json!({"access_token": "a", "refresh_token": "r"}),
-            AuthJsonError::NoAccountId,
-        ),
-        (
-            json!({"provider": "grok", "access_token": "a"}),
-            other("grok"),
-        ),
+        (json!({"tokens": {"refresh_token": "r"}}), AuthJsonError::NoAccessToken),
+        (json!({"access_token": "a", "refresh_token": "r"}), AuthJsonError::NoAccountId),
+        (json!({"provider": "grok", "access_token": "a"}), other("grok")),
         (json!({"providers": {"grok": {}}}), other("grok")),
         (json!({"accounts": []}), AuthJsonError::NoEntries),
         (json!({"hello": 1}), AuthJsonError::UnknownShape),
@@ -146,18 +117,12 @@ fn a_faulty_entry_is_named_by_its_position() {
 
     let error = refused(&file).to_string();
 
-    assert!(
-        error.starts_with("entry 2 of the file: the refresh token is missing"),
-        "{error}"
-    );
+    assert!(error.starts_with("entry 2 of the file: the refresh token is missing"), "{error}");
 }
 
 #[test]
 fn a_broken_file_is_located_and_not_quoted() {
     let error = parse(b"{\n  \"tokens\": rt_secret }").err().unwrap();
 
-    assert_eq!(
-        error.to_string(),
-        "the file is not JSON (line 2, column 13)"
-    );
+    assert_eq!(error.to_string(), "the file is not JSON (line 2, column 13)");
 }

@@ -41,19 +41,15 @@ impl CallbackListener {
         let mut reason = "no port given".to_owned();
         for &port in ports {
             let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-            let bound = TcpListener::bind(address)
-                .await
-                .and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
+            let bound =
+                TcpListener::bind(address).await.and_then(|listener| Ok((listener.local_addr()?.port(), listener)));
             match bound {
                 Ok((port, listener)) => return Ok(Self { listener, port }),
                 Err(error) => reason = error.to_string(),
             }
         }
         let ports: Vec<_> = ports.iter().map(u16::to_string).collect();
-        Err(LoginError::CannotListen {
-            ports: ports.join(" or "),
-            reason,
-        })
+        Err(LoginError::CannotListen { ports: ports.join(" or "), reason })
     }
 
     /// The redirect address for the login. It says `localhost`: that is what is registered.
@@ -65,9 +61,7 @@ impl CallbackListener {
     /// an explaining page and is otherwise ignored: any web page can make a browser send one.
     pub async fn wait(self, login: Arc<PendingLogin>) -> Outcome {
         let (outcome, mut decided) = mpsc::channel(1);
-        let app = Router::new()
-            .route("/auth/callback", get(callback))
-            .with_state(Arc::new(Waiting { login, outcome }));
+        let app = Router::new().route("/auth/callback", get(callback)).with_state(Arc::new(Waiting { login, outcome }));
         let stop = CancellationToken::new();
         let stopped = stop.clone().cancelled_owned();
         let server = axum::serve(self.listener, app).with_graceful_shutdown(stopped);
@@ -89,20 +83,16 @@ pub fn redirect_uri(port: u16) -> String {
     format!("http://localhost:{port}/auth/callback")
 }
 
-async fn callback(
-    State(waiting): State<Arc<Waiting>>,
-    RawQuery(query): RawQuery,
-) -> (StatusCode, Html<String>) {
+async fn callback(State(waiting): State<Arc<Waiting>>, RawQuery(query): RawQuery) -> (StatusCode, Html<String>) {
     let outcome = waiting.login.finish_query(&query.unwrap_or_default());
     let (status, text) = match &outcome {
         Ok(_) => (
             StatusCode::OK,
             "Tollway has received the login. You can close this window; the terminal says how it went.",
         ),
-        Err(LoginError::Denied { .. }) => (
-            StatusCode::OK,
-            "The login was refused. You can close this window; the terminal says why.",
-        ),
+        Err(LoginError::Denied { .. }) => {
+            (StatusCode::OK, "The login was refused. You can close this window; the terminal says why.")
+        }
         Err(_) => (
             StatusCode::BAD_REQUEST,
             "This address does not belong to the login that Tollway waits for. Open the address that the terminal printed last.",

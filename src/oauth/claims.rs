@@ -47,14 +47,10 @@ impl Claims {
     /// Reads the payload of `jwt`.
     pub fn of(jwt: &str) -> Result<Self, ClaimsError> {
         let mut parts = jwt.trim().split('.');
-        let (Some(_), Some(payload), Some(_), None) =
-            (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(_), Some(payload), Some(_), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(ClaimsError::NotAJwt);
         };
-        let bytes = URL_SAFE_NO_PAD
-            .decode(payload.trim_end_matches('='))
-            .map_err(|_| ClaimsError::NotBase64)?;
+        let bytes = URL_SAFE_NO_PAD.decode(payload.trim_end_matches('=')).map_err(|_| ClaimsError::NotBase64)?;
         match serde_json::from_slice(&bytes) {
             Ok(payload @ Value::Object(_)) => Ok(Self::of_payload(&payload)),
             _ => Err(ClaimsError::NotJson),
@@ -68,9 +64,7 @@ impl Claims {
             chatgpt_user_id: text(&auth["chatgpt_user_id"]).or_else(|| text(&auth["user_id"])),
             chatgpt_account_id: text(&auth["chatgpt_account_id"]),
             plan: text(&auth["chatgpt_plan_type"]),
-            fedramp: auth["chatgpt_account_is_fedramp"]
-                .as_bool()
-                .unwrap_or_default(),
+            fedramp: auth["chatgpt_account_is_fedramp"].as_bool().unwrap_or_default(),
             expires_at: seconds(&payload["exp"]).map(|exp| exp.saturating_mul(1000)),
         }
     }
@@ -90,11 +84,7 @@ impl Claims {
 }
 
 fn text(value: &Value) -> Option<String> {
-    value
-        .as_str()
-        .map(str::trim)
-        .filter(|text| !text.is_empty())
-        .map(str::to_owned)
+    value.as_str().map(str::trim).filter(|text| !text.is_empty()).map(str::to_owned)
 }
 
 /// A NumericDate: RFC 7519 allows fractions, which are of no use here.
@@ -103,9 +93,7 @@ fn seconds(value: &Value) -> Option<i64> {
         clippy::cast_possible_truncation,
         reason = "a float cast saturates, and a fraction of a second does not matter"
     )]
-    value
-        .as_i64()
-        .or_else(|| value.as_f64().map(|seconds| seconds as i64))
+    value.as_i64().or_else(|| value.as_f64().map(|seconds| seconds as i64))
 }
 
 #[cfg(test)]
@@ -158,10 +146,7 @@ mod tests {
         let claims = Claims::of(&token).unwrap();
 
         assert_eq!(claims.plan.as_deref(), Some("galactic_2"));
-        assert_eq!(
-            (claims.email, claims.expires_at, claims.fedramp),
-            (None, None, false)
-        );
+        assert_eq!((claims.email, claims.expires_at, claims.fedramp), (None, None, false));
     }
 
     #[test]
@@ -188,10 +173,7 @@ mod tests {
 
     #[test]
     fn gaps_are_filled_from_the_other_token_but_the_expiry_is_not() {
-        let id = Claims {
-            email: Some("ada@example.com".into()),
-            ..Claims::default()
-        };
+        let id = Claims { email: Some("ada@example.com".into()), ..Claims::default() };
         let access = Claims {
             email: Some("old@example.com".into()),
             plan: Some("plus".into()),
@@ -202,9 +184,6 @@ mod tests {
         let both = id.or(access);
 
         assert_eq!(both.email.as_deref(), Some("ada@example.com"));
-        assert_eq!(
-            (both.plan.as_deref(), both.expires_at),
-            (Some("plus"), None)
-        );
+        assert_eq!((both.plan.as_deref(), both.expires_at), (Some("plus"), None));
     }
 }

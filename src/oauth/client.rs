@@ -178,12 +178,7 @@ impl OAuthClient {
             .map_err(|none| none.in_step(STEP))?;
         let reply: TokenReply = success(&answer, STEP, "a JSON object")?;
         let required = |field: Option<SecretString>, missing| {
-            field
-                .filter(|token| !token.expose_secret().is_empty())
-                .ok_or(OAuthError::Malformed {
-                    step: STEP,
-                    missing,
-                })
+            field.filter(|token| !token.expose_secret().is_empty()).ok_or(OAuthError::Malformed { step: STEP, missing })
         };
         Ok(LoginTokens {
             access_token: required(reply.access_token, "an access_token")?,
@@ -195,26 +190,16 @@ impl OAuthClient {
 
     /// Exchanges a refresh token for its successor (protocol.md 1.4). Never repeats itself: the
     /// token may be used up although no answer arrived.
-    pub async fn refresh(
-        &self,
-        refresh_token: &SecretString,
-        reason: RefreshReason,
-    ) -> Result<TokenSet, RefreshError> {
+    pub async fn refresh(&self, refresh_token: &SecretString, reason: RefreshReason) -> Result<TokenSet, RefreshError> {
         let body = json!({
             "client_id": self.config.client_id,
             "grant_type": "refresh_token",
             "refresh_reason": reason.as_str(),
             "refresh_token": refresh_token.expose_secret(),
         });
-        let answer = self
-            .post(&self.config.endpoints.token, |request| request.json(&body))
-            .await
-            .map_err(|none| RefreshError::Transient {
-                code: None,
-                detail: none.detail,
-                retry_after: None,
-                ambiguous: none.sent,
-            })?;
+        let answer = self.post(&self.config.endpoints.token, |request| request.json(&body)).await.map_err(|none| {
+            RefreshError::Transient { code: None, detail: none.detail, retry_after: None, ambiguous: none.sent }
+        })?;
         if answer.is_success() {
             token_set(&answer)
         } else {
@@ -232,16 +217,10 @@ impl OAuthClient {
             "client_id": self.config.client_id,
         });
         let answer = self
-            .post(&self.config.endpoints.revoke, |request| {
-                request.json(&body).timeout(REVOKE_TIMEOUT)
-            })
+            .post(&self.config.endpoints.revoke, |request| request.json(&body).timeout(REVOKE_TIMEOUT))
             .await
             .map_err(|none| none.in_step(STEP))?;
-        if answer.is_success() {
-            Ok(())
-        } else {
-            Err(refused(&answer, STEP))
-        }
+        if answer.is_success() { Ok(()) } else { Err(refused(&answer, STEP)) }
     }
 
     pub(super) async fn post(
@@ -260,10 +239,7 @@ impl OAuthClient {
 }
 
 pub(super) fn refused(answer: &Answer, step: &'static str) -> OAuthError {
-    OAuthError::Refused {
-        step,
-        fault: answer.fault(),
-    }
+    OAuthError::Refused { step, fault: answer.fault() }
 }
 
 pub(super) fn success<T: serde::de::DeserializeOwned>(
@@ -290,10 +266,7 @@ fn token_set(answer: &Answer) -> Result<TokenSet, RefreshError> {
         Some(set) if set.access_token.is_some() || set.refresh_token.is_some() => Ok(set),
         _ => Err(RefreshError::Transient {
             code: None,
-            detail: format!(
-                "the issuer's answer (HTTP {}) holds no tokens",
-                answer.status
-            ),
+            detail: format!("the issuer's answer (HTTP {}) holds no tokens", answer.status),
             retry_after: None,
             ambiguous: true,
         }),

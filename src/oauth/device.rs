@@ -59,9 +59,7 @@ impl OAuthClient {
         const STEP: &str = "asking for a device code";
         let body = json!({ "client_id": self.client_id() });
         let answer = self
-            .post(&self.endpoints().device_start, |request| {
-                request.json(&body)
-            })
+            .post(&self.endpoints().device_start, |request| request.json(&body))
             .await
             .map_err(|none| none.in_step(STEP))?;
         if answer.status == 404 {
@@ -71,10 +69,7 @@ impl OAuthClient {
         Ok(DeviceCode {
             user_code: reply.user_code,
             page: self.endpoints().device_page.clone(),
-            interval: reply
-                .interval
-                .unwrap_or(INTERVAL)
-                .max(Duration::from_secs(1)),
+            interval: reply.interval.unwrap_or(INTERVAL).max(Duration::from_secs(1)),
             device_auth_id: reply.device_auth_id,
         })
     }
@@ -103,9 +98,7 @@ impl OAuthClient {
             (_, Some("access_denied" | "authorization_denied")) => Err(DeviceError::Denied),
             (_, Some("expired_token" | "device_code_expired")) => Err(DeviceError::Expired),
             // 403 and 404 are how this issuer says "not yet" (protocol.md 1.6).
-            (403 | 404, _) | (_, Some("authorization_pending" | "slow_down")) => {
-                Ok(DevicePoll::Pending)
-            }
+            (403 | 404, _) | (_, Some("authorization_pending" | "slow_down")) => Ok(DevicePoll::Pending),
             _ => Err(refused(&answer, STEP).into()),
         }
     }
@@ -153,10 +146,7 @@ mod tests {
     }
 
     fn unreachable() -> DeviceError {
-        DeviceError::Issuer(OAuthError::Unreachable {
-            step: "s",
-            detail: "d".into(),
-        })
+        DeviceError::Issuer(OAuthError::Unreachable { step: "s", detail: "d".into() })
     }
 
     #[tokio::test(start_paused = true)]
@@ -199,12 +189,7 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_denied_code_ends_the_wait() {
-        let end = wait_for_approval(
-            Duration::from_secs(5),
-            async || Err(DeviceError::Denied),
-            |_| {},
-        )
-        .await;
+        let end = wait_for_approval(Duration::from_secs(5), async || Err(DeviceError::Denied), |_| {}).await;
 
         assert_eq!(end.err(), Some(DeviceError::Denied));
     }

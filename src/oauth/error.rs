@@ -66,25 +66,13 @@ impl IssuerFault {
     pub fn read(status: u16, body: &[u8]) -> Self {
         let body: Value = serde_json::from_slice(body).unwrap_or_default();
         let error = &body["error"];
-        let code = [&error["code"], error, &body["code"]]
+        let code = [&error["code"], error, &body["code"]].into_iter().find_map(Value::as_str).and_then(clean_code);
+        let message = [&error["message"], &body["error_description"], &body["message"], &body["detail"]]
             .into_iter()
             .find_map(Value::as_str)
-            .and_then(clean_code);
-        let message = [
-            &error["message"],
-            &body["error_description"],
-            &body["message"],
-            &body["detail"],
-        ]
-        .into_iter()
-        .find_map(Value::as_str)
-        .map(clean_message)
-        .filter(|message| !message.is_empty());
-        Self {
-            status,
-            code,
-            message,
-        }
+            .map(clean_message)
+            .filter(|message| !message.is_empty());
+        Self { status, code, message }
     }
 
     /// The same without `secret`, for an issuer that repeats a token too short to be noticed.
@@ -115,8 +103,7 @@ impl fmt::Display for IssuerFault {
 fn clean_code(code: &str) -> Option<String> {
     let identifier = |c: char| c.is_ascii_alphanumeric() || matches!(c, '_' | '-' | '.');
     let code = code.trim();
-    (!code.is_empty() && code.len() <= CODE_CHARS && code.chars().all(identifier))
-        .then(|| code.to_ascii_lowercase())
+    (!code.is_empty() && code.len() <= CODE_CHARS && code.chars().all(identifier)).then(|| code.to_ascii_lowercase())
 }
 
 /// One line, without long words (a token in it would be one), shortened.
@@ -220,9 +207,7 @@ pub enum OAuthError {
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DeviceError {
     /// 404 on the first step (protocol.md 1.6).
-    #[error(
-        "device login is not enabled for this issuer or workspace; use the browser login instead"
-    )]
+    #[error("device login is not enabled for this issuer or workspace; use the browser login instead")]
     NotEnabled,
     /// Nobody entered the code in its 15 minutes.
     #[error("the code has expired before it was entered; start again for a new one")]
@@ -245,9 +230,7 @@ pub enum LoginError {
     )]
     StateMismatch,
     /// An address without `state`.
-    #[error(
-        "the pasted address has no state parameter; paste the whole address the browser ended at"
-    )]
+    #[error("the pasted address has no state parameter; paste the whole address the browser ended at")]
     MissingState,
     /// Only a code, which could be anybody's.
     #[error(
@@ -329,28 +312,15 @@ mod tests {
     #[test]
     fn the_code_is_taken_from_three_places_in_order_and_lowered() {
         for (body, code) in [
-            (
-                r#"{"error":{"code":"Refresh_Token_Reused"},"code":"x"}"#,
-                Some("refresh_token_reused"),
-            ),
-            (
-                r#"{"error":"invalid_grant","code":"x"}"#,
-                Some("invalid_grant"),
-            ),
-            (
-                r#"{"error":{"message":"m"},"code":"token_expired"}"#,
-                Some("token_expired"),
-            ),
+            (r#"{"error":{"code":"Refresh_Token_Reused"},"code":"x"}"#, Some("refresh_token_reused")),
+            (r#"{"error":"invalid_grant","code":"x"}"#, Some("invalid_grant")),
+            (r#"{"error":{"message":"m"},"code":"token_expired"}"#, Some("token_expired")),
             (r#"{"code":"token_expired"}"#, Some("token_expired")),
             (r#"{"error":{"code":"what a long story"}}"#, None),
             ("<html>", None),
             ("", None),
         ] {
-            assert_eq!(
-                IssuerFault::read(400, body.as_bytes()).code.as_deref(),
-                code,
-                "{body}"
-            );
+            assert_eq!(IssuerFault::read(400, body.as_bytes()).code.as_deref(), code, "{body}");
         }
     }
 
@@ -365,10 +335,7 @@ mod tests {
         let fault = IssuerFault::read(400, body.to_string().as_bytes());
 
         let message = fault.message.clone().unwrap();
-        assert!(
-            message.starts_with("token [removed] was used again"),
-            "{message}"
-        );
+        assert!(message.starts_with("token [removed] was used again"), "{message}");
         assert_eq!(message.chars().count(), 200);
         assert!(!format!("{fault} {fault:?}").contains(&token[..40]));
     }
@@ -376,17 +343,8 @@ mod tests {
     #[test]
     fn only_an_answer_that_hides_the_outcome_is_ambiguous() {
         let ambiguous = |status| {
-            let fault = IssuerFault {
-                status,
-                ..IssuerFault::default()
-            };
-            matches!(
-                RefreshError::of_fault(fault, None),
-                RefreshError::Transient {
-                    ambiguous: true,
-                    ..
-                }
-            )
+            let fault = IssuerFault { status, ..IssuerFault::default() };
+            matches!(RefreshError::of_fault(fault, None), RefreshError::Transient { ambiguous: true, .. })
         };
 
         assert!(ambiguous(502) && ambiguous(500));

@@ -89,8 +89,7 @@ impl PendingLogin {
             (None, None, None) => return Err(LoginError::MissingCode),
             (None, ..) => return Err(LoginError::MissingState),
         };
-        verify_slices_are_equal(state.as_bytes(), self.state.as_bytes())
-            .map_err(|_| LoginError::StateMismatch)?;
+        verify_slices_are_equal(state.as_bytes(), self.state.as_bytes()).map_err(|_| LoginError::StateMismatch)?;
         if let Some(error) = callback.error {
             return Err(LoginError::Denied {
                 error: clean_message(&error),
@@ -139,10 +138,7 @@ mod tests {
     const REDIRECT: &str = "http://localhost:1455/auth/callback";
 
     fn pending() -> (PendingLogin, String) {
-        let entropy = LoginEntropy {
-            verifier: [1; 64],
-            state: [2; 32],
-        };
+        let entropy = LoginEntropy { verifier: [1; 64], state: [2; 32] };
         let client = client(&"https://issuer.example".parse().unwrap());
         let login = PendingLogin::begin(&client, REDIRECT.to_owned(), &entropy);
         (login, entropy.state())
@@ -163,10 +159,7 @@ mod tests {
 
             assert_eq!(code.code.expose_secret(), "c/1", "{pasted}");
             assert_eq!(code.redirect_uri, REDIRECT);
-            assert_eq!(
-                code.verifier.expose_secret(),
-                login.verifier.expose_secret()
-            );
+            assert_eq!(code.verifier.expose_secret(), login.verifier.expose_secret());
         }
     }
 
@@ -178,19 +171,10 @@ mod tests {
             ("c1".into(), LoginError::BareCode),
             ("c1#another".into(), LoginError::StateMismatch),
             (format!("{REDIRECT}?code=c1"), LoginError::MissingState),
-            (
-                format!("{REDIRECT}?code=c1&state=x"),
-                LoginError::StateMismatch,
-            ),
-            (
-                format!("{REDIRECT}?error=access_denied&state=x"),
-                LoginError::StateMismatch,
-            ),
+            (format!("{REDIRECT}?code=c1&state=x"), LoginError::StateMismatch),
+            (format!("{REDIRECT}?error=access_denied&state=x"), LoginError::StateMismatch),
             (format!("{REDIRECT}?state={state}"), LoginError::MissingCode),
-            (
-                format!("{REDIRECT}?code=&state={state}"),
-                LoginError::MissingCode,
-            ),
+            (format!("{REDIRECT}?code=&state={state}"), LoginError::MissingCode),
             (login.url.to_string(), LoginError::MissingCode),
             (REDIRECT.to_owned(), LoginError::MissingCode),
             ("http://".into(), LoginError::Unreadable),
@@ -204,15 +188,10 @@ mod tests {
         let (login, state) = pending();
 
         let error = login
-            .finish(&format!(
-                "{REDIRECT}?error=access_denied&error_description=You+said+no&state={state}"
-            ))
+            .finish(&format!("{REDIRECT}?error=access_denied&error_description=You+said+no&state={state}"))
             .err()
             .unwrap();
 
-        assert_eq!(
-            error.to_string(),
-            "the login was refused: access_denied (You said no)"
-        );
+        assert_eq!(error.to_string(), "the login was refused: access_denied (You said no)");
     }
 }

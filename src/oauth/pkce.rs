@@ -20,10 +20,7 @@ pub struct LoginEntropy {
 impl LoginEntropy {
     /// Bytes from the operating system's generator.
     pub fn random() -> Result<Self, LoginError> {
-        let mut entropy = Self {
-            verifier: [0; 64],
-            state: [0; 32],
-        };
+        let mut entropy = Self { verifier: [0; 64], state: [0; 32] };
         rand::fill(&mut entropy.verifier).map_err(|_| LoginError::NoRandomness)?;
         rand::fill(&mut entropy.state).map_err(|_| LoginError::NoRandomness)?;
         Ok(entropy)
@@ -52,10 +49,7 @@ impl Pkce {
     /// The pair of a verifier that exists already.
     pub fn of_verifier(verifier: SecretString) -> Self {
         let hash = digest::digest(&digest::SHA256, verifier.expose_secret().as_bytes());
-        Self {
-            verifier,
-            challenge: URL_SAFE_NO_PAD.encode(hash),
-        }
+        Self { verifier, challenge: URL_SAFE_NO_PAD.encode(hash) }
     }
 }
 
@@ -67,10 +61,7 @@ mod tests {
     fn the_challenge_is_that_of_rfc_7636_appendix_b() {
         let pkce = Pkce::of_verifier("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk".into());
 
-        assert_eq!(
-            pkce.challenge,
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM"
-        );
+        assert_eq!(pkce.challenge, "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
     }
 
     #[test]
@@ -83,10 +74,7 @@ mod tests {
 
     #[test]
     fn two_logins_share_neither_verifier_nor_state() {
-        let (one, two) = (
-            LoginEntropy::random().unwrap(),
-            LoginEntropy::random().unwrap(),
-        );
+        let (one, two) = (LoginEntropy::random().unwrap(), LoginEntropy::random().unwrap());
 
         assert_ne!(one.verifier, two.verifier);
         assert_ne!(one.state(), two.state());

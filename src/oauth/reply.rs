@@ -61,21 +61,14 @@ pub(super) async fn send(request: RequestBuilder) -> Result<Answer, NoAnswer> {
     let status = response.status().as_u16();
     let retry_after = retry_after(&response);
     let body = read_bounded(response).await?;
-    Ok(Answer {
-        status,
-        retry_after,
-        body,
-    })
+    Ok(Answer { status, retry_after, body })
 }
 
 async fn read_bounded(mut response: Response) -> Result<Vec<u8>, NoAnswer> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(NoAnswer::of)? {
         if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(NoAnswer {
-                detail: "the issuer's answer is too long to be one".to_owned(),
-                sent: true,
-            });
+            return Err(NoAnswer { detail: "the issuer's answer is too long to be one".to_owned(), sent: true });
         }
         body.extend_from_slice(&chunk);
     }
@@ -111,10 +104,7 @@ impl NoAnswer {
     }
 
     pub(super) fn in_step(self, step: &'static str) -> OAuthError {
-        OAuthError::Unreachable {
-            step,
-            detail: self.detail,
-        }
+        OAuthError::Unreachable { step, detail: self.detail }
     }
 }
 
@@ -125,8 +115,6 @@ where
     D: serde::Deserializer<'de>,
 {
     let value = serde_json::Value::deserialize(deserializer)?;
-    let seconds = value
-        .as_u64()
-        .or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
+    let seconds = value.as_u64().or_else(|| value.as_str().and_then(|text| text.trim().parse().ok()));
     Ok(seconds.map(Duration::from_secs))
 }

@@ -27,12 +27,7 @@ pub(crate) fn client(issuer: &Url) -> OAuthClient {
 /// A token with this payload and a signature that is none.
 pub(crate) fn jwt(payload: &Value) -> String {
     let part = |bytes: &[u8]| URL_SAFE_NO_PAD.encode(bytes);
-    format!(
-        "{}.{}.{}",
-        part(br#"{"alg":"none"}"#),
-        part(payload.to_string().as_bytes()),
-        part(b"signature")
-    )
+    format!("{}.{}.{}", part(br#"{"alg":"none"}"#), part(payload.to_string().as_bytes()), part(b"signature"))
 }
 
 /// An access token of `account` and `user` that ends at `exp` (Unix seconds).

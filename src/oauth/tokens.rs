@@ -25,9 +25,7 @@ impl TokenSet {
     /// When the new access token ends (Unix milliseconds): its own `exp`, else `now` plus
     /// `expires_in`. None when neither is known or when there is no new access token.
     pub fn access_expires_at(&self, now: i64) -> Option<i64> {
-        self.access_token
-            .as_ref()
-            .and_then(|token| expiry(token, self.expires_in, now))
+        self.access_token.as_ref().and_then(|token| expiry(token, self.expires_in, now))
     }
 }
 
@@ -91,10 +89,7 @@ impl LoginTokens {
 /// The id token's claims with the gaps filled from the access token: both carry the auth claim.
 pub(super) fn claims_of(id_token: Option<&SecretString>, access_token: &SecretString) -> Claims {
     let read = |token: &SecretString| Claims::of(token.expose_secret()).unwrap_or_default();
-    id_token
-        .map(read)
-        .unwrap_or_default()
-        .or(read(access_token))
+    id_token.map(read).unwrap_or_default().or(read(access_token))
 }
 
 /// The end that the token itself states, in Unix milliseconds.
@@ -127,9 +122,7 @@ mod tests {
     fn a_login_is_enrolled_under_the_account_that_its_tokens_name() {
         let id = jwt(&serde_json::json!({"email": "ada@work.example"}));
 
-        let enrolment = tokens(&access_token("acc-1", "user-1", 100), Some(id), Some(9))
-            .enrol(0)
-            .unwrap();
+        let enrolment = tokens(&access_token("acc-1", "user-1", 100), Some(id), Some(9)).enrol(0).unwrap();
 
         assert_eq!(enrolment.email.as_deref(), Some("ada@work.example"));
         assert_eq!(enrolment.chatgpt_account_id, "acc-1");
@@ -150,9 +143,6 @@ mod tests {
 
     #[test]
     fn tokens_without_an_account_are_no_enrolment() {
-        assert_eq!(
-            tokens("opaque", None, None).enrol(0).err(),
-            Some(IdentityError)
-        );
+        assert_eq!(tokens("opaque", None, None).enrol(0).err(), Some(IdentityError));
     }
 }

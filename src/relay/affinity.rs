@@ -9,7 +9,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 /// How long a conversation is remembered after its last turn.
-const LIFETIME: Duration = Duration::from_secs(3600);
+const LIFETIME: Duration = Duration::from_hours(1);
 /// How many conversations are remembered; at 40 bytes each.
 const CAPACITY: usize = 100_000;
 

@@ -31,14 +31,14 @@ pub(super) struct Begun {
 /// Reads on until the model has begun to answer, or `hold` has passed since the first event, since
 /// errors often hide in the first events of a stream that began with 200 (lessons.md 5).
 pub(super) async fn begin(mut events: EventStream, hold: Duration, learn: &impl Learn) -> Result<Begun, Failure> {
-    let mut held = VecDeque::new();
+    let mut frames = VecDeque::new();
     let mut deadline = None;
     loop {
         let next = match deadline {
             None => events.next().await,
             Some(at) => match tokio::time::timeout_at(at, events.next()).await {
                 Ok(next) => next,
-                Err(_) => return Ok(Begun { held, events }),
+                Err(_) => return Ok(Begun { held: frames, events }),
             },
         };
         let Some(frame) = next? else { return Err(cut()) };
@@ -52,9 +52,9 @@ pub(super) async fn begin(mut events: EventStream, hold: Duration, learn: &impl 
             }
             None => false,
         };
-        held.push_back(frame);
+        frames.push_back(frame);
         if settled {
-            return Ok(Begun { held, events });
+            return Ok(Begun { held: frames, events });
         }
     }
 }

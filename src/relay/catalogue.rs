@@ -3,8 +3,8 @@
 
 use super::{Relay, without_token};
 use crate::account::pool::Reason;
-use crate::codex::client::{Caller, Catalogue};
 use crate::codex::Failure;
+use crate::codex::client::{Caller, Catalogue};
 use crate::dialect::{Problem, ProblemKind};
 use crate::store::{AccountId, GatewayKey};
 use bytes::Bytes;
@@ -51,7 +51,11 @@ impl Relay {
         let version = client_version.filter(|v| v.len() <= 32).map(str::to_owned);
         let choice = self.look(key);
         // An account that is limited still knows its models.
-        let limited = choice.excluded.iter().filter(|(_, reason)| matches!(reason, Reason::Limited(_) | Reason::Cooling(_))).map(|(id, _)| *id);
+        let limited = choice
+            .excluded
+            .iter()
+            .filter(|(_, reason)| matches!(reason, Reason::Limited(_) | Reason::Cooling(_)))
+            .map(|(id, _)| *id);
         let mut failure = None;
         for id in choice.ordered.iter().copied().chain(limited).take(2) {
             match self.listing(id, version.clone()).await {
@@ -103,9 +107,9 @@ impl Relay {
             chatgpt_account_id: &account.chatgpt_account_id,
             fedramp: account.fedramp,
         };
-        tokio::time::timeout(FETCH_LIMIT, self.client.models(caller, version.as_deref(), etag))
-            .await
-            .unwrap_or_else(|_| Err(Failure::of(crate::codex::FailureKind::Timeout, "the backend did not answer in time")))
+        tokio::time::timeout(FETCH_LIMIT, self.client.models(caller, version.as_deref(), etag)).await.unwrap_or_else(
+            |_| Err(Failure::of(crate::codex::FailureKind::Timeout, "the backend did not answer in time")),
+        )
     }
 }
 

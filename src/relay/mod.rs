@@ -104,7 +104,8 @@ struct Lesson {
 impl Learn for Lesson {
     fn limits(&self, limits: &Limits) {
         if let Some(percent) = limits.used_percent() {
-            self.accounts.note_usage(self.id, percent);
+            #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
+            self.accounts.note_usage(self.id, percent as f32);
         }
     }
 }
@@ -266,7 +267,7 @@ impl Relay {
             let body = answer::fold(begun, call.prepared.reply.whole(), ticket, &lesson).await?;
             Ok((headers, Served::Whole(body)))
         };
-        let result = work.instrument(span.clone()).await;
+        let result: Result<_, Failure> = work.instrument(span.clone()).await;
         if let Err(failure) = &result {
             span.record("error.type", failure.kind.as_str());
             span.record("otel.status_code", "ERROR");
@@ -315,7 +316,10 @@ impl Relay {
             return Problem {
                 retry_after: Some(wait),
                 resets_at: Some(reset / 1000),
-                ..Problem::new(ProblemKind::UsageLimit, "The usage limit of every account that could serve has been reached")
+                ..Problem::new(
+                    ProblemKind::UsageLimit,
+                    "The usage limit of every account that could serve has been reached",
+                )
             };
         }
         match last {

@@ -96,7 +96,8 @@ mod tests {
 
     #[test]
     fn cookies_and_account_ids_never_travel_down() {
-        let backend = headers(&["set-cookie", "chatgpt-account-id", "cf-ray", "x-codex-primary-used-percent", "openai-model"]);
+        let backend =
+            headers(&["set-cookie", "chatgpt-account-id", "cf-ray", "x-codex-primary-used-percent", "openai-model"]);
         assert_eq!(down(&backend).len(), 2);
     }
 }

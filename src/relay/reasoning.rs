@@ -19,7 +19,9 @@ mod tests {
 
     #[test]
     fn only_reasoning_goes() {
-        let body = Bytes::from_static(br#"{"input":[{"type":"reasoning","encrypted_content":"x"},{"type":"message","role":"user"}]}"#);
+        let body = Bytes::from_static(
+            br#"{"input":[{"type":"reasoning","encrypted_content":"x"},{"type":"message","role":"user"}]}"#,
+        );
         assert_eq!(strip(&body).as_deref(), Some(&br#"{"input":[{"role":"user","type":"message"}]}"#[..]));
         assert_eq!(strip(&Bytes::from_static(br#"{"input":[]}"#)), None);
     }

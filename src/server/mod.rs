@@ -1,21 +1,20 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
+pub mod assemble;
 mod data;
 mod listen;
 mod ops;
 mod shutdown;
 mod state;
 
-use crate::account::Accounts;
-use crate::codex::{self, client};
+use crate::account::{StoreFault, ahead};
+use crate::codex;
 use crate::config::Settings;
 use crate::dialect::ModelMap;
-use crate::oauth::OAuthClient;
 use crate::relay::{self, Relay};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
-use http::HeaderValue;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -52,6 +51,9 @@ pub enum ServerError {
     /// The store could not be read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The accounts could not be read.
+    #[error("the accounts could not be read: {0}")]
+    Accounts(#[from] StoreFault),
 }
 
 /// How long refreshes and writes may take at the end, once no request runs any more.
@@ -63,7 +65,7 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
     let background = TaskTracker::new();
     let stop = CancellationToken::new();
-    let state = build(settings, store, telemetry, &background).await?;
+    let state = build(settings, store, telemetry, &background, &stop).await?;
     spawn_background(settings, &state, &background, &stop);
 
     let closing = CancellationToken::new();
@@ -99,18 +101,20 @@ async fn build(
     store: Store,
     telemetry: Telemetry,
     background: &TaskTracker,
+    stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
-    let http = http_client(settings)?;
-    let issuer = OAuthClient::new(http.clone(), settings.oauth.endpoints());
-    let accounts = Accounts::load(store.clone(), issuer, settings.accounts.policy(), background.clone()).await?;
+    let http = assemble::http_client(settings)?;
+    let issuer = assemble::issuer(settings, &http);
+    let accounts = assemble::accounts(settings, store.clone(), issuer, background.clone(), stop.clone());
+    accounts.reload().await?;
     let keys = Keys::load(store.clone()).await?;
-    let client = codex::Client::new(http, backend_options(settings)?);
+    let client = codex::Client::new(http, assemble::backend(settings)?);
     let options = relay::Options {
         max_attempts: settings.backend.max_attempts,
         hold: settings.backend.hold,
         cooldown: settings.accounts.default_cooldown,
         models_ttl: settings.backend.models_ttl,
-        limit_without_reset: settings.accounts.default_cooldown,
+        limit_without_reset: settings.accounts.default_limit,
     };
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
@@ -129,53 +133,14 @@ async fn build(
     }))
 }
 
-/// The one connection pool towards the backend and the issuer.
-fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
-    let mut builder = reqwest::Client::builder()
-        .connect_timeout(settings.backend.connect_timeout)
-        .tcp_nodelay(true)
-        .http2_adaptive_window(true)
-        .http2_keep_alive_interval(Duration::from_secs(30))
-        .http2_keep_alive_while_idle(true)
-        .pool_idle_timeout(Duration::from_secs(90))
-        .redirect(reqwest::redirect::Policy::none())
-        // Streams pass as they are; asking for compression would make the backend buffer them.
-        .no_gzip()
-        .no_zstd();
-    if let Some(path) = &settings.backend.ca_file {
-        let unusable = |reason: String| ServerError::Setting { setting: "backend.ca_file", reason };
-        let pem = std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
-        let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-        builder = builder.tls_certs_merge(roots);
-    }
-    if let Some(proxy) = settings.backend.proxy_url() {
-        let proxy = reqwest::Proxy::all(proxy)
-            .map_err(|_| ServerError::Setting { setting: "backend.proxy", reason: "is not a proxy's address".into() })?;
-        builder = builder.proxy(proxy);
-    }
-    Ok(builder.build()?)
-}
-
-fn backend_options(settings: &Settings) -> Result<client::Options, ServerError> {
-    let header = |setting, value: &str| {
-        HeaderValue::try_from(value)
-            .map_err(|_| ServerError::Setting { setting, reason: "cannot be sent as a header".into() })
-    };
-    Ok(client::Options {
-        base_url: settings.backend.base_url.clone(),
-        originator: header("backend.originator", &settings.backend.originator)?,
-        user_agent: header("backend.user_agent", &settings.backend.user_agent)?,
-        client_version: settings.backend.client_version.clone(),
-        first_byte_timeout: settings.backend.first_byte_timeout,
-        idle_timeout: settings.backend.idle_timeout,
-    })
-}
+/// How often accounts are looked at for a refresh ahead of demand.
+const AHEAD_PACE: Duration = Duration::from_secs(15);
 
 /// Follows changes that others make in the store, refreshes ahead of demand, keeps the books.
 fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
     let interval = settings.accounts.reload_interval;
-    background.spawn(state.accounts.clone().watch(interval, stop.clone()));
-    background.spawn(state.accounts.clone().refresh_ahead(stop.clone()));
+    background.spawn(state.accounts.clone().watch(interval));
+    background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));

@@ -24,7 +24,7 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let body = serde_json::json!({
         "status": if faults.is_empty() { "ready" } else { "not ready" },
         "faults": faults,
-        "accounts": state.accounts.by_state(),
+        "accounts": state.accounts_by_state(),
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }

@@ -1,11 +1,14 @@
 //! What the handlers share.
 
+use super::assemble::unix_millis;
 use crate::account::Accounts;
+use crate::account::pool::{self, Reason};
 use crate::dialect::ModelMap;
 use crate::relay::Relay;
-use crate::store::Store;
+use crate::store::{AccountScope, Store};
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -52,14 +55,26 @@ impl State {
             Ok(Err(error)) => faults.push(format!("the database does not answer: {error}")),
             Err(_) => faults.push("the database does not answer within 2 s".to_owned()),
         }
-        faults.extend(self.accounts.unpersisted().into_iter().map(|name| {
-            format!("the refreshed credentials of account {name} are not stored yet")
-        }));
+        for id in self.accounts.unpersisted() {
+            faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
+        }
         faults
+    }
+
+    /// How many accounts are in each state; every state is named.
+    pub(super) fn accounts_by_state(&self) -> BTreeMap<&'static str, usize> {
+        let states = ["active", "limited", "cooling", "paused", "needs_login", "quarantined"];
+        let mut count: BTreeMap<_, _> = states.into_iter().map(|state| (state, 0)).collect();
+        let now = unix_millis();
+        for candidate in self.accounts.candidates() {
+            let state = pool::exclusion(&candidate, &AccountScope::All, now).map_or("active", Reason::as_str);
+            *count.entry(state).or_default() += 1;
+        }
+        count
     }
 
     /// Brings the gauges up to date.
     pub(super) fn refresh_gauges(&self) {
-        metrics::accounts_by_state(&self.accounts.by_state());
+        metrics::accounts_by_state(&self.accounts_by_state());
     }
 }

@@ -122,10 +122,7 @@ impl Address {
     /// Reads `sqlite://PATH` or `postgres://…`.
     pub(super) fn parse(url: &SecretString) -> Result<Self> {
         let url = url.expose_secret();
-        if let Some(path) = url
-            .strip_prefix("sqlite://")
-            .or_else(|| url.strip_prefix("sqlite:"))
-        {
+        if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
             return sqlite_path(path).map(Self::Sqlite);
         }
         if url.starts_with("postgres://") || url.starts_with("postgresql://") {
@@ -135,9 +132,7 @@ impl Address {
             })?;
             return Ok(Self::Postgres(options));
         }
-        Err(StoreError::Url {
-            reason: "expected sqlite://PATH or postgres://…",
-        })
+        Err(StoreError::Url { reason: "expected sqlite://PATH or postgres://…" })
     }
 
     /// Opens the pools; makes a SQLite file that is not there.
@@ -162,9 +157,7 @@ fn sqlite_path(path: &str) -> Result<PathBuf> {
     let reason = match path {
         "" => "sqlite:// needs a path",
         // Each connection would get a database of its own.
-        ":memory:" => {
-            "a SQLite database in memory cannot be shared between connections; give a file"
-        }
+        ":memory:" => "a SQLite database in memory cannot be shared between connections; give a file",
         _ if path.contains('?') => "sqlite:// takes a path and no parameters",
         _ => return Ok(PathBuf::from(path)),
     };
@@ -174,10 +167,7 @@ fn sqlite_path(path: &str) -> Result<PathBuf> {
 /// The file is made here, not by SQLite, so that it is never readable by others; SQLite gives its
 /// -wal and -shm the same mode.
 fn create_database(path: &Path) -> Result<()> {
-    let failed = |source| StoreError::Create {
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| StoreError::Create { path: path.to_owned(), source };
     if path.exists() {
         return Ok(());
     }
@@ -193,9 +183,7 @@ fn create_database(path: &Path) -> Result<()> {
 
 impl SqlitePools {
     async fn open(path: &Path) -> Result<Self, sqlx::Error> {
-        let shared = SqliteConnectOptions::new()
-            .filename(path)
-            .busy_timeout(BUSY_TIMEOUT);
+        let shared = SqliteConnectOptions::new().filename(path).busy_timeout(BUSY_TIMEOUT);
         let writer = shared
             .clone()
             .foreign_keys(true)
@@ -243,11 +231,7 @@ impl Backend {
             Self::Postgres(pool) => Write::Postgres(pool.begin().await?),
         };
         for topic in topics {
-            execute!(
-                &mut write,
-                "UPDATE revisions SET revision = revision + 1 WHERE topic = $1",
-                topic.as_str(),
-            )?;
+            execute!(&mut write, "UPDATE revisions SET revision = revision + 1 WHERE topic = $1", topic.as_str(),)?;
         }
         Ok(write)
     }
@@ -273,5 +257,30 @@ impl Write {
             Self::Postgres(transaction) => transaction.commit().await?,
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_commit_is_on_the_disk_and_not_only_in_the_log_of_the_system() {
+        let directory = tempfile::tempdir().unwrap();
+        let pools = SqlitePools::open(&{
+            let path = directory.path().join("tollway.db");
+            create_database(&path).unwrap();
+            path
+        })
+        .await
+        .unwrap();
+        let pragma = async |sql: &'static str| {
+            let row: (i64,) = sqlx::query_as(sql).fetch_one(&pools.writer).await.unwrap();
+            row.0
+        };
+        let full = 2;
+        assert_eq!(pragma("PRAGMA synchronous").await, full);
+        assert_eq!(pragma("PRAGMA foreign_keys").await, 1);
+        assert_eq!(pragma("PRAGMA busy_timeout").await, 5000);
     }
 }

@@ -23,16 +23,12 @@ pub(super) trait Labelled {
 pub(super) fn choose<T: Labelled>(all: Vec<T>, asked: &str) -> Result<T> {
     let asked = asked.trim();
     let id_start = asked.replace('-', "").to_ascii_lowercase();
-    let ranks: [&dyn Fn(&T) -> bool; 3] = [
-        &|one| one.id().eq_ignore_ascii_case(asked),
-        &|one| one.name() == asked,
-        &|one| {
+    let ranks: [&dyn Fn(&T) -> bool; 3] =
+        [&|one| one.id().eq_ignore_ascii_case(asked), &|one| one.name() == asked, &|one| {
             one.is_also_called(asked)
-                || id_start.len() >= SHORTEST_PREFIX
-                    && one.id().replace('-', "").starts_with(&id_start)
-        },
-    ];
-    let mut rest = all;
+                || id_start.len() >= SHORTEST_PREFIX && one.id().replace('-', "").starts_with(&id_start)
+        }];
+    let mut rest = if asked.is_empty() { Vec::new() } else { all };
     for matches in ranks {
         let (found, others): (Vec<T>, Vec<T>) = rest.into_iter().partition(matches);
         if !found.is_empty() {
@@ -40,26 +36,16 @@ pub(super) fn choose<T: Labelled>(all: Vec<T>, asked: &str) -> Result<T> {
         }
         rest = others;
     }
-    Err(StoreError::NotFound {
-        what: T::WHAT,
-        asked: asked.to_owned(),
-    })
+    Err(StoreError::NotFound { what: T::WHAT, asked: asked.to_owned() })
 }
 
 fn only_one<T: Labelled>(found: Vec<T>, asked: &str) -> Result<T> {
-    let matches = found
-        .iter()
-        .map(|one| format!("{} ({})", one.name(), one.id()))
-        .collect();
+    let matches = found.iter().map(|one| format!("{} ({})", one.name(), one.id())).collect();
     let alone = found.len() == 1;
     let mut candidates = found.into_iter().filter(|one| alone || one.is_current());
     match (candidates.next(), candidates.next()) {
         (Some(one), None) => Ok(one),
-        _ => Err(StoreError::Ambiguous {
-            what: T::WHAT,
-            asked: asked.to_owned(),
-            matches,
-        }),
+        _ => Err(StoreError::Ambiguous { what: T::WHAT, asked: asked.to_owned(), matches }),
     }
 }
 
@@ -112,10 +98,7 @@ mod tests {
     fn what_could_be_two_is_refused_with_both_named() {
         for asked in ["team@example.org", "01890000"] {
             let message = find(asked).unwrap_err().to_string();
-            assert!(
-                message.contains("ada (01890000-aaaa), bob (01890000-bbbb)"),
-                "{message}"
-            );
+            assert!(message.contains("ada (01890000-aaaa), bob (01890000-bbbb)"), "{message}");
         }
     }
 

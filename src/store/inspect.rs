@@ -20,10 +20,10 @@ const KEY_IDS: &str = "WITH sealed (envelope) AS (
     )
     SELECT DISTINCT substr(envelope, 5, 16) FROM sealed WHERE envelope LIKE 'tw1.________________.%'";
 
-const SQLITE_HAS_TABLES: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ('credentials', 'secrets')";
+const SQLITE_HAS_TABLES: &str =
+    "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ('credentials', 'secrets')";
 
-const POSTGRES_HAS_TABLES: &str =
-    "SELECT COUNT(to_regclass('credentials')) + COUNT(to_regclass('secrets'))";
+const POSTGRES_HAS_TABLES: &str = "SELECT COUNT(to_regclass('credentials')) + COUNT(to_regclass('secrets'))";
 
 /// The ids of all keys that something in the database is sealed under.
 pub(super) async fn key_ids_in_use(address: &Address) -> Result<BTreeSet<String>> {
@@ -55,8 +55,5 @@ pub(super) async fn key_ids_in_use(address: &Address) -> Result<BTreeSet<String>
 fn read_only(path: &Path) -> SqliteConnectOptions {
     let mut log = path.as_os_str().to_owned();
     log.push("-wal");
-    SqliteConnectOptions::new()
-        .filename(path)
-        .read_only(true)
-        .immutable(!Path::new(&log).exists())
+    SqliteConnectOptions::new().filename(path).read_only(true).immutable(!Path::new(&log).exists())
 }

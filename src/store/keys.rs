@@ -90,9 +90,7 @@ impl<'a> KeyStore<'a> {
              ORDER BY k.id DESC, b.account_id",
         )?;
         let of_one_key = |one: &KeyRow, next: &KeyRow| one.id == next.id;
-        rows.chunk_by(of_one_key)
-            .map(GatewayKey::from_rows)
-            .collect()
+        rows.chunk_by(of_one_key).map(GatewayKey::from_rows).collect()
     }
 
     /// The key that `asked` means: an id, a name, the visible start of a key, or the start of an id
@@ -143,10 +141,7 @@ impl<'a> KeyStore<'a> {
         let not_current = |state| StoreError::NotCurrent { id: old, state };
         match state {
             None => {
-                return Err(StoreError::NotFound {
-                    what: "key",
-                    asked: old.to_string(),
-                });
+                return Err(StoreError::NotFound { what: "key", asked: old.to_string() });
             }
             Some((Some(_), _)) => return Err(not_current("revoked")),
             Some((None, Some(_))) => return Err(not_current("already rotated")),
@@ -232,10 +227,7 @@ async fn bind(write: &mut Write, key: KeyId, accounts: &[AccountId]) -> Result<(
             account.to_string(),
         )?;
         if bound == 0 {
-            return Err(StoreError::NotFound {
-                what: "account",
-                asked: account.to_string(),
-            });
+            return Err(StoreError::NotFound { what: "account", asked: account.to_string() });
         }
     }
     Ok(())
@@ -261,33 +253,15 @@ impl GatewayKey {
     /// `rows` are all of one key, and at least one.
     fn from_rows(rows: &[KeyRow]) -> Result<Self> {
         let row = &rows[0];
-        let damaged = |problem| StoreError::Damaged {
-            table: "gateway_keys",
-            row: row.id.clone(),
-            problem,
-        };
+        let damaged = |problem| StoreError::Damaged { table: "gateway_keys", row: row.id.clone(), problem };
         let accounts = rows.iter().filter_map(|row| row.account_id.as_deref());
-        let accounts = accounts.map(|id| {
-            id.parse()
-                .map_err(|_| damaged("an account's id is not a UUID"))
-        });
+        let accounts = accounts.map(|id| id.parse().map_err(|_| damaged("an account's id is not a UUID")));
         Ok(Self {
-            id: row
-                .id
-                .parse()
-                .map_err(|_| damaged("its id is not a UUID"))?,
+            id: row.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
             name: row.name.clone(),
             prefix: row.prefix.clone(),
-            hash: row
-                .hash
-                .as_slice()
-                .try_into()
-                .map_err(|_| damaged("its hash is not 32 bytes"))?,
-            accounts: if row.scoped {
-                AccountScope::Only(accounts.collect::<Result<_>>()?)
-            } else {
-                AccountScope::All
-            },
+            hash: row.hash.as_slice().try_into().map_err(|_| damaged("its hash is not 32 bytes"))?,
+            accounts: if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All },
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,

@@ -41,14 +41,12 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
             // sqlx takes no lock on SQLite. One transaction around the whole run is that lock, and
             // leaves nothing half done.
             let mut all = pools.writer.begin_with("BEGIN IMMEDIATE").await?;
-            migrator.run(&mut *all).await.map_err(StoreError::Migrate)?;
+            // Not `run`: its future is not `Send` for a connection that is borrowed.
+            migrator.run_direct(None, &mut *all, false).await.map_err(StoreError::Migrate)?;
             all.commit().await?;
         }
         Backend::Postgres(pool) => {
-            migrator(|one| one.postgres)
-                .run(pool)
-                .await
-                .map_err(StoreError::Migrate)?;
+            migrator(|one| one.postgres).run(pool).await.map_err(StoreError::Migrate)?;
         }
     }
     Ok(())
@@ -56,13 +54,7 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
 
 fn migrator(sql: impl Fn(&Embedded) -> &'static str) -> Migrator {
     let migration = |one: &Embedded| {
-        Migration::new(
-            one.version,
-            one.name.into(),
-            MigrationType::Simple,
-            sql(one).into_sql_str(),
-            false,
-        )
+        Migration::new(one.version, one.name.into(), MigrationType::Simple, sql(one).into_sql_str(), false)
     };
     Migrator::with_migrations(EMBEDDED.iter().map(migration).collect())
 }
@@ -86,12 +78,7 @@ mod tests {
     }
 
     fn embedded(sql: impl Fn(&Embedded) -> &'static str) -> BTreeMap<String, String> {
-        let file = |one: &Embedded| {
-            (
-                format!("{:04}_{}.sql", one.version, one.name),
-                sql(one).to_owned(),
-            )
-        };
+        let file = |one: &Embedded| (format!("{:04}_{}.sql", one.version, one.name), sql(one).to_owned());
         EMBEDDED.iter().map(file).collect()
     }
 

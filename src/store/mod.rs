@@ -33,8 +33,7 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 pub use accounts::{
-    Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved,
-    UnknownState, Upserted,
+    Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
 };
 pub use error::{Result, StoreError};
 pub use id::{AccountId, KeyId};
@@ -91,10 +90,7 @@ impl Store {
         if !key_ids.is_empty() {
             return Err(StoreError::MissingKey { key_ids });
         }
-        Ok(Self {
-            backend: address.connect().await?,
-            keyring: Arc::new(keyring),
-        })
+        Ok(Self { backend: address.connect().await?, keyring: Arc::new(keyring) })
     }
 
     /// Brings the schema up to date; does nothing when it is.
@@ -105,30 +101,17 @@ impl Store {
     /// Whether the database answers.
     pub async fn ping(&self) -> Result<()> {
         // Cast, because a bare 1 is a 32-bit integer to Postgres and a 64-bit one to SQLite.
-        fetch_one!(
-            &mut self.backend.read().await?,
-            (i64,),
-            "SELECT CAST(1 AS BIGINT)"
-        )?;
+        fetch_one!(&mut self.backend.read().await?, (i64,), "SELECT CAST(1 AS BIGINT)")?;
         Ok(())
     }
 
     /// The current revisions; cheap enough to ask for several times a second.
     pub async fn revision(&self) -> Result<Revision> {
-        let rows = fetch_all!(
-            &mut self.backend.read().await?,
-            (String, i64),
-            "SELECT topic, revision FROM revisions"
-        )?;
+        let rows = fetch_all!(&mut self.backend.read().await?, (String, i64), "SELECT topic, revision FROM revisions")?;
         let of = |wanted: Topic| {
-            rows.iter()
-                .find(|(topic, _)| topic == wanted.as_str())
-                .map_or(0, |(_, revision)| *revision)
+            rows.iter().find(|(topic, _)| topic == wanted.as_str()).map_or(0, |(_, revision)| *revision)
         };
-        Ok(Revision {
-            accounts: of(Topic::Accounts),
-            keys: of(Topic::Keys),
-        })
+        Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys) })
     }
 
     /// Accounts and their credentials.
@@ -148,20 +131,16 @@ impl Store {
     }
 
     fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String> {
-        self.keyring
-            .seal(place, plaintext)
-            .map_err(StoreError::Seal)
+        self.keyring.seal(place, plaintext).map_err(StoreError::Seal)
     }
 
     fn open_sealed(&self, place: Place<'_>, envelope: &str) -> Result<Zeroizing<Vec<u8>>> {
-        self.keyring
-            .open(place, envelope)
-            .map_err(|source| StoreError::Unsealable {
-                table: place.table,
-                column: place.column,
-                row: place.row.to_owned(),
-                source,
-            })
+        self.keyring.open(place, envelope).map_err(|source| StoreError::Unsealable {
+            table: place.table,
+            column: place.column,
+            row: place.row.to_owned(),
+            source,
+        })
     }
 
     fn open_text(&self, place: Place<'_>, envelope: &str) -> Result<SecretString> {

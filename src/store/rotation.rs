@@ -23,10 +23,7 @@ pub struct Rotation {
 
 impl Default for Rotation {
     fn default() -> Self {
-        Self {
-            batch: 100,
-            stop_after: None,
-        }
+        Self { batch: 100, stop_after: None }
     }
 }
 
@@ -114,10 +111,7 @@ impl Store {
     /// Reseals everything that is not under the keyring's first key. What it changes is no change to
     /// a reader, so revisions stay.
     pub async fn rotate_keyring(&self, rotation: Rotation) -> Result<RotationReport> {
-        let mut report = RotationReport {
-            current: self.count_sealed().await?.0,
-            ..Default::default()
-        };
+        let mut report = RotationReport { current: self.count_sealed().await?.0, ..Default::default() };
         // Again when something raced, because its replacement may be under an old key too.
         loop {
             let raced_before = report.raced;
@@ -165,18 +159,8 @@ impl Store {
 
     /// Returns whether the envelope was still there. A refresh that was stored since it was read is
     /// never overwritten.
-    async fn reseal(
-        &self,
-        write: &mut Write,
-        column: &SealedColumn,
-        row: &str,
-        envelope: &str,
-    ) -> Result<bool> {
-        let place = Place {
-            table: column.table,
-            column: column.column,
-            row,
-        };
+    async fn reseal(&self, write: &mut Write, column: &SealedColumn, row: &str, envelope: &str) -> Result<bool> {
+        let place = Place { table: column.table, column: column.column, row };
         let resealed = self.seal(place, &self.open_sealed(place, envelope)?)?;
         let swapped = execute!(write, column.swap, row, envelope, resealed)?;
         Ok(swapped > 0)
@@ -187,12 +171,7 @@ impl Store {
         let mut session = self.backend.read().await?;
         let mut total = (0, 0);
         for column in &SEALED_COLUMNS {
-            let (current, other) = fetch_one!(
-                &mut session,
-                (i64, i64),
-                column.count,
-                self.keyring.sealing_key_id(),
-            )?;
+            let (current, other) = fetch_one!(&mut session, (i64, i64), column.count, self.keyring.sealing_key_id(),)?;
             total.0 += current.unsigned_abs();
             total.1 += other.unsigned_abs();
         }
@@ -202,15 +181,39 @@ impl Store {
 
 impl Rotation {
     fn is_over(self, report: RotationReport) -> bool {
-        self.stop_after
-            .is_some_and(|limit| report.resealed >= limit)
+        self.stop_after.is_some_and(|limit| report.resealed >= limit)
     }
 
     /// No more than is left until `stop_after`.
     fn next_batch(self, report: RotationReport) -> i64 {
-        let left = self
-            .stop_after
-            .map_or(u64::MAX, |limit| limit.saturating_sub(report.resealed));
+        let left = self.stop_after.map_or(u64::MAX, |limit| limit.saturating_sub(report.resealed));
         i64::from(self.batch.max(1)).min(i64::try_from(left).unwrap_or(i64::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use secrecy::ExposeSecret;
+
+    use super::*;
+    use crate::store::{OpenOptions, vault::Keyring};
+
+    #[tokio::test]
+    async fn an_envelope_that_was_replaced_meanwhile_is_left_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let url = format!("sqlite://{}", directory.path().join("tollway.db").display()).into();
+        let keyring = Keyring::generate().unwrap();
+        let store = Store::open(OpenOptions { url, keyring }).await.unwrap();
+        store.migrate().await.unwrap();
+        let pepper = store.pepper().await.unwrap();
+        let [.., column] = &SEALED_COLUMNS;
+        let place = Place { table: column.table, column: column.column, row: "pepper" };
+        // Sealed once more by itself: what a rotation has read and what is stored now differ.
+        let read_before = store.seal(place, &[7; 32]).unwrap();
+
+        let mut write = store.backend.write(&[]).await.unwrap();
+        assert!(!store.reseal(&mut write, column, "pepper", &read_before).await.unwrap());
+        write.commit().await.unwrap();
+        assert_eq!(store.pepper().await.unwrap().expose_secret(), pepper.expose_secret());
     }
 }

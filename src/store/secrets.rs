@@ -13,22 +13,14 @@ use super::{
 /// check guesses.
 pub type Pepper = SecretBox<[u8; 32]>;
 
-const PEPPER: Place<'static> = Place {
-    table: "secrets",
-    column: "value",
-    row: "pepper",
-};
+const PEPPER: Place<'static> = Place { table: "secrets", column: "value", row: "pepper" };
 
 impl Store {
     /// The pepper, made at the first call; the same for every replica and for ever.
     pub async fn pepper(&self) -> Result<Pepper> {
         let mut session = self.backend.read().await?;
-        let stored = fetch_optional!(
-            &mut session,
-            (String,),
-            "SELECT value FROM secrets WHERE name = $1",
-            PEPPER.row,
-        )?;
+        let stored =
+            fetch_optional!(&mut session, (String,), "SELECT value FROM secrets WHERE name = $1", PEPPER.row,)?;
         drop(session);
         let envelope = match stored {
             Some((envelope,)) => envelope,
@@ -49,8 +41,7 @@ impl Store {
     /// Of several replicas that start at once, one wins, and the others use its pepper.
     async fn make_pepper(&self) -> Result<String> {
         let mut pepper: Pepper = SecretBox::new(Box::new([0; 32]));
-        aws_lc_rs::rand::fill(pepper.expose_secret_mut())
-            .map_err(|_| StoreError::Seal(VaultError::Crypto))?;
+        aws_lc_rs::rand::fill(pepper.expose_secret_mut()).map_err(|_| StoreError::Seal(VaultError::Crypto))?;
         let envelope = self.seal(PEPPER, pepper.expose_secret())?;
         let mut write = self.backend.write(&[]).await?;
         execute!(
@@ -59,12 +50,7 @@ impl Store {
             PEPPER.row,
             envelope,
         )?;
-        let (winner,) = fetch_one!(
-            &mut write,
-            (String,),
-            "SELECT value FROM secrets WHERE name = $1",
-            PEPPER.row
-        )?;
+        let (winner,) = fetch_one!(&mut write, (String,), "SELECT value FROM secrets WHERE name = $1", PEPPER.row)?;
         write.commit().await?;
         Ok(winner)
     }

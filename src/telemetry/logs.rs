@@ -39,7 +39,9 @@ where
     // Standard output is for what a command prints; logs go beside it.
     let layer = fmt::layer().with_writer(std::io::stderr);
     match format {
-        Format::Human => layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed(),
+        Format::Human => {
+            layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
+        }
         Format::Json => {
             layer.json().flatten_event(true).with_current_span(false).with_span_list(false).with_filter(filter).boxed()
         }

@@ -45,10 +45,7 @@ fn describe() {
     describe_counter!(REQUESTS, "Requests answered, by dialect, model and HTTP status (499: the client hung up first)");
     describe_histogram!(DURATION, Unit::Seconds, "From a request's arrival to the last byte of its answer");
     describe_histogram!(FIRST_BYTE, Unit::Seconds, "From a request's arrival to the first byte of a good answer");
-    describe_counter!(
-        TOKENS,
-        "Tokens as the backend reports them; input includes cached, output includes reasoning"
-    );
+    describe_counter!(TOKENS, "Tokens as the backend reports them; input includes cached, output includes reasoning");
     describe_gauge!(IN_FLIGHT, "Requests that are being answered");
     describe_counter!(ATTEMPTS, "Calls of the backend, by outcome; more than one a request after a failover");
     describe_counter!(REFRESHES, "Token refreshes, by outcome");

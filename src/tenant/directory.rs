@@ -2,8 +2,9 @@
 //! shows here within one poll of its revision.
 
 use super::key::{KeyFormatError, KeySecret};
-use crate::store::{AccountScope, GatewayKey, KeyId, Store, StoreError, UnixMillis};
+use crate::store::{AccountScope, GatewayKey, KeyId, Pepper, Store, StoreError, UnixMillis};
 use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,7 +41,7 @@ const LAST_USED_INTERVAL: Duration = Duration::from_secs(5);
 pub struct Keys {
     store: Store,
     /// Under which the hashes are made.
-    pepper: [u8; 32],
+    pepper: Pepper,
     /// By hash. A lookup by hash takes no secret-dependent time that helps anybody: the hash is
     /// keyed, so its bytes cannot be steered from outside.
     by_hash: ArcSwap<HashMap<[u8; 32], Arc<GatewayKey>>>,
@@ -62,7 +63,7 @@ impl Keys {
             by_hash: ArcSwap::default(),
             seen: tokio::sync::Mutex::new((i64::MIN, Instant::now())),
             used: Mutex::default(),
-            anonymous: Arc::new(GatewayKey::anonymous()),
+            anonymous: Arc::new(anonymous()),
         };
         keys.reload().await?;
         Ok(Arc::new(keys))
@@ -75,7 +76,7 @@ impl Keys {
 
     /// Whose key this is, if it may be used now.
     pub async fn authenticate(&self, presented: &str, now: UnixMillis) -> Result<Arc<GatewayKey>, KeyRefusal> {
-        let hash = KeySecret::parse(presented)?.hash(&self.pepper);
+        let hash = KeySecret::parse(presented)?.hash(self.pepper.expose_secret());
         let mut found = self.by_hash.load().get(&hash).cloned();
         if found.is_none() {
             self.look_again().await;
@@ -161,20 +162,18 @@ impl Keys {
     }
 }
 
-impl GatewayKey {
-    /// Stands for everybody; is in no database.
-    fn anonymous() -> Self {
-        Self {
-            id: KeyId::new(),
-            name: "anonymous".to_owned(),
-            prefix: String::new(),
-            hash: [0; 32],
-            accounts: AccountScope::All,
-            created_at: 0,
-            expires_at: None,
-            revoked_at: None,
-            rotated_to: None,
-            last_used_at: None,
-        }
+/// Stands for everybody; is in no database.
+fn anonymous() -> GatewayKey {
+    GatewayKey {
+        id: KeyId::new(),
+        name: "anonymous".to_owned(),
+        prefix: String::new(),
+        hash: [0; 32],
+        accounts: AccountScope::All,
+        created_at: 0,
+        expires_at: None,
+        revoked_at: None,
+        rotated_to: None,
+        last_used_at: None,
     }
 }

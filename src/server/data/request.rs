@@ -3,6 +3,7 @@
 use super::reply;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::relay::{Outcome, Ticket};
+use crate::server::assemble::unix_millis;
 use crate::server::state::State;
 use crate::store::GatewayKey;
 use crate::telemetry::traces;
@@ -13,7 +14,7 @@ use axum::response::Response;
 use bytes::Bytes;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 use uuid::Uuid;
 
 /// A request that has just arrived.
@@ -107,21 +108,12 @@ pub(super) fn dialect_of(path: &str, headers: &HeaderMap) -> Dialect {
     }
 }
 
-/// Unix milliseconds.
-pub(super) fn unix_millis() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
-        pairs
-            .iter()
-            .map(|(k, v)| (http::HeaderName::from_static(k), http::HeaderValue::from_static(v)))
-            .collect()
+        pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), http::HeaderValue::from_static(v))).collect()
     }
 
     #[test]

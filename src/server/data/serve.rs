@@ -4,6 +4,7 @@ use super::request::{self, Arrival};
 use super::{reply, request::refuse};
 use crate::dialect::{Context, Dialect, Prepared, Problem, chat, messages, responses};
 use crate::relay::{Call, Outcome, Refused, is_codex_cli};
+use crate::server::assemble::unix_millis;
 use crate::server::state::State;
 use axum::body::Body;
 use axum::extract::State as Shared;
@@ -100,7 +101,7 @@ async fn admit(
 ) -> Result<Call, Problem> {
     let key = arrival.authenticate(state, &headers).await?;
     let body = request::read(state, body).await?;
-    let context = Context { request_id: arrival.ticket.request_id.clone(), now: request::unix_millis() / 1000 };
+    let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
     let prepared = prepare(state, dialect, codex_cli, &body, &context)?;
     Ok(Call { dialect, codex_cli, headers, key, prepared })
 }

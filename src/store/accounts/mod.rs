@@ -5,9 +5,7 @@ mod row;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use model::{
-    Account, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
-};
+pub use model::{Account, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted};
 
 use super::{
     AccountId, Store, UnixMillis,
@@ -24,11 +22,7 @@ const ID_TOKEN: &str = "id_token";
 
 /// Where a token of an account lives.
 fn place<'a>(column: &'static str, row: &'a str) -> Place<'a> {
-    Place {
-        table: "credentials",
-        column,
-        row,
-    }
+    Place { table: "credentials", column, row }
 }
 
 /// Accounts in the store; made by `Store::accounts`.
@@ -78,10 +72,7 @@ impl<'a> AccountStore<'a> {
         Ok(Some(Credentials {
             access_token: open(ACCESS_TOKEN, &sealed.access_token)?,
             refresh_token: open(REFRESH_TOKEN, &sealed.refresh_token)?,
-            id_token: sealed
-                .id_token
-                .map(|envelope| open(ID_TOKEN, &envelope))
-                .transpose()?,
+            id_token: sealed.id_token.map(|envelope| open(ID_TOKEN, &envelope)).transpose()?,
             access_expires_at: sealed.access_expires_at,
             last_refresh_at: sealed.last_refresh_at,
             generation: sealed.generation,
@@ -102,25 +93,17 @@ impl<'a> AccountStore<'a> {
             new.chatgpt_user_id.as_deref(),
         )?;
         let is_new = there.is_none();
-        let (id, old_name) = there.map_or_else(
-            || (AccountId::new().to_string(), None),
-            |(id, name)| (id, Some(name)),
-        );
+        let (id, old_name) = there.map_or_else(|| (AccountId::new().to_string(), None), |(id, name)| (id, Some(name)));
         let name = free_name(&mut write, &id, wanted_name(&new, old_name.as_deref())).await?;
         if is_new {
             insert(&mut write, &id, &name, &new, now).await?;
         } else {
             replace(&mut write, &id, &name, &new, now).await?;
         }
-        self.put_credentials(&mut write, &id, &new.credentials, now)
-            .await?;
+        self.put_credentials(&mut write, &id, &new.credentials, now).await?;
         let account = Account::try_from(fetch_one!(&mut write, AccountRow, ACCOUNT, id.as_str())?)?;
         write.commit().await?;
-        Ok(if is_new {
-            Upserted::Created(account)
-        } else {
-            Upserted::Replaced(account)
-        })
+        Ok(if is_new { Upserted::Created(account) } else { Upserted::Replaced(account) })
     }
 
     /// Stores refreshed credentials if those they came from, generation `expected`, are still the
@@ -161,12 +144,7 @@ impl<'a> AccountStore<'a> {
             now,
             generation,
         )?;
-        execute!(
-            &mut write,
-            "UPDATE accounts SET updated_at = $2 WHERE id = $1",
-            id.as_str(),
-            now,
-        )?;
+        execute!(&mut write, "UPDATE accounts SET updated_at = $2 WHERE id = $1", id.as_str(), now,)?;
         write.commit().await?;
         Ok(Saved::Stored { generation })
     }
@@ -237,26 +215,12 @@ impl<'a> AccountStore<'a> {
     /// Removes an account and its credentials. A key that was bound to it stays bound to the others,
     /// or to none; it never becomes a key for every account. Returns whether it was there.
     pub async fn remove(&self, id: AccountId) -> Result<bool> {
-        let mut write = self
-            .store
-            .backend
-            .write(&[Topic::Accounts, Topic::Keys])
-            .await?;
-        let changed = execute!(
-            &mut write,
-            "DELETE FROM accounts WHERE id = $1",
-            id.to_string()
-        )?;
+        let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
+        let changed = execute!(&mut write, "DELETE FROM accounts WHERE id = $1", id.to_string())?;
         commit_if(write, changed).await
     }
 
-    async fn put_credentials(
-        &self,
-        write: &mut Write,
-        id: &str,
-        new: &NewCredentials,
-        now: UnixMillis,
-    ) -> Result<()> {
+    async fn put_credentials(&self, write: &mut Write, id: &str, new: &NewCredentials, now: UnixMillis) -> Result<()> {
         let sealed = self.seal(id, new)?;
         execute!(
             write,
@@ -278,18 +242,11 @@ impl<'a> AccountStore<'a> {
     }
 
     fn seal(self, id: &str, new: &NewCredentials) -> Result<Sealed> {
-        let seal = |column, token: &SecretString| {
-            self.store
-                .seal(place(column, id), token.expose_secret().as_bytes())
-        };
+        let seal = |column, token: &SecretString| self.store.seal(place(column, id), token.expose_secret().as_bytes());
         Ok(Sealed {
             access: seal(ACCESS_TOKEN, &new.access_token)?,
             refresh: seal(REFRESH_TOKEN, &new.refresh_token)?,
-            id: new
-                .id_token
-                .as_ref()
-                .map(|token| seal(ID_TOKEN, token))
-                .transpose()?,
+            id: new.id_token.as_ref().map(|token| seal(ID_TOKEN, token)).transpose()?,
         })
     }
 }
@@ -310,13 +267,7 @@ async fn commit_if(write: Write, changed: u64) -> Result<bool> {
     Ok(changed > 0)
 }
 
-async fn insert(
-    write: &mut Write,
-    id: &str,
-    name: &str,
-    new: &NewAccount,
-    now: UnixMillis,
-) -> Result<()> {
+async fn insert(write: &mut Write, id: &str, name: &str, new: &NewAccount, now: UnixMillis) -> Result<()> {
     execute!(
         write,
         "INSERT INTO accounts (id, name, email, chatgpt_user_id, chatgpt_account_id, plan, fedramp,
@@ -336,13 +287,7 @@ async fn insert(
 }
 
 /// What a login does not tell (an email, a plan) stays as it was.
-async fn replace(
-    write: &mut Write,
-    id: &str,
-    name: &str,
-    new: &NewAccount,
-    now: UnixMillis,
-) -> Result<()> {
+async fn replace(write: &mut Write, id: &str, name: &str, new: &NewAccount, now: UnixMillis) -> Result<()> {
     execute!(
         write,
         "UPDATE accounts SET name = $2, email = COALESCE($3, email), plan = COALESCE($4, plan),
@@ -373,18 +318,11 @@ fn wanted_name<'a>(new: &'a NewAccount, old_name: Option<&'a str>) -> &'a str {
 
 /// `wanted`, or `wanted-2`, `wanted-3` … if another account than `id` has it.
 async fn free_name(write: &mut Write, id: &str, wanted: &str) -> Result<String> {
-    let taken = fetch_all!(
-        write,
-        (String,),
-        "SELECT name FROM accounts WHERE id <> $1",
-        id
-    )?;
+    let taken = fetch_all!(write, (String,), "SELECT name FROM accounts WHERE id <> $1", id)?;
     let is_free = |name: &String| !taken.iter().any(|(other,)| other == name);
     let numbered = (2_u64..).map(|number| format!("{wanted}-{number}"));
     let mut candidates = std::iter::once(wanted.to_owned()).chain(numbered);
-    Ok(candidates
-        .find(is_free)
-        .unwrap_or_else(|| wanted.to_owned()))
+    Ok(candidates.find(is_free).unwrap_or_else(|| wanted.to_owned()))
 }
 
 impl find::Labelled for Account {
@@ -399,9 +337,7 @@ impl find::Labelled for Account {
     }
 
     fn is_also_called(&self, asked: &str) -> bool {
-        self.email
-            .as_deref()
-            .is_some_and(|email| email.eq_ignore_ascii_case(asked))
+        self.email.as_deref().is_some_and(|email| email.eq_ignore_ascii_case(asked))
     }
 
     fn is_current(&self) -> bool {

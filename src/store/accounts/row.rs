@@ -48,16 +48,9 @@ impl TryFrom<AccountRow> for Account {
     type Error = StoreError;
 
     fn try_from(row: AccountRow) -> Result<Self, StoreError> {
-        let damaged = |problem| StoreError::Damaged {
-            table: "accounts",
-            row: row.id.clone(),
-            problem,
-        };
+        let damaged = |problem| StoreError::Damaged { table: "accounts", row: row.id.clone(), problem };
         Ok(Self {
-            id: row
-                .id
-                .parse()
-                .map_err(|_| damaged("its id is not a UUID"))?,
+            id: row.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
             state: row.state.parse().map_err(|_: super::UnknownState| {
                 damaged("its state is unknown; a newer version may have written it")
             })?,

@@ -29,26 +29,16 @@ impl<'a> Envelope<'a> {
         if key_id.len() != 2 * KEY_ID_BYTES || !key_id.bytes().all(|b| b.is_ascii_hexdigit()) {
             return Err(not_one);
         }
-        let mut sealed = URL_SAFE_NO_PAD
-            .decode(payload)
-            .map_err(|_| VaultError::NotAnEnvelope)?;
+        let mut sealed = URL_SAFE_NO_PAD.decode(payload).map_err(|_| VaultError::NotAnEnvelope)?;
         let Some(nonce) = sealed.first_chunk().copied() else {
             return Err(not_one);
         };
         sealed.drain(..NONCE_LEN);
-        Ok(Self {
-            key_id,
-            nonce,
-            sealed: Zeroizing::new(sealed),
-        })
+        Ok(Self { key_id, nonce, sealed: Zeroizing::new(sealed) })
     }
 
     pub(super) fn to_text(&self) -> String {
         let payload = [self.nonce.as_slice(), &self.sealed].concat();
-        format!(
-            "{VERSION}.{}.{}",
-            self.key_id,
-            URL_SAFE_NO_PAD.encode(payload)
-        )
+        format!("{VERSION}.{}.{}", self.key_id, URL_SAFE_NO_PAD.encode(payload))
     }
 }

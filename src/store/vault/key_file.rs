@@ -94,19 +94,13 @@ impl KeyFile {
     ///
     /// `in_use` is what `Store::key_ids_in_use` says about the database. It is asked for so that a
     /// lost file is never silently replaced by a key that opens nothing.
-    pub fn load_or_create(
-        &self,
-        in_use: &BTreeSet<String>,
-    ) -> Result<(Keyring, KeyFileOrigin), KeyFileError> {
+    pub fn load_or_create(&self, in_use: &BTreeSet<String>) -> Result<(Keyring, KeyFileOrigin), KeyFileError> {
         if let Some(keyring) = self.load()? {
             return Ok((keyring, KeyFileOrigin::Found));
         }
         if !in_use.is_empty() {
             let key_ids = in_use.iter().cloned().collect();
-            return Err(KeyFileError::Lost {
-                path: self.path.clone(),
-                key_ids,
-            });
+            return Err(KeyFileError::Lost { path: self.path.clone(), key_ids });
         }
         let text = Keyring::generate_text().map_err(KeyFileError::Generate)?;
         match self.write_new(&text) {
@@ -129,15 +123,10 @@ impl KeyFile {
         };
         let mode = file.metadata().map_err(|error| self.io(error))?.mode() & 0o7777;
         if mode & 0o077 != 0 {
-            return Err(KeyFileError::Exposed {
-                path: self.path.clone(),
-                mode,
-            });
+            return Err(KeyFileError::Exposed { path: self.path.clone(), mode });
         }
         let mut text = Zeroizing::new(String::new());
-        file.take(MAX_BYTES)
-            .read_to_string(&mut text)
-            .map_err(|error| self.io(error))?;
+        file.take(MAX_BYTES).read_to_string(&mut text).map_err(|error| self.io(error))?;
         self.keyring(&SecretString::from(text.as_str())).map(Some)
     }
 
@@ -154,16 +143,10 @@ impl KeyFile {
     }
 
     fn keyring(&self, text: &SecretString) -> Result<Keyring, KeyFileError> {
-        Keyring::parse(text).map_err(|source| KeyFileError::Malformed {
-            path: self.path.clone(),
-            source,
-        })
+        Keyring::parse(text).map_err(|source| KeyFileError::Malformed { path: self.path.clone(), source })
     }
 
     fn io(&self, source: io::Error) -> KeyFileError {
-        KeyFileError::Io {
-            path: self.path.clone(),
-            source,
-        }
+        KeyFileError::Io { path: self.path.clone(), source }
     }
 }

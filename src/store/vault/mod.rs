@@ -108,10 +108,7 @@ impl Keyring {
             .enumerate()
             .map(|(index, part)| SealingKey::derive(&*decode(part, index + 1)?));
         let first = keys.next().ok_or(VaultError::NoKey)??;
-        let mut ring = Self {
-            first,
-            others: Vec::new(),
-        };
+        let mut ring = Self { first, others: Vec::new() };
         for key in keys {
             let key = key?;
             if ring.key(&key.id).is_none() {
@@ -145,11 +142,7 @@ impl Keyring {
 
     /// Those of `in_use` that this keyring does not hold.
     pub(super) fn lacks(&self, in_use: &BTreeSet<String>) -> Vec<String> {
-        in_use
-            .iter()
-            .filter(|id| self.key(id).is_none())
-            .cloned()
-            .collect()
+        in_use.iter().filter(|id| self.key(id).is_none()).cloned().collect()
     }
 
     /// Seals `plaintext` for one place, under the first key.
@@ -158,38 +151,20 @@ impl Keyring {
         // Room for the tag from the start: a buffer that grows leaves its old content behind.
         let mut buffer = Zeroizing::new(Vec::with_capacity(plaintext.len() + TAG_BYTES));
         buffer.extend_from_slice(plaintext);
-        let nonce = key
-            .seal_in_place_append_tag(place.associated_data(id), &mut *buffer)
-            .map_err(|_| VaultError::Crypto)?;
-        Ok(Envelope {
-            key_id: id,
-            nonce: *nonce.as_ref(),
-            sealed: buffer,
-        }
-        .to_text())
+        let nonce =
+            key.seal_in_place_append_tag(place.associated_data(id), &mut *buffer).map_err(|_| VaultError::Crypto)?;
+        Ok(Envelope { key_id: id, nonce: *nonce.as_ref(), sealed: buffer }.to_text())
     }
 
     /// Opens an envelope that was sealed for this very place, under any key of the ring.
-    pub(super) fn open(
-        &self,
-        place: Place<'_>,
-        text: &str,
-    ) -> Result<Zeroizing<Vec<u8>>, VaultError> {
-        let Envelope {
-            key_id,
-            nonce,
-            mut sealed,
-        } = Envelope::parse(text)?;
+    pub(super) fn open(&self, place: Place<'_>, text: &str) -> Result<Zeroizing<Vec<u8>>, VaultError> {
+        let Envelope { key_id, nonce, mut sealed } = Envelope::parse(text)?;
         let Some(SealingKey { id, key }) = self.key(key_id) else {
-            return Err(VaultError::UnknownKey {
-                key_id: key_id.to_owned(),
-            });
+            return Err(VaultError::UnknownKey { key_id: key_id.to_owned() });
         };
         let nonce = Nonce::assume_unique_for_key(nonce);
-        let length = key
-            .open_in_place(nonce, place.associated_data(id), &mut sealed)
-            .map_err(|_| VaultError::Tampered)?
-            .len();
+        let length =
+            key.open_in_place(nonce, place.associated_data(id), &mut sealed).map_err(|_| VaultError::Tampered)?.len();
         sealed.truncate(length);
         Ok(sealed)
     }
@@ -214,27 +189,20 @@ impl SealingKey {
             .iter()
             .take(envelope::KEY_ID_BYTES)
             .fold(String::new(), |text, byte| text + &format!("{byte:02x}"));
-        let key =
-            RandomizedNonceKey::new(&AES_256_GCM, &*sealing).map_err(|_| VaultError::Crypto)?;
+        let key = RandomizedNonceKey::new(&AES_256_GCM, &*sealing).map_err(|_| VaultError::Crypto)?;
         Ok(Self { id, key })
     }
 }
 
 fn expand(root: &hkdf::Prk, label: &[u8]) -> Result<Zeroizing<[u8; KEY_BYTES]>, VaultError> {
     let mut out = Zeroizing::new([0_u8; KEY_BYTES]);
-    root.expand(&[label], hkdf::HKDF_SHA256)
-        .and_then(|okm| okm.fill(out.as_mut()))
-        .map_err(|_| VaultError::Crypto)?;
+    root.expand(&[label], hkdf::HKDF_SHA256).and_then(|okm| okm.fill(out.as_mut())).map_err(|_| VaultError::Crypto)?;
     Ok(out)
 }
 
 fn decode(part: &str, number: usize) -> Result<Zeroizing<[u8; KEY_BYTES]>, VaultError> {
     let bad = |problem| VaultError::BadKey { number, problem };
-    let alphabet = if part.contains(['-', '_']) {
-        URL_SAFE_NO_PAD_INDIFFERENT
-    } else {
-        STANDARD_NO_PAD_INDIFFERENT
-    };
+    let alphabet = if part.contains(['-', '_']) { URL_SAFE_NO_PAD_INDIFFERENT } else { STANDARD_NO_PAD_INDIFFERENT };
     let mut bytes = alphabet.decode(part).map_err(|_| bad("it is not base64"))?;
     let key = <[u8; KEY_BYTES]>::try_from(bytes.as_slice()).map(Zeroizing::new);
     bytes.zeroize();
