@@ -2,7 +2,8 @@
 //! see what a killed process left behind without starting another that might change it.
 
 use secrecy::{ExposeSecret as _, SecretString};
-use tollway::store::{Keyring, OpenOptions, Store};
+use tollway::store::vault::Keyring;
+use tollway::store::{OpenOptions, Store};
 
 use super::{MASTER_KEY, Setup, SimAccount};
 
@@ -12,7 +13,7 @@ impl Setup {
         let url = SecretString::from(format!("sqlite://{}", self.database().display()));
         let keyring = Keyring::parse(&SecretString::from(MASTER_KEY)).expect("the master key");
         let store = Store::open(OpenOptions { url, keyring }).await.expect("the database opens");
-        let found = store.accounts().find(&account.email).await.expect("a look-up").expect("the account");
+        let found = store.accounts().find(&account.email).await.expect("the account");
         let credentials = store.accounts().credentials(found.id).await.expect("a look-up").expect("credentials");
         store.close().await;
         credentials.refresh_token.expose_secret().to_owned()
