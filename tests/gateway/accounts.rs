@@ -1,11 +1,11 @@
 //! Accounts from the command line: every way in, and what goes wrong on it.
 
-use std::process::{Command, Output};
+use std::io::Write as _;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::{Program, Setup, Sim, eventually, eventually_within, run};
+use crate::support::{Program, Setup, Sim, eventually, eventually_within};
 
 /// How soon a running server must see a change.
 const A_SECOND: Duration = Duration::from_secs(1);
@@ -48,43 +48,20 @@ fn malformed_files_are_refused_each_with_its_reason() {
     assert!(told.contains("no-such-file.json"), "{told}");
 }
 
-/// Runs `account login` in the background until it has printed its address, and opens that as a
-/// browser does; gives the address the browser is sent to.
-async fn browser_login(setup: &Setup, input: impl FnOnce(&str) -> String) -> Output {
-    let fifo = setup.path("stdin");
-    assert!(Command::new("mkfifo").arg(&fifo).status().expect("mkfifo").success());
-    let log = setup.path("login.log");
-    let mut shell = Command::new("sh");
-    let tollway = setup.command(&[]);
-    shell.envs(tollway.get_envs().filter_map(|(name, value)| Some((name, value?)))).current_dir(setup.root());
-    let line = format!("'{}' account login < stdin; echo \"exit $?\"", env!("CARGO_BIN_EXE_tollway"));
-    shell.args(["-c", &line]);
-    let program = Program::start(shell, &log);
-    // Opened for writing in a task: the open waits for the reader.
-    let writer = tokio::task::spawn_blocking(move || std::fs::File::options().write(true).open(fifo).expect("a fifo"));
+/// Runs `account login`, opens the address it prints as a browser does, and pastes the address the
+/// browser was sent to. Gives the exit code and what was printed.
+async fn browser_login(setup: &Setup) -> (Option<i32>, String) {
+    let (mut program, mut keyboard) = Program::start_typing(setup.command(&["account", "login"]), &setup.path("login.log"));
     let url = eventually("the address to open", async || {
         program.output().split_whitespace().find(|word| word.contains("/oauth/authorize?")).map(str::to_owned)
     })
     .await;
-    let no_redirects = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
-    let answer = no_redirects.get(&url).send().await.expect("the issuer answers");
-    let location = answer.headers().get("location").map(|l| l.to_str().expect("text").to_owned()).unwrap_or_default();
-    let mut writer = writer.await.expect("a writer");
-    std::io::Write::write_all(&mut writer, format!("{}\n", input(&location)).as_bytes()).expect("a line");
-    drop(writer);
-    let output = eventually("the end of the login", async || {
-        let output = program.output();
-        output.contains("exit ").then_some(output)
-    })
-    .await;
-    let code = if output.contains("exit 0") { "true" } else { "false" };
-    let mut echo = Command::new("sh");
-    echo.args(["-c", &format!("cat; {code}")]);
-    run(echo, &output)
-}
-
-fn said(output: &Output) -> String {
-    String::from_utf8_lossy(&output.stdout).into_owned()
+    let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().expect("a client");
+    let answer = browser.get(&url).send().await.expect("the issuer answers");
+    let pasted = answer.headers()["location"].to_str().expect("an address").to_owned();
+    writeln!(keyboard, "{pasted}").expect("somebody reads");
+    let status = program.end(Duration::from_secs(30)).await;
+    (status.code(), program.output())
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -93,8 +70,8 @@ async fn a_login_takes_the_pasted_redirect_address() {
     let setup = Setup::new(&sim);
     let account = sim.account(json!({})).await;
     sim.post("login", json!({"account": account.id})).await;
-    let output = browser_login(&setup, str::to_owned).await;
-    assert!(output.status.success(), "{}", said(&output));
+    let (code, output) = browser_login(&setup).await;
+    assert_eq!(code, Some(0), "{output}");
     assert!(setup.ok(&["account", "list"]).contains(&account.email));
 }
 
@@ -103,8 +80,8 @@ async fn a_login_with_another_state_is_refused() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim);
     sim.post("login", json!({"wrong_state": true})).await;
-    let output = browser_login(&setup, str::to_owned).await;
-    assert!(!output.status.success() && said(&output).contains("state"), "{}", said(&output));
+    let (code, output) = browser_login(&setup).await;
+    assert!(code != Some(0) && output.contains("state"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -112,9 +89,8 @@ async fn a_denied_login_says_so() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim);
     sim.post("login", json!({"deny": true})).await;
-    let output = browser_login(&setup, str::to_owned).await;
-    let told = said(&output).to_lowercase();
-    assert!(!output.status.success() && (told.contains("denied") || told.contains("refused")), "{told}");
+    let (code, output) = browser_login(&setup).await;
+    assert!(code != Some(0) && output.to_lowercase().contains("denied"), "{output}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -122,9 +98,9 @@ async fn an_expired_code_says_so() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim);
     sim.post("login", json!({"expired_code": true})).await;
-    let output = browser_login(&setup, str::to_owned).await;
-    assert!(!output.status.success() && said(&output).to_lowercase().contains("code"), "{}", said(&output));
-    assert!(sim.requests("/oauth/token").await.len() == 1, "a code is tried once");
+    let (code, output) = browser_login(&setup).await;
+    assert!(code != Some(0) && output.contains("code"), "{output}");
+    assert_eq!(sim.requests("/oauth/token").await.len(), 1, "a code is tried once");
 }
 
 /// Runs `account login --device` and decides it as the user would.

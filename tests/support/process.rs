@@ -4,7 +4,7 @@ use std::ffi::OsStr;
 use std::fs::{self, File};
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio};
 use std::time::Duration;
 
 use super::eventually_within;
@@ -19,10 +19,22 @@ pub(crate) struct Program {
 impl Program {
     /// Starts `command`; what it prints is added to `output`.
     pub(crate) fn start(mut command: Command, output: &Path) -> Self {
+        command.stdin(Stdio::null());
+        Self::spawn(command, output)
+    }
+
+    /// The same for a program that reads what somebody types.
+    pub(crate) fn start_typing(mut command: Command, output: &Path) -> (Self, ChildStdin) {
+        command.stdin(Stdio::piped());
+        let mut program = Self::spawn(command, output);
+        let keyboard = program.child.stdin.take().expect("a pipe");
+        (program, keyboard)
+    }
+
+    fn spawn(mut command: Command, output: &Path) -> Self {
         let file = File::options().create(true).append(true).open(output).expect("the output file can be written");
         let copy = file.try_clone().expect("a second handle on the output file");
-        command.stdin(Stdio::null()).stdout(file).stderr(copy);
-        let child = command.spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
+        let child = command.stdout(file).stderr(copy).spawn().unwrap_or_else(|error| panic!("{command:?}: {error}"));
         Self { child, output: output.to_owned() }
     }
 
