@@ -274,6 +274,21 @@ pub enum LoginError {
     NoRandomness,
 }
 
+impl LoginError {
+    /// Whether another try at pasting can still end the same login.
+    pub fn is_mendable(&self) -> bool {
+        matches!(
+            self,
+            Self::StateMismatch
+                | Self::MissingState
+                | Self::BareCode
+                | Self::MissingCode
+                | Self::Empty
+                | Self::Unreadable
+        )
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

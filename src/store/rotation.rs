@@ -52,48 +52,25 @@ struct SealedColumn {
     swap: &'static str,
 }
 
+#[rustfmt::skip] // A statement reads as one only when it stands on few lines.
 macro_rules! sealed_column {
     ($table:literal, $id:literal, $column:literal) => {
         SealedColumn {
             table: $table,
             column: $column,
             count: concat!(
-                "SELECT COUNT(CASE WHEN substr(",
-                $column,
-                ", 5, 16) = $1 THEN 1 END),
-                    COUNT(CASE WHEN substr(",
-                $column,
-                ", 5, 16) <> $1 THEN 1 END)
-                 FROM ",
-                $table
+                "SELECT COUNT(CASE WHEN substr(", $column, ", 5, 16) = $1 THEN 1 END),
+                    COUNT(CASE WHEN substr(", $column, ", 5, 16) <> $1 THEN 1 END)
+                 FROM ", $table,
             ),
             next: concat!(
-                "SELECT ",
-                $id,
-                ", ",
-                $column,
-                " FROM ",
-                $table,
-                " WHERE substr(",
-                $column,
-                ", 5, 16) <> $1 AND ",
-                $id,
-                " > $2
-                 ORDER BY ",
-                $id,
-                " LIMIT $3"
+                "SELECT ", $id, ", ", $column, " FROM ", $table,
+                " WHERE substr(", $column, ", 5, 16) <> $1 AND ", $id, " > $2
+                 ORDER BY ", $id, " LIMIT $3",
             ),
             swap: concat!(
-                "UPDATE ",
-                $table,
-                " SET ",
-                $column,
-                " = $3
-                 WHERE ",
-                $id,
-                " = $1 AND ",
-                $column,
-                " = $2"
+                "UPDATE ", $table, " SET ", $column, " = $3
+                 WHERE ", $id, " = $1 AND ", $column, " = $2",
             ),
         }
     };

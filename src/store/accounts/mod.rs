@@ -118,35 +118,26 @@ impl<'a> AccountStore<'a> {
         let id = id.to_string();
         let sealed = self.seal(&id, new)?;
         let mut write = self.store.backend.write(&[Topic::Accounts]).await?;
-        let stored = fetch_optional!(
+        let stored = execute!(
             &mut write,
-            (i64,),
-            "SELECT generation FROM credentials WHERE account_id = $1",
+            "UPDATE credentials SET access_token = $3, refresh_token = $4,
+                id_token = COALESCE($5, id_token), access_expires_at = $6, last_refresh_at = $7,
+                generation = generation + 1
+             WHERE account_id = $1 AND generation = $2",
             id.as_str(),
-        )?;
-        match stored {
-            None => return Ok(Saved::Gone),
-            Some((generation,)) if generation != expected => return Ok(Saved::Stale),
-            Some(_) => {}
-        }
-        let generation = expected + 1;
-        execute!(
-            &mut write,
-            "UPDATE credentials SET access_token = $2, refresh_token = $3,
-                id_token = COALESCE($4, id_token), access_expires_at = $5, last_refresh_at = $6,
-                generation = $7
-             WHERE account_id = $1",
-            id.as_str(),
+            expected,
             sealed.access,
             sealed.refresh,
             sealed.id,
             new.access_expires_at,
             now,
-            generation,
         )?;
+        if stored == 0 {
+            return why_not_saved(&mut write, &id).await;
+        }
         execute!(&mut write, "UPDATE accounts SET updated_at = $2 WHERE id = $1", id.as_str(), now,)?;
         write.commit().await?;
-        Ok(Saved::Stored { generation })
+        Ok(Saved::Stored { generation: expected + 1 })
     }
 
     /// Sets the state. With `expected_generation`, only if the stored credentials are still those:
@@ -265,6 +256,12 @@ async fn commit_if(write: Write, changed: u64) -> Result<bool> {
         write.commit().await?;
     }
     Ok(changed > 0)
+}
+
+/// Somebody was faster, or the account is gone.
+async fn why_not_saved(write: &mut Write, id: &str) -> Result<Saved> {
+    let (there,) = fetch_one!(write, (i64,), "SELECT COUNT(*) FROM credentials WHERE account_id = $1", id)?;
+    Ok(if there > 0 { Saved::Stale } else { Saved::Gone })
 }
 
 async fn insert(write: &mut Write, id: &str, name: &str, new: &NewAccount, now: UnixMillis) -> Result<()> {
