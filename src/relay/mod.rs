@@ -262,7 +262,7 @@ impl Relay {
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
             let begun = answer::begin(stream, self.options.hold, &lesson).await?;
             if call.prepared.stream {
-                return Ok((headers, Served::Stream(begun)));
+                return Ok((headers, Served::Stream(Box::new(begun))));
             }
             let body = answer::fold(begun, call.prepared.reply.whole(), ticket, &lesson).await?;
             Ok((headers, Served::Whole(body)))
@@ -298,7 +298,8 @@ impl Relay {
             Served::Stream(begun) => {
                 let learn = self.lesson(in_flight.member().manager.id());
                 let translator = call.prepared.reply.stream();
-                let relayed = Relayed { begun, translator, ticket, learn, finished: false, _in_flight: in_flight };
+                let relayed =
+                    Relayed { begun: *begun, translator, ticket, learn, finished: false, _in_flight: in_flight };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {
                     relayed.next_write().await.map(|bytes| (bytes, relayed))
                 })))
@@ -373,7 +374,7 @@ struct Journey {
 /// What a successful attempt brought.
 enum Served {
     Whole(Bytes),
-    Stream(Begun),
+    Stream(Box<Begun>),
 }
 
 /// How an account's turn ended without an answer.

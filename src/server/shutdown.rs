@@ -22,7 +22,7 @@ async fn received(signal: std::io::Result<Signal>) {
         }
         Err(error) => {
             tracing::error!(%error, "a signal handler could not be set");
-            std::future::pending().await
+            std::future::pending::<()>().await;
         }
     }
 }

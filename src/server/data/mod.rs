@@ -64,7 +64,6 @@ async fn method_not_allowed(Shared(state): Shared<Arc<State>>, request: Request<
 }
 
 /// A panic is a bug; its message may hold anything, so it goes nowhere but the panic hook's log.
-#[expect(clippy::needless_pass_by_value, reason = "the layer's signature")]
 fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
     let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
     reply::refusal(Dialect::Responses, &problem, "")

@@ -44,22 +44,18 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
         Ok(models) => models,
     };
     let slug = state.models.resolve(&id).slug;
-    match models.into_iter().find(|model| model.id == id || model.id == slug) {
-        Some(model) => {
-            let model = Model { id, ..model };
-            let body = match dialect {
-                Dialect::Messages => catalogue::anthropic_model(&model),
-                _ => catalogue::openai_model(&model),
-            };
-            answer(arrival, dialect, body)
-        }
-        None => {
-            let message = format!("The model '{id}' does not exist or this key may not use it");
-            let problem =
-                Problem { param: Some("model".to_owned()), ..Problem::new(ProblemKind::ModelNotFound, message) };
-            arrival.refuse(dialect, &problem)
-        }
-    }
+    let Some(model) = models.into_iter().find(|model| model.id == id || model.id == slug) else {
+        let message = format!("The model '{id}' does not exist or this key may not use it");
+        let param = Some("model".to_owned());
+        let problem = Problem { param, ..Problem::new(ProblemKind::ModelNotFound, message) };
+        return arrival.refuse(dialect, &problem);
+    };
+    let model = Model { id, ..model };
+    let body = match dialect {
+        Dialect::Messages => catalogue::anthropic_model(&model),
+        _ => catalogue::openai_model(&model),
+    };
+    answer(arrival, dialect, body)
 }
 
 /// `GET /backend-api/codex/models`: the catalogue as the backend gives it, with its entity tag.

@@ -50,10 +50,8 @@ impl Arrival {
         }
         let key = match presented(headers) {
             None if state.open => state.keys.anonymous(),
-            None => return Err(refused(&KeyRefusal::Missing)),
-            Some(presented) => {
-                state.keys.authenticate(&presented, unix_millis()).await.map_err(|refusal| refused(&refusal))?
-            }
+            None => return Err(refused(KeyRefusal::Missing)),
+            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.map_err(refused)?,
         };
         self.ticket.key = Some(key.name.clone());
         Ok(key)
@@ -83,7 +81,7 @@ fn presented(headers: &HeaderMap) -> Option<String> {
     present.clone().find(|c| c.starts_with("tw-")).or_else(|| present.next()).map(|c| (*c).to_owned())
 }
 
-fn refused(refusal: &KeyRefusal) -> Problem {
+fn refused(refusal: KeyRefusal) -> Problem {
     Problem::new(ProblemKind::InvalidKey, refusal.to_string())
 }
 
