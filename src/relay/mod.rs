@@ -167,7 +167,7 @@ impl Relay {
         ordered.retain(|id| !tried.contains(id));
         let home = session.and_then(|s| self.affinity.home(key.id, s, Instant::now()));
         let chosen = home.filter(|id| ordered.contains(id)).or(ordered.first().copied());
-        tracing::info!(
+        tracing::debug!(
             parent: &ticket.span,
             candidates = ordered.len(),
             excluded = ?excluded.iter().map(|(id, reason)| format!("{id}: {}", reason.as_str())).collect::<Vec<_>>(),

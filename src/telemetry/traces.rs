@@ -71,7 +71,7 @@ pub(super) fn provider(otlp: &Otlp) -> Result<SdkTracerProvider, TelemetryError>
         .build())
 }
 
-/// Our own spans and events; what libraries trace would drown them.
+/// Our own spans and events, also those too fine for the log; what libraries trace would drown them.
 pub(super) fn layer<S>(provider: &SdkTracerProvider) -> impl Layer<S> + use<S>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -80,7 +80,7 @@ where
         .with_tracer(provider.tracer("tollway"))
         .with_location(false)
         .with_threads(false)
-        .with_filter(filter::Targets::new().with_target("tollway", LevelFilter::INFO))
+        .with_filter(filter::Targets::new().with_target("tollway", LevelFilter::DEBUG))
 }
 
 /// Reads and writes W3C `traceparent` from now on.
