@@ -37,7 +37,8 @@ async fn a_second_import_replaces_the_credentials_and_says_so() {
 #[test]
 fn malformed_files_are_refused_each_with_its_reason() {
     let setup = Setup::bare();
-    let no_refresh = json!({"tokens": {"id_token": "a.b.c", "access_token": "a.b.c", "refresh_token": "", "account_id": null}});
+    let no_refresh =
+        json!({"tokens": {"id_token": "a.b.c", "access_token": "a.b.c", "refresh_token": "", "account_id": null}});
     let api_key = json!({"OPENAI_API_KEY": "sk-something", "tokens": null});
     for (input, reason) in [("{", "json"), ("[]", ""), (&no_refresh.to_string(), ""), (&api_key.to_string(), "")] {
         let told = setup.fails(&["account", "import", "-"], input);
@@ -51,7 +52,8 @@ fn malformed_files_are_refused_each_with_its_reason() {
 /// Runs `account login`, opens the address it prints as a browser does, and pastes the address the
 /// browser was sent to. Gives the exit code and what was printed.
 async fn browser_login(setup: &Setup) -> (Option<i32>, String) {
-    let (mut program, mut keyboard) = Program::start_typing(setup.command(&["account", "login"]), &setup.path("login.log"));
+    let (mut program, mut keyboard) =
+        Program::start_typing(setup.command(&["account", "login"]), &setup.path("login.log"));
     let url = eventually("the address to open", async || {
         program.output().split_whitespace().find(|word| word.contains("/oauth/authorize?")).map(str::to_owned)
     })

@@ -35,7 +35,8 @@ fn a_sound_configuration_passes_the_check() {
 #[test]
 fn show_tells_values_and_origins_and_hides_secrets() {
     let setup = Setup::bare().set("TOLLWAY_MASTER_KEY", MASTER_KEY).set("TOLLWAY_SERVER__LISTEN", "127.0.0.1:4321");
-    std::fs::write(setup.path("tollway.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nmax_body = \"1MiB\"\n").expect("a file");
+    std::fs::write(setup.path("tollway.toml"), "[server]\nlisten = \"127.0.0.1:1\"\nmax_body = \"1MiB\"\n")
+        .expect("a file");
     let shown = setup.ok(&["config", "show"]);
     assert!(!shown.contains(MASTER_KEY), "the master key is shown");
     let line = |key: &str| {
@@ -43,7 +44,9 @@ fn show_tells_values_and_origins_and_hides_secrets() {
         found.unwrap_or_else(|| panic!("no {key} in {shown}")).to_owned()
     };
     assert!(line("master_key").contains("redacted"));
-    assert!(line("server.listen").contains("127.0.0.1:4321") && line("server.listen").contains("TOLLWAY_SERVER__LISTEN"));
+    assert!(
+        line("server.listen").contains("127.0.0.1:4321") && line("server.listen").contains("TOLLWAY_SERVER__LISTEN")
+    );
     assert!(line("server.max_body").contains("1MiB") && line("server.max_body").contains("tollway.toml"));
     assert!(line("server.drain_grace").contains("default"));
 }
@@ -66,7 +69,8 @@ async fn secrets_may_come_from_files() {
 async fn without_a_master_key_a_key_file_is_made_for_the_owner_alone() {
     let setup = Setup::bare();
     let gateway = setup.serve().await;
-    let files = std::fs::read_dir(setup.path("data")).expect("the data directory").map(|entry| entry.expect("a file").path());
+    let files =
+        std::fs::read_dir(setup.path("data")).expect("the data directory").map(|entry| entry.expect("a file").path());
     let keys: Vec<_> = files.filter(|path| path.to_string_lossy().contains("key")).collect();
     assert_eq!(keys.len(), 1, "{keys:?}");
     let mode = keys[0].metadata().expect("a file").permissions().mode();
@@ -90,7 +94,8 @@ async fn a_wrong_master_key_is_refused_by_name_and_nothing_is_touched() {
 
 #[test]
 fn serving_without_keys_is_refused_beyond_loopback() {
-    let setup = Setup::bare().set("TOLLWAY_SERVER__INSECURE_NO_KEYS", "true").set("TOLLWAY_SERVER__LISTEN", "0.0.0.0:0");
+    let setup =
+        Setup::bare().set("TOLLWAY_SERVER__INSECURE_NO_KEYS", "true").set("TOLLWAY_SERVER__LISTEN", "0.0.0.0:0");
     assert!(setup.fails(&["config", "check"], "").contains("insecure_no_keys"));
 }
 
@@ -109,6 +114,6 @@ async fn keys_rotate_the_seals_and_the_server_starts_with_the_new_one_alone() {
 
 #[test]
 fn the_version_is_told() {
-    let told = Setup::bare().ok(&["version"]);
+    let told = Setup::bare().ok(&["--version"]);
     assert!(told.contains(env!("CARGO_PKG_VERSION")), "{told}");
 }

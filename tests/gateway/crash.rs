@@ -46,7 +46,10 @@ async fn a_kill_loses_a_token_only_between_the_issuers_answer_and_the_commit() {
     }
     let refreshes = sim.refreshes(&account).await;
     let longest = losses.iter().max().copied().unwrap_or_default();
-    println!("{ROUNDS} kills, {refreshes} refreshes; {} in the window, at most {longest:?} after a refresh began", losses.len());
+    println!(
+        "{ROUNDS} kills, {refreshes} refreshes; {} in the window, at most {longest:?} after a refresh began",
+        losses.len()
+    );
     assert!(refreshes > u64::from(ROUNDS) / 2, "the loop did refresh: {refreshes}");
     assert!(losses.len() < ROUNDS as usize / 4, "the window is small: {} of {ROUNDS}", losses.len());
 }

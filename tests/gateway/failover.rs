@@ -81,8 +81,10 @@ async fn an_account_put_aside_is_left_alone_until_its_reset() {
     }
     assert_eq!(responses(&sim, &first).await, seen, "an account put aside was asked");
     gateway.setup.ok(&["account", "pause", &second.email]);
-    eventually("the first account's return", async || (gateway.status(&key).await == 200 && responses(&sim, &first).await > seen).then_some(()))
-        .await;
+    eventually("the first account's return", async || {
+        (gateway.status(&key).await == 200 && responses(&sim, &first).await > seen).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

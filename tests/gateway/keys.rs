@@ -42,10 +42,14 @@ async fn a_revoked_key_stops_within_a_second() {
 async fn an_expired_key_stops() {
     let (_sim, gateway, _) = gateway().await;
     let key = gateway.setup.key_with(&["--name", "brief", "--expires", "2s"]);
-    eventually_within(Duration::from_secs(2), "a working key", async || (gateway.status(&key).await == 200).then_some(()))
-        .await;
-    eventually_within(Duration::from_secs(4), "an expired key", async || (gateway.status(&key).await == 401).then_some(()))
-        .await;
+    eventually_within(Duration::from_secs(2), "a working key", async || {
+        (gateway.status(&key).await == 200).then_some(())
+    })
+    .await;
+    eventually_within(Duration::from_secs(4), "an expired key", async || {
+        (gateway.status(&key).await == 401).then_some(())
+    })
+    .await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -35,7 +35,7 @@ fn crowd(gateway: &Gateway, key: &str) -> tokio::task::JoinSet<Option<u16>> {
 async fn in_flight(gateway: &Gateway, wanted: usize) {
     let line = format!("tollway_in_flight_requests {wanted}");
     let what = format!("{wanted} requests in flight");
-    eventually_within(Duration::from_secs(60), what, async || {
+    eventually_within(Duration::from_mins(1), what, async || {
         let (_, page) = gateway.ops_page("/metrics").await;
         page.lines().any(|found| found == line).then_some(())
     })
@@ -153,7 +153,8 @@ async fn a_refresh_that_fails_for_a_while_is_tried_again() {
 async fn an_account_near_its_end_is_refreshed_ahead_of_demand() {
     let sim = Sim::with(&["--access-token-life", "300"]).await;
     let account = sim.account(json!({})).await;
-    let setup = Setup::new(&sim).set("TOLLWAY_ACCOUNTS__REFRESH_AHEAD", "299s").set("TOLLWAY_ACCOUNTS__REFRESH_SPREAD", "0s");
+    let setup =
+        Setup::new(&sim).set("TOLLWAY_ACCOUNTS__REFRESH_AHEAD", "299s").set("TOLLWAY_ACCOUNTS__REFRESH_SPREAD", "0s");
     setup.import(&account);
     let _gateway = setup.serve().await;
     eventually("a refresh that nobody asked for", async || (sim.refreshes(&account).await > 0).then_some(())).await;
@@ -166,7 +167,8 @@ async fn the_operator_can_refresh_by_hand() {
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     gateway.setup.ok(&["account", "refresh", &account.email]);
     assert_eq!(sim.refreshes(&account).await, 1);
-    eventually("the running server has the new token", async || (gateway.status(&key).await == 200).then_some(())).await;
+    eventually("the running server has the new token", async || (gateway.status(&key).await == 200).then_some(()))
+        .await;
     assert_eq!(gateway.setup.refresh_token(&account).await, sim.live_refresh_tokens(&account).await[0]);
 }
 

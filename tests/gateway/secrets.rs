@@ -18,7 +18,9 @@ fn leaks(root: &Path, secrets: &[(String, String)]) -> Vec<String> {
         }
         let bytes = std::fs::read(&path).expect("a file");
         let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
-        found.extend(secrets.iter().filter(|(_, secret)| holds(secret)).map(|(name, _)| format!("{name} in {}", path.display())));
+        found.extend(
+            secrets.iter().filter(|(_, secret)| holds(secret)).map(|(name, _)| format!("{name} in {}", path.display())),
+        );
     }
     found
 }
@@ -51,7 +53,8 @@ async fn no_token_and_no_key_is_written_anywhere() {
         ("the prompt".to_owned(), prompt.to_owned()),
     ];
     let (_, metrics) = gateway.ops_page("/metrics").await;
-    let listed = [setup.ok(&["account", "list"]), setup.ok(&["account", "show", &account.email]), setup.ok(&["key", "list"])];
+    let listed =
+        [setup.ok(&["account", "list"]), setup.ok(&["account", "show", &account.email]), setup.ok(&["key", "list"])];
     assert!(gateway.log().contains("req_"), "there is a log to be searched");
     // Stopped, so that SQLite has folded its log into the database file.
     let setup = gateway.stop().await;

@@ -26,6 +26,17 @@ async fn text_is_answered_in_every_dialect_streamed_and_whole() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn events_are_named_by_their_type_where_the_dialect_names_them() {
+    let (_sim, gateway, key) = gateway().await;
+    for dialect in Dialect::ALL {
+        for event in gateway.streamed(&key, dialect, &dialect.ask_streamed("hello")).await {
+            let named = if dialect == Dialect::Chat { json!("") } else { event.json()["type"].clone() };
+            assert_eq!(json!(event.name), named, "{dialect:?}: {event:?}");
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_tool_loop_works_in_every_dialect() {
     let (_sim, gateway, key) = gateway().await;
     for dialect in Dialect::ALL {
@@ -118,7 +129,9 @@ async fn a_context_overflow_is_told_as_each_client_recognises_it() {
         let (status, answer) = json_of(gateway.send(&key, dialect, &dialect.ask("hello")).await).await;
         assert_eq!(status, 400, "{dialect:?}: {answer}");
         let recognised = match dialect {
-            Dialect::Messages => answer["error"]["message"].as_str().unwrap_or_default().starts_with("prompt is too long"),
+            Dialect::Messages => {
+                answer["error"]["message"].as_str().unwrap_or_default().starts_with("prompt is too long")
+            }
             Dialect::Chat | Dialect::Responses => answer["error"]["code"] == "context_length_exceeded",
         };
         assert!(recognised, "{dialect:?}: {answer}");
@@ -216,7 +229,9 @@ async fn a_key_is_needed_and_may_come_in_either_header() {
 async fn parameters_that_the_backend_refuses_are_dropped() {
     let (sim, gateway, key) = gateway().await;
     let mut ask = Dialect::Chat.ask("hello");
-    for (name, value) in [("temperature", json!(0.2)), ("seed", json!(7)), ("user", json!("me")), ("max_tokens", json!(64))] {
+    for (name, value) in
+        [("temperature", json!(0.2)), ("seed", json!(7)), ("user", json!("me")), ("max_tokens", json!(64))]
+    {
         ask[name] = value;
     }
     gateway.whole(&key, Dialect::Chat, &ask).await;

@@ -5,10 +5,12 @@ use std::time::Duration;
 use reqwest::Response;
 use serde_json::json;
 
-use crate::support::{Dialect, Gateway, Setup, Sim, eventually, events, json_of};
+use crate::support::{Dialect, Gateway, Setup, Sim, events, eventually, json_of};
 
 /// A gateway whose backend streams slowly, with one stream of each dialect in flight.
-async fn with_streams_in_flight(setup: impl FnOnce(Setup) -> Setup) -> (Sim, Gateway, String, Vec<(Dialect, Response, String)>) {
+async fn with_streams_in_flight(
+    setup: impl FnOnce(Setup) -> Setup,
+) -> (Sim, Gateway, String, Vec<(Dialect, Response, String)>) {
     let sim = Sim::start().await;
     let account = sim.account(json!({})).await;
     let setup = setup(Setup::new(&sim));

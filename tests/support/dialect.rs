@@ -5,8 +5,7 @@ use serde_json::{Value, json};
 use super::Event;
 
 /// A real picture of one pixel, PNG, base64.
-pub(crate) const PIXEL: &str =
-    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 /// The model that requests name.
 const MODEL: &str = "gpt-6.1-sol";
@@ -33,7 +32,7 @@ impl Dialect {
 
     /// A request with one user message.
     pub(crate) fn ask(self, prompt: &str) -> Value {
-        self.request(json!(prompt))
+        self.request(&json!(prompt))
     }
 
     /// The same, streamed.
@@ -44,7 +43,7 @@ impl Dialect {
     /// A request with a picture beside the text.
     pub(crate) fn ask_with_picture(self, prompt: &str) -> Value {
         let url = format!("data:image/png;base64,{PIXEL}");
-        self.request(match self {
+        self.request(&match self {
             Self::Chat => json!([{"type": "text", "text": prompt}, {"type": "image_url", "image_url": {"url": url}}]),
             Self::Responses => {
                 json!([{"type": "input_text", "text": prompt}, {"type": "input_image", "image_url": url}])
@@ -124,7 +123,7 @@ impl Dialect {
         }
     }
 
-    fn request(self, content: Value) -> Value {
+    fn request(self, content: &Value) -> Value {
         let messages = json!([{"role": "user", "content": content}]);
         match self {
             Self::Chat => json!({"model": MODEL, "messages": messages}),
@@ -166,7 +165,9 @@ impl Dialect {
         match self {
             Self::Chat => list(&answer["choices"][0]["message"]["tool_calls"])
                 .iter()
-                .map(|call| ToolCall::new(&call["id"], &call["function"]["name"], parse(&call["function"]["arguments"])))
+                .map(|call| {
+                    ToolCall::new(&call["id"], &call["function"]["name"], parse(&call["function"]["arguments"]))
+                })
                 .collect(),
             Self::Responses => of_type(&answer["output"], "function_call")
                 .map(|call| ToolCall::new(&call["call_id"], &call["name"], parse(&call["arguments"])))

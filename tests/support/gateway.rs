@@ -12,7 +12,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::process::{clean, run};
-use super::{Dialect, Event, Program, Sim, SimAccount, eventually, events};
+use super::{Dialect, Event, Program, Sim, SimAccount, events, eventually};
 
 /// Thirty-two bytes that nobody else uses.
 pub(crate) const MASTER_KEY: &str = "dG9sbHdheS10ZXN0cy1tYXN0ZXIta2V5LTMyLWJ5dGU=";
@@ -74,13 +74,8 @@ impl Setup {
         command
     }
 
-    /// Runs `tollway` to its end.
-    pub(crate) fn run(&self, arguments: &[&str]) -> Output {
-        self.run_with(arguments, "")
-    }
-
-    /// The same, with something on its standard input.
-    pub(crate) fn run_with(&self, arguments: &[&str], input: &str) -> Output {
+    /// Runs `tollway` to its end with something on its standard input.
+    fn run(&self, arguments: &[&str], input: &str) -> Output {
         run(self.command(arguments), input)
     }
 
@@ -91,14 +86,14 @@ impl Setup {
 
     /// The same, with something on its standard input.
     pub(crate) fn ok_with(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.run_with(arguments, input);
+        let output = self.run(arguments, input);
         assert!(output.status.success(), "tollway {arguments:?}: {output:?}");
         text(&output.stdout)
     }
 
     /// Runs `tollway`, which must fail; gives what it printed on standard error.
     pub(crate) fn fails(&self, arguments: &[&str], input: &str) -> String {
-        let output = self.run_with(arguments, input);
+        let output = self.run(arguments, input);
         assert!(!output.status.success(), "tollway {arguments:?} should have failed: {output:?}");
         text(&output.stderr)
     }
@@ -220,7 +215,10 @@ impl Gateway {
         let kind = answer.headers().get("content-type").cloned();
         let body = answer.text().await.expect("the stream can be read");
         assert_eq!(status, StatusCode::OK, "{dialect:?}: {body}\n{}", self.setup.log());
-        assert!(kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")), "{dialect:?} streams events");
+        assert!(
+            kind.is_some_and(|kind| kind.as_bytes().starts_with(b"text/event-stream")),
+            "{dialect:?} streams events"
+        );
         events(&body)
     }
 

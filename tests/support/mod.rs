@@ -11,7 +11,7 @@ mod sse;
 mod tools;
 mod waiting;
 
-pub(crate) use dialect::{Dialect, PIXEL};
+pub(crate) use dialect::Dialect;
 pub(crate) use gateway::{Gateway, MASTER_KEY, Setup, json_of, key_in};
 pub(crate) use process::{Program, run};
 pub(crate) use sim::{Sim, SimAccount};

@@ -10,7 +10,7 @@ use super::{Program, eventually};
 
 /// A running `codex-sim`; gone with the value.
 pub(crate) struct Sim {
-    program: Program,
+    _program: Program,
     /// `http://127.0.0.1:PORT`.
     pub(crate) url: String,
     http: reqwest::Client,
@@ -48,12 +48,7 @@ impl Sim {
             first.strip_prefix("codex-sim listening on ").map(str::to_owned)
         });
         let url = url.await;
-        Self { program, url, http: reqwest::Client::new(), _directory: directory }
-    }
-
-    /// What it printed: for a failing test's sake.
-    pub(crate) fn output(&self) -> String {
-        self.program.output()
+        Self { _program: program, url, http: reqwest::Client::new(), _directory: directory }
     }
 
     /// `GET` of the control API.
@@ -106,7 +101,8 @@ impl Sim {
     /// Waits until `count` requests are held at `place`.
     pub(crate) async fn held(&self, place: &str, count: u64) {
         let what = format!("{count} requests held at {place}");
-        eventually(&what, async || (self.get("stats").await["waiting"][place].as_u64() >= Some(count)).then_some(())).await;
+        eventually(&what, async || (self.get("stats").await["waiting"][place].as_u64() >= Some(count)).then_some(()))
+            .await;
     }
 
     /// What was counted on one account.
