@@ -45,6 +45,7 @@ on_both_databases![
     accounts::a_name_that_is_taken_gets_a_number,
     accounts::accounts_are_found_by_id_name_email_and_start_of_id,
     accounts::refreshed_credentials_are_stored_only_over_those_they_came_from,
+    accounts::a_good_exchange_ends_needs_login_but_no_quarantine,
     accounts::of_many_refreshes_at_once_one_is_stored,
     accounts::what_was_learnt_about_old_credentials_does_not_touch_new_ones,
     accounts::pauses_and_limits_come_and_go,

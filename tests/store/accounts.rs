@@ -146,6 +146,21 @@ pub(crate) async fn refreshed_credentials_are_stored_only_over_those_they_came_f
     assert!(store.accounts().credentials(ada.id).await.unwrap().is_none());
 }
 
+pub(crate) async fn a_good_exchange_ends_needs_login_but_no_quarantine(db: Database) {
+    let store = db.store().await;
+    let ada = add(&store, "ada").await;
+    let accounts = store.accounts();
+    for (generation, state, left) in [
+        (1, AccountState::NeedsLogin, AccountState::Active),
+        (2, AccountState::Quarantined, AccountState::Quarantined),
+    ] {
+        accounts.set_state(ada.id, None, state, Some("said by another process"), None, NOW + 1).await.unwrap();
+        accounts.save_refreshed(ada.id, generation, &credentials("ada", 2), NOW + 2).await.unwrap();
+        let now = accounts.get(ada.id).await.unwrap().unwrap();
+        assert_eq!((now.state, now.state_reason.is_some()), (left, left != AccountState::Active));
+    }
+}
+
 pub(crate) async fn of_many_refreshes_at_once_one_is_stored(db: Database) {
     let replicas = [db.store().await, db.store().await];
     let ada = add(&replicas[0], "ada").await;

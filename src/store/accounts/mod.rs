@@ -135,7 +135,18 @@ impl<'a> AccountStore<'a> {
         if stored == 0 {
             return why_not_saved(&mut write, &id).await;
         }
-        execute!(&mut write, "UPDATE accounts SET updated_at = $2 WHERE id = $1", id.as_str(), now,)?;
+        // A good exchange disproves that a login is needed; another process may have said so first.
+        execute!(
+            &mut write,
+            "UPDATE accounts SET updated_at = $2,
+                state_since = CASE WHEN state = 'needs_login' THEN $2 ELSE state_since END,
+                state_reason = CASE WHEN state = 'needs_login' THEN NULL ELSE state_reason END,
+                state_detail = CASE WHEN state = 'needs_login' THEN NULL ELSE state_detail END,
+                state = CASE WHEN state = 'needs_login' THEN 'active' ELSE state END
+             WHERE id = $1",
+            id.as_str(),
+            now,
+        )?;
         write.commit().await?;
         Ok(Saved::Stored { generation: expected + 1 })
     }
