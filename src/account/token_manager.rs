@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use super::memory::{Memory, Need, Pause, Progress};
 use super::ports::{Context, Stored};
@@ -214,7 +215,14 @@ impl TokenManager {
         let (progress, flight) = watch::channel(Progress::Exchanging);
         memory.flight = Some(flight.clone());
         let task = Arc::clone(self).fly(reason, progress);
-        self.context.tasks.spawn(task);
+        // A child of the request that found the token due, though that request may be gone before it.
+        let span = tracing::info_span!(
+            "token refresh",
+            otel.kind = "client",
+            tollway.account_id = %self.id,
+            tollway.refresh_reason = reason.as_str(),
+        );
+        self.context.tasks.spawn(task.instrument(span));
         flight
     }
 

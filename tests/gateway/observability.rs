@@ -150,13 +150,15 @@ fn free_port() -> String {
 
 async fn a_collector_receives_the_trace(protocol: &str, endpoint: fn(&Collector) -> &str) {
     let sim = Sim::start().await;
-    let account = sim.expired_account().await;
+    let account = sim.account(json!({})).await;
     let setup = Setup::new(&sim);
     let Some(collector) = Collector::start(&Tools::new(), &setup).await else { return skip("rotel") };
     let setup = setup.set("TOLLWAY_OTLP__ENDPOINT", endpoint(&collector)).set("TOLLWAY_OTLP__PROTOCOL", protocol);
     setup.import(&account);
     let key = setup.key("ada");
     let gateway = setup.serve().await;
+    // The request itself finds out that the token is not accepted, and so begins the refresh.
+    sim.post(&format!("accounts/{}/invalidate_access", account.id), json!({})).await;
     let request = gateway.http.post(format!("{}/v1/responses", gateway.url)).bearer_auth(&key);
     let request = request.header("traceparent", format!("00-{TRACE}-{PARENT}-01"));
     let answer = request.json(&Dialect::Responses.ask("hello")).send().await.expect("an answer");
@@ -171,10 +173,10 @@ async fn a_collector_receives_the_trace(protocol: &str, endpoint: fn(&Collector)
         collector.spans().into_iter().find(|span| span["name"].as_str().is_some_and(|name| name.contains("refresh")))
     })
     .await;
-    assert!(refresh["trace"] == TRACE || refresh["links"].to_string().contains(TRACE), "{refresh}");
+    assert_eq!((&refresh["trace"], &refresh["parent"]), (&Value::from(TRACE), &server["id"]), "{refresh}");
     assert!(server["events"].to_string().contains("account choice"), "{server}");
 
-    let seen = sim.requests("/backend-api/codex/responses").await.pop().expect("a request");
+    let seen = sim.requests("/backend-api/codex/responses").await.into_iter().next().expect("a request");
     let onward = seen["headers"]["traceparent"].as_str().unwrap_or_default().to_owned();
     let id = upstream["id"].as_str().expect("an id");
     assert_eq!(onward, format!("00-{TRACE}-{id}-01"), "the backend is told the upstream span");
