@@ -11,6 +11,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
 use tokio::time::{Instant, timeout};
+use tracing::Instrument as _;
 
 use super::memory::{Memory, Need, Pause, Progress};
 use super::ports::{Context, Stored};
@@ -213,8 +214,10 @@ impl TokenManager {
     fn take_off(self: &Arc<Self>, memory: &mut Memory, reason: RefreshReason) -> watch::Receiver<Progress> {
         let (progress, flight) = watch::channel(Progress::Exchanging);
         memory.flight = Some(flight.clone());
+        // Under the span of the first caller; those who join later wait in spans of their own.
+        let span = tracing::info_span!("token refresh", otel.kind = "client", account_id = %self.id);
         let task = Arc::clone(self).fly(reason, progress);
-        self.context.tasks.spawn(task);
+        self.context.tasks.spawn(task.instrument(span));
         flight
     }
 

@@ -123,11 +123,11 @@ impl Loop {
                 "live" => {}
                 "used" => {
                     assert!(lost.is_none(), "one kill cost two accounts");
-                    let last = requests.last().expect("the refresh was seen");
+                    let exchange = requests.last().expect("the refresh was seen");
                     // Nobody used what is not stored: the exchange is the last that was heard of us.
-                    assert_eq!(last["path"], "/oauth/token", "a token was used before it was stored: {last}");
-                    assert_eq!(last["body"]["refresh_token"], stored, "the stored token is the one last exchanged");
-                    let after = killed_at - last["at_ms"].as_i64().expect("milliseconds");
+                    assert_eq!(exchange["path"], "/oauth/token", "a token was used before it was stored: {exchange}");
+                    assert_eq!(exchange["body"]["refresh_token"], stored, "the stored token is the one last exchanged");
+                    let after = killed_at - exchange["at_ms"].as_i64().expect("milliseconds");
                     lost = Some(Loss { account: number, after: Duration::from_millis(after.unsigned_abs()) });
                 }
                 other => panic!("the stored refresh token is {other} to the issuer"),
@@ -182,5 +182,5 @@ async fn a_token_lost_in_the_window_is_told_with_what_to_do() {
     let gateway = setup.serve().await;
     assert_eq!(gateway.status(&key).await, 503);
     let shown = gateway.setup.ok(&["account", "show", &account.email]);
-    assert!(shown.contains("refresh_token_reused") && shown.contains("log in"), "{shown}");
+    assert!(shown.contains("refresh_token_reused") && shown.contains("Log in again"), "{shown}");
 }
