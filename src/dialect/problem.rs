@@ -48,8 +48,10 @@ pub enum ProblemKind {
     UsageLimit,
     /// 429 `rate_limit_error`, `rate_limit_exceeded`.
     RateLimited,
-    /// 503 `server_error`, `server_is_overloaded`: the backend is at capacity, or the gateway is draining.
+    /// 503 `server_error`, `server_is_overloaded`: the backend is at capacity.
     Overloaded,
+    /// 503 `server_error`, `server_is_overloaded`: the gateway takes no more requests.
+    ShuttingDown,
     /// 503 `server_error`, `no_account_available`: no account is fit to serve; an operator must act.
     NoAccount,
     /// 502 `server_error`, `upstream_error`: the backend failed, or cut the stream.
@@ -71,7 +73,7 @@ impl ProblemKind {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UsageLimit | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::NoAccount => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown | Self::NoAccount => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -85,9 +87,12 @@ impl ProblemKind {
             Self::PermissionDenied => "permission_error",
             Self::RateLimited => "rate_limit_error",
             Self::UsageLimit => "usage_limit_reached",
-            Self::Overloaded | Self::NoAccount | Self::Upstream | Self::UpstreamTimeout | Self::Internal => {
-                "server_error"
-            }
+            Self::Overloaded
+            | Self::ShuttingDown
+            | Self::NoAccount
+            | Self::Upstream
+            | Self::UpstreamTimeout
+            | Self::Internal => "server_error",
             _ => "invalid_request_error",
         }
     }
@@ -104,7 +109,7 @@ impl ProblemKind {
             Self::TooLarge => "request_too_large",
             Self::UsageLimit => "usage_limit_reached",
             Self::RateLimited => "rate_limit_exceeded",
-            Self::Overloaded => "server_is_overloaded",
+            Self::Overloaded | Self::ShuttingDown => "server_is_overloaded",
             Self::NoAccount => "no_account_available",
             Self::Upstream => "upstream_error",
             Self::UpstreamTimeout => "upstream_timeout",

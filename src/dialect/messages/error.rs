@@ -59,7 +59,7 @@ fn error_type(kind: ProblemKind) -> &'static str {
         K::ModelNotFound | K::NotFound => "not_found_error",
         K::TooLarge => "request_too_large",
         K::UsageLimit | K::RateLimited => "rate_limit_error",
-        K::Overloaded => "overloaded_error",
+        K::Overloaded | K::ShuttingDown => "overloaded_error",
         K::UpstreamTimeout => "timeout_error",
         K::NoAccount | K::Upstream | K::Internal => "api_error",
     }

@@ -45,7 +45,7 @@ impl Arrival {
         if state.is_draining() {
             return Err(Problem {
                 retry_after: Some(Duration::from_secs(1)),
-                ..Problem::new(ProblemKind::Overloaded, "The gateway is shutting down")
+                ..Problem::new(ProblemKind::ShuttingDown, "The gateway is shutting down")
             });
         }
         let key = match presented(headers) {

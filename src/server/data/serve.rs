@@ -16,23 +16,22 @@ use tracing::Instrument;
 
 /// `POST /v1/responses`.
 pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let codex_cli = is_codex_cli(request.headers());
-    handle(&state, Dialect::Responses, "/v1/responses", codex_cli, request).await
+    handle(&state, Dialect::Responses, "/v1/responses", request).await
 }
 
-/// `POST /backend-api/codex/responses`: the Codex CLI's own path.
+/// `POST /backend-api/codex/responses`: the Codex CLI's own path; others may call it too.
 pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Responses, "/backend-api/codex/responses", true, request).await
+    handle(&state, Dialect::Responses, "/backend-api/codex/responses", request).await
 }
 
 /// `POST /v1/chat/completions`.
 pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Chat, "/v1/chat/completions", false, request).await
+    handle(&state, Dialect::Chat, "/v1/chat/completions", request).await
 }
 
 /// `POST /v1/messages`.
 pub(super) async fn messages(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Messages, "/v1/messages", false, request).await
+    handle(&state, Dialect::Messages, "/v1/messages", request).await
 }
 
 /// `POST /v1/messages/count_tokens`: answered here, without the backend.
@@ -61,14 +60,9 @@ pub(super) async fn count_tokens(Shared(state): Shared<Arc<State>>, request: Req
     }
 }
 
-async fn handle(
-    state: &Arc<State>,
-    dialect: Dialect,
-    route: &'static str,
-    codex_cli: bool,
-    request: Request<Body>,
-) -> Response {
+async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
+    let codex_cli = dialect == Dialect::Responses && is_codex_cli(&head.headers);
     let mut arrival = Arrival::new(state, route, &head.headers);
     arrival.ticket.dialect = dialect.as_str();
     let span = arrival.ticket.span.clone();

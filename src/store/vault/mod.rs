@@ -101,6 +101,9 @@ impl Keyring {
     /// Reads master keys: 32 bytes each as base64 (either alphabet, padded or not), separated by
     /// commas or white space. The first seals, all open; a key that stands twice counts once.
     pub fn parse(text: &SecretString) -> Result<Self, VaultError> {
+        // The generator's first use gathers entropy for tens of milliseconds. That must not fall between
+        // the issuer's answer to a refresh and our commit, the one moment in which a crash costs a login.
+        aws_lc_rs::rand::fill(&mut [0; 1]).map_err(|_| VaultError::Crypto)?;
         let mut keys = text
             .expose_secret()
             .split(|c: char| c == ',' || c.is_whitespace())
