@@ -1,1 +1,5 @@
-fn main() {}
+//! The `tollway` command.
+
+fn main() -> std::process::ExitCode {
+    tollway::cli::main()
+}

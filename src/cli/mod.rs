@@ -1,1 +1,133 @@
-//! The command line: one file a command group.
+//! The command line: one file a command group. A command reads settings, opens the store and calls
+//! the same rooms as the server; what it changes, a running server sees within a second.
+
+mod account;
+mod config;
+mod healthcheck;
+mod key;
+mod keyring;
+mod login;
+mod open;
+mod serve;
+mod show;
+
+use crate::config::{Loaded, Sources};
+use anyhow::Result;
+use clap::{Args, Parser, Subcommand};
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+/// A gateway in front of a team's ChatGPT/Codex accounts.
+#[derive(Parser)]
+#[command(name = "tollway", version, propagate_version = true)]
+struct Cli {
+    #[command(flatten)]
+    common: Common,
+    #[command(subcommand)]
+    command: Command,
+}
+
+/// What every command takes.
+#[derive(Args, Clone)]
+struct Common {
+    /// The configuration file [env: TOLLWAY_CONFIG] [default: ./tollway.toml, /etc/tollway/tollway.toml]
+    #[arg(long, global = true, value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Where the SQLite database and a generated key file are kept
+    #[arg(long, global = true, value_name = "DIR")]
+    data_dir: Option<PathBuf>,
+    /// Which log lines are written: a level or a filter
+    #[arg(long, global = true, value_name = "FILTER")]
+    log_level: Option<String>,
+    /// How log lines look: human or json
+    #[arg(long, global = true, value_name = "FORMAT")]
+    log_format: Option<String>,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Serve requests until SIGTERM
+    Serve(serve::Options),
+    /// Bring the database's schema up to date
+    Migrate,
+    /// Show and check settings
+    #[command(subcommand)]
+    Config(config::Command),
+    /// Codex accounts
+    #[command(subcommand)]
+    Account(account::Command),
+    /// Gateway keys
+    #[command(subcommand)]
+    Key(key::Command),
+    /// The master keys that credentials are sealed under
+    #[command(subcommand)]
+    Keyring(keyring::Command),
+    /// Ask a running server whether it is ready; for container health checks
+    Healthcheck(healthcheck::Options),
+}
+
+impl Common {
+    fn sources(&self) -> Sources {
+        let mut sources = Sources { file: self.config.clone(), ..Sources::of_process() };
+        let data_dir = self.data_dir.as_ref().map(|dir| dir.display().to_string());
+        let flags = [
+            ("data_dir", "--data-dir", &data_dir),
+            ("log.level", "--log-level", &self.log_level),
+            ("log.format", "--log-format", &self.log_format),
+        ];
+        for (key, flag, value) in flags {
+            if let Some(value) = value {
+                sources.flags.push((key, flag, value.clone()));
+            }
+        }
+        sources
+    }
+
+    fn load(&self) -> Result<Loaded> {
+        Ok(crate::config::load(&self.sources())?)
+    }
+}
+
+/// Runs the command line of this process.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    // Both reqwest and sqlx speak TLS through this provider; it must be there before either.
+    if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
+        eprintln!("error: a TLS provider was installed before ours");
+        return ExitCode::FAILURE;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let outcome = runtime.block_on(run(cli));
+    // A command that still reads standard input must not keep the process.
+    runtime.shutdown_background();
+    match outcome {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+async fn run(cli: Cli) -> Result<ExitCode> {
+    let common = cli.common;
+    match cli.command {
+        Command::Serve(options) => serve::run(&common, &options).await?,
+        Command::Migrate => {
+            open::store(&common.load()?.settings).await?;
+            println!("the schema is up to date");
+        }
+        Command::Config(command) => return config::run(&common, &command),
+        Command::Account(command) => account::run(&common.load()?.settings, command).await?,
+        Command::Key(command) => key::run(&common.load()?.settings, command).await?,
+        Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
+        Command::Healthcheck(options) => return healthcheck::run(&common, options).await,
+    }
+    Ok(ExitCode::SUCCESS)
+}

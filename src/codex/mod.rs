@@ -1,1 +1,17 @@
 //! The Codex backend as types, and the client that speaks to it.
+//!
+//! Request, event, failure and limits are the canonical model that every client dialect is
+//! translated to and from. This room knows the wire (protocol.md 2–6) and nothing of tenants,
+//! accounts in a pool, or client dialects.
+
+pub mod client;
+pub mod event;
+pub mod failure;
+pub mod limits;
+pub mod request;
+pub mod sse;
+
+pub use client::Client;
+pub use event::{Event, Usage};
+pub use failure::{Failure, FailureKind};
+pub use request::Request;

@@ -1,7 +1,124 @@
 //! Client dialects: pure translation between a client's API and the `codex` types. No I/O.
 //!
-//! The same files stand in each dialect: `request`, `stream`, `whole`, `error`.
+//! The same files stand in each dialect: `request` (client's body → what the backend takes),
+//! `stream` (backend events → client's frames), `whole` (the same events → one answer), `error`.
+//! Clock and ids are handed in, so that recorded streams give the same bytes every time.
 
+pub mod catalogue;
 pub mod chat;
 pub mod messages;
+mod model;
+mod names;
+mod problem;
 pub mod responses;
+
+pub use model::{ModelMap, ResolvedModel};
+pub use problem::{Problem, ProblemKind, Rendered};
+
+use crate::codex::event::Depth;
+use crate::codex::sse::Frame;
+use crate::codex::{Event, Failure};
+use bytes::{Bytes, BytesMut};
+
+/// The API that a client speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dialect {
+    /// OpenAI Responses, and the Codex CLI.
+    Responses,
+    /// OpenAI Chat Completions.
+    Chat,
+    /// Anthropic Messages.
+    Messages,
+}
+
+impl Dialect {
+    /// For metrics and logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Responses => "responses",
+            Self::Chat => "chat",
+            Self::Messages => "messages",
+        }
+    }
+
+    /// The error object of this dialect and its status.
+    pub fn render(self, problem: &Problem, request_id: &str) -> Rendered {
+        match self {
+            Self::Responses => responses::error::render(problem),
+            Self::Chat => chat::error::render(problem),
+            Self::Messages => messages::error::render(problem, request_id),
+        }
+    }
+}
+
+/// What the translators are told about a request.
+#[derive(Debug, Clone)]
+pub struct Context {
+    /// Unique to the request: ids that the client sees are made of it.
+    pub request_id: String,
+    /// Unix seconds.
+    pub now: i64,
+}
+
+/// A client's request, ready for the backend.
+pub struct Prepared {
+    /// The slug that goes upstream.
+    pub model: String,
+    /// The model as the client named it: what the answer repeats.
+    pub requested_model: String,
+    /// Whether the client wants a stream.
+    pub stream: bool,
+    /// The backend's request body, JSON.
+    pub body: Bytes,
+    /// The fields that could not be honoured; they go out in `x-tollway-ignored`.
+    pub ignored: Vec<&'static str>,
+    /// What names the conversation, for prompt caching and account affinity.
+    pub session: Option<String>,
+    /// Makes the answer.
+    pub reply: Box<dyn Reply>,
+}
+
+/// Makes the translators of one answer; may be asked again when a failed attempt is repeated.
+pub trait Reply: Send + Sync {
+    /// A translator for a streamed answer.
+    fn stream(&self) -> Box<dyn Translator>;
+    /// A translator for an answer in one piece.
+    fn whole(&self) -> Box<dyn Folder>;
+}
+
+/// Turns the backend's events into a client's frames.
+pub trait Translator: Send {
+    /// How much of each event it reads.
+    fn depth(&self) -> Depth;
+
+    /// Takes the next event and writes what the client should see of it.
+    ///
+    /// Terminal events are given too; `Failed` and `Error` are not answered here but in
+    /// [`Translator::finish`], unless frames pass through as they are.
+    fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut);
+
+    /// The stream is over: with `failure` unless a completed or incomplete response was seen.
+    /// Writes what is needed for a legal end. Called exactly once.
+    fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut);
+}
+
+/// Folds the backend's events into one answer.
+pub trait Folder: Send {
+    /// How much of each event it reads.
+    fn depth(&self) -> Depth {
+        Depth::Control
+    }
+
+    /// Takes the next event.
+    fn event(&mut self, event: &Event<'_>);
+
+    /// The answer's body; called once, only after a completed or incomplete response.
+    fn finish(self: Box<Self>) -> Bytes;
+}
+
+/// What a failure of the backend means to a client.
+impl From<&Failure> for Problem {
+    fn from(failure: &Failure) -> Self {
+        problem::of_failure(failure)
+    }
+}

@@ -1,1 +1,147 @@
-//! Listeners, routers, middleware, shutdown; thin handlers only.
+//! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
+
+pub mod assemble;
+mod data;
+mod listen;
+mod ops;
+mod shutdown;
+mod state;
+
+use crate::account::{StoreFault, ahead};
+use crate::codex;
+use crate::config::Settings;
+use crate::dialect::ModelMap;
+use crate::relay::{self, Relay};
+use crate::store::{Store, StoreError};
+use crate::telemetry::Telemetry;
+use crate::tenant::Keys;
+use state::State;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// Why the server did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum ServerError {
+    /// An address is taken, or not ours.
+    #[error("cannot listen on {address} ({setting}): {source}")]
+    Listen {
+        /// Which setting names it.
+        setting: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system says.
+        source: std::io::Error,
+    },
+    /// The HTTP client could not be built.
+    #[error("the HTTP client for the backend could not be set up: {0}")]
+    Client(#[from] reqwest::Error),
+    /// A setting that only shows when it is used.
+    #[error("{setting}: {reason}")]
+    Setting {
+        /// Which.
+        setting: &'static str,
+        /// Why it cannot be used.
+        reason: String,
+    },
+    /// The store could not be read.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// The accounts could not be read.
+    #[error("the accounts could not be read: {0}")]
+    Accounts(#[from] StoreFault),
+}
+
+/// How long refreshes and writes may take at the end, once no request runs any more.
+const LAST_WRITES: Duration = Duration::from_secs(10);
+
+/// Serves until SIGTERM or SIGINT, then drains. The store is open and migrated.
+pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Result<(), ServerError> {
+    let api = bind("server.listen", settings.server.listen).await?;
+    let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
+    let background = TaskTracker::new();
+    let stop = CancellationToken::new();
+    let state = build(settings, store, telemetry, &background, &stop).await?;
+    spawn_background(settings, &state, &background, &stop);
+
+    let closing = CancellationToken::new();
+    let options = listen::Options { header_timeout: settings.server.header_timeout, linger: Duration::from_secs(1) };
+    let api = tokio::spawn(listen::serve(api, data::router(state.clone()), options, closing.clone()));
+    let ops_closing = CancellationToken::new();
+    let ops = tokio::spawn(listen::serve(operations, ops::router(state.clone()), options, ops_closing.clone()));
+
+    shutdown::signal().await;
+    shutdown::drain(&state, settings.server.drain_delay, settings.server.drain_grace).await;
+    closing.cancel();
+    let _ = api.await;
+    stop.cancel();
+    background.close();
+    if tokio::time::timeout(LAST_WRITES, background.wait()).await.is_err() {
+        tracing::error!("background work was still running at the end; a refreshed token may not be stored");
+    }
+    ops_closing.cancel();
+    let _ = ops.await;
+    tracing::info!("stopped");
+    Ok(())
+}
+
+async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {
+    let listener =
+        TcpListener::bind(address).await.map_err(|source| ServerError::Listen { setting, address, source })?;
+    tracing::info!(%address, setting, "listening");
+    Ok(listener)
+}
+
+async fn build(
+    settings: &Settings,
+    store: Store,
+    telemetry: Telemetry,
+    background: &TaskTracker,
+    stop: &CancellationToken,
+) -> Result<Arc<State>, ServerError> {
+    let http = assemble::http_client(settings)?;
+    let issuer = assemble::issuer(settings, &http);
+    let accounts = assemble::accounts(settings, store.clone(), issuer, background.clone(), stop.clone());
+    accounts.reload().await?;
+    let keys = Keys::load(store.clone()).await?;
+    let client = codex::Client::new(http, assemble::backend(settings)?);
+    let options = relay::Options {
+        max_attempts: settings.backend.max_attempts,
+        hold: settings.backend.hold,
+        cooldown: settings.accounts.default_cooldown,
+        models_ttl: settings.backend.models_ttl,
+        limit_without_reset: settings.accounts.default_limit,
+    };
+    if settings.server.insecure_no_keys {
+        tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
+    }
+    Ok(Arc::new(State {
+        relay: Relay::new(accounts.clone(), client, options),
+        store,
+        accounts,
+        keys,
+        models: ModelMap::new(&settings.models.aliases),
+        telemetry,
+        max_body: settings.server.max_body.bytes(),
+        open: settings.server.insecure_no_keys,
+        running: TaskTracker::new(),
+        draining: AtomicBool::new(false),
+    }))
+}
+
+/// How often accounts are looked at for a refresh ahead of demand.
+const AHEAD_PACE: Duration = Duration::from_secs(15);
+
+/// Follows changes that others make in the store, refreshes ahead of demand, keeps the books.
+fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
+    let interval = settings.accounts.reload_interval;
+    background.spawn(state.accounts.clone().watch(interval));
+    background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
+    background.spawn(state.keys.clone().watch(interval, stop.clone()));
+    background.spawn(state.keys.clone().write_last_used(stop.clone()));
+    background.spawn(state.telemetry.clone().upkeep(stop.clone()));
+}

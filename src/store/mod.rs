@@ -1,1 +1,165 @@
-//! The store: SQLite and Postgres, one file an aggregate; the vault seals what is secret.
+//! The store: accounts with their sealed credentials, gateway keys and the installation's own
+//! secrets, in SQLite or Postgres.
+//!
+//! One file an aggregate; `vault` seals what is secret. The store keeps and finds plain values. It
+//! must not know what they are for: no refreshing, no choosing of accounts, no checking of keys, no
+//! clock. Times are Unix milliseconds and come from the caller.
+//!
+//! Opening goes in this order, so that a wrong key changes nothing:
+//!
+//! ```text
+//! Store::key_ids_in_use(url)        reads only
+//! Keyring::parse(text)              or KeyFile::at(path).load_or_create(&in_use)
+//! Store::open(OpenOptions { .. })   refuses when a key is missing, before anything is written
+//! store.migrate()
+//! ```
+
+mod accounts;
+mod backend;
+mod error;
+mod files;
+mod find;
+mod id;
+mod inspect;
+mod keys;
+mod migrate;
+mod rotation;
+mod secrets;
+pub mod vault;
+
+use std::{collections::BTreeSet, fmt, sync::Arc};
+
+use secrecy::SecretString;
+use zeroize::Zeroizing;
+
+pub use accounts::{
+    Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
+};
+pub use error::{Result, StoreError};
+pub use id::{AccountId, KeyId};
+pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey};
+pub use rotation::{Rotation, RotationReport};
+pub use secrets::Pepper;
+
+use backend::{Address, Backend, Topic, fetch_all, fetch_one};
+use vault::{Keyring, Place};
+
+/// Milliseconds since 1970-01-01T00:00:00Z.
+pub type UnixMillis = i64;
+
+/// What `Store::open` needs.
+pub struct OpenOptions {
+    /// `sqlite://PATH` (three slashes for an absolute path) or `postgres://…`.
+    pub url: SecretString,
+    /// The keys that seal and open; see `vault`.
+    pub keyring: Keyring,
+}
+
+/// How often each kind of thing was changed. A reader that takes the revision first and the rows
+/// afterwards, and does so again when the revision has changed, misses nothing.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Revision {
+    /// Accounts and their credentials.
+    pub accounts: i64,
+    /// Gateway keys, but not when they were last used.
+    pub keys: i64,
+}
+
+/// The open store. Clones share their connections.
+#[derive(Clone)]
+pub struct Store {
+    backend: Backend,
+    keyring: Arc<Keyring>,
+}
+
+impl Store {
+    /// The ids of the keys that the database's secrets are sealed under; empty for a database that
+    /// is new or not there. Reads only: creates and migrates nothing.
+    pub async fn key_ids_in_use(url: &SecretString) -> Result<BTreeSet<String>> {
+        inspect::key_ids_in_use(&Address::parse(url)?).await
+    }
+
+    /// Opens the database; makes a SQLite file, and the directory for it, when there is none.
+    ///
+    /// Refuses with `MissingKey`, before it writes anything, when the database holds secrets that
+    /// the keyring does not open.
+    pub async fn open(options: OpenOptions) -> Result<Self> {
+        let OpenOptions { url, keyring } = options;
+        let address = Address::parse(&url)?;
+        let key_ids = keyring.lacks(&inspect::key_ids_in_use(&address).await?);
+        if !key_ids.is_empty() {
+            return Err(StoreError::MissingKey { key_ids });
+        }
+        Ok(Self { backend: address.connect().await?, keyring: Arc::new(keyring) })
+    }
+
+    /// Brings the schema up to date; does nothing when it is.
+    pub async fn migrate(&self) -> Result<()> {
+        migrate::run(&self.backend).await
+    }
+
+    /// Whether the database answers.
+    pub async fn ping(&self) -> Result<()> {
+        // Cast, because a bare 1 is a 32-bit integer to Postgres and a 64-bit one to SQLite.
+        fetch_one!(&mut self.backend.read().await?, (i64,), "SELECT CAST(1 AS BIGINT)")?;
+        Ok(())
+    }
+
+    /// The current revisions; cheap enough to ask for several times a second.
+    pub async fn revision(&self) -> Result<Revision> {
+        let rows = fetch_all!(&mut self.backend.read().await?, (String, i64), "SELECT topic, revision FROM revisions")?;
+        let of = |wanted: Topic| {
+            rows.iter().find(|(topic, _)| topic == wanted.as_str()).map_or(0, |(_, revision)| *revision)
+        };
+        Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys) })
+    }
+
+    /// Accounts and their credentials.
+    pub fn accounts(&self) -> AccountStore<'_> {
+        AccountStore::new(self)
+    }
+
+    /// Gateway keys.
+    pub fn keys(&self) -> KeyStore<'_> {
+        KeyStore::new(self)
+    }
+
+    /// Closes all connections, after the statements that are running. On SQLite this folds the log
+    /// into the database file.
+    pub async fn close(&self) {
+        self.backend.close().await;
+    }
+
+    fn seal(&self, place: Place<'_>, plaintext: &[u8]) -> Result<String> {
+        self.keyring.seal(place, plaintext).map_err(StoreError::Seal)
+    }
+
+    fn open_sealed(&self, place: Place<'_>, envelope: &str) -> Result<Zeroizing<Vec<u8>>> {
+        self.keyring.open(place, envelope).map_err(|source| StoreError::Unsealable {
+            table: place.table,
+            column: place.column,
+            row: place.row.to_owned(),
+            source,
+        })
+    }
+
+    fn open_text(&self, place: Place<'_>, envelope: &str) -> Result<SecretString> {
+        let plaintext = self.open_sealed(place, envelope)?;
+        let text = std::str::from_utf8(&plaintext).map_err(|_| StoreError::Damaged {
+            table: place.table,
+            row: place.row.to_owned(),
+            problem: "a sealed text is not UTF-8",
+        })?;
+        Ok(SecretString::from(text))
+    }
+}
+
+/// Says which database it is, and nothing about its address or keys.
+impl fmt::Debug for Store {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.backend {
+            Backend::Sqlite(_) => "Store(SQLite)",
+            Backend::Postgres(_) => "Store(Postgres)",
+        })
+    }
+}

@@ -1,1 +1,99 @@
-//! The metric catalogue, traces and logs.
+//! What an operator sees: the metric catalogue, traces and logs.
+//!
+//! This room knows names, labels and exporters; it must not know how a request is served.
+
+pub mod logs;
+pub mod metrics;
+pub mod traces;
+
+use metrics_exporter_prometheus::PrometheusHandle;
+use std::collections::BTreeMap;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+
+/// What to install.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// How log lines look.
+    pub format: logs::Format,
+    /// Which are written, in `EnvFilter`'s syntax.
+    pub level: String,
+    /// Where spans go, if anywhere.
+    pub otlp: Option<traces::Otlp>,
+}
+
+/// Why telemetry was not installed.
+#[derive(Debug, thiserror::Error)]
+pub enum TelemetryError {
+    /// `log.level` is not a filter.
+    #[error("log.level: {0}")]
+    Level(#[from] tracing_subscriber::filter::ParseError),
+    /// The exporter could not be built.
+    #[error("otlp: {0}")]
+    Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// A header for the collector is not one.
+    #[error("otlp.headers: {0} is not a header")]
+    Header(String),
+    /// A recorder or a subscriber is there already.
+    #[error("telemetry was installed twice")]
+    Twice,
+}
+
+/// Renders metrics, and flushes spans at the end. Cheap to clone.
+#[derive(Clone)]
+pub struct Telemetry {
+    metrics: PrometheusHandle,
+    traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
+}
+
+/// How often the metrics recorder tidies up.
+const UPKEEP: Duration = Duration::from_secs(5);
+/// How long the collector may take for the last spans.
+const LAST_SPANS: Duration = Duration::from_secs(3);
+
+impl Telemetry {
+    /// Installs the subscriber and the recorder, for the process.
+    pub fn install(options: &Options) -> Result<Self, TelemetryError> {
+        let filter = logs::filter(&options.level)?;
+        let traces = options.otlp.as_ref().map(traces::provider).transpose()?;
+        tracing_subscriber::registry()
+            .with(traces.as_ref().map(traces::layer))
+            .with(logs::layer(options.format, filter))
+            .try_init()
+            .map_err(|_| TelemetryError::Twice)?;
+        if traces.is_some() {
+            traces::propagate();
+        }
+        Ok(Self { metrics: metrics::install()?, traces })
+    }
+
+    /// The metrics page.
+    pub fn render(&self) -> String {
+        self.metrics.render()
+    }
+
+    /// Keeps histograms small until `stop`.
+    pub async fn upkeep(self, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(UPKEEP);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => self.metrics.run_upkeep(),
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Sends the spans that are left. Blocks; call it when nothing runs any more.
+    pub fn shutdown(&self) {
+        if let Some(traces) = &self.traces
+            && let Err(error) = traces.shutdown_with_timeout(LAST_SPANS)
+        {
+            tracing::warn!(%error, "the last spans were not sent");
+        }
+    }
+}
+
+/// Pairs of a header's name and value, sent to the collector.
+pub type Headers = BTreeMap<String, secrecy::SecretString>;

@@ -78,7 +78,7 @@ pub(crate) struct Counters {
     pub(crate) logins: u64,
     /// Requests whose `x-codex-turn-state` was another account's.
     pub(crate) foreign_turn_state: u64,
-    /// Answers by status, over all its calls.
+    /// Answers by status, over all its calls; 0 is a connection closed on command.
     pub(crate) statuses: BTreeMap<u16, u64>,
     /// Tokens of the completed streams.
     pub(crate) tokens: Usage,
@@ -124,10 +124,7 @@ impl Account {
     /// An account with these traits and defaults for the rest. `number` tells it from others.
     pub(crate) fn new(traits: &Traits, number: u64, now: i64) -> Self {
         let given = |text: &Option<String>, otherwise: String| text.clone().unwrap_or(otherwise);
-        let chatgpt_account_id = given(
-            &traits.chatgpt_account_id,
-            format!("5111a7ed-0000-4000-8000-{number:012}"),
-        );
+        let chatgpt_account_id = given(&traits.chatgpt_account_id, format!("5111a7ed-0000-4000-8000-{number:012}"));
         let mut account = Self {
             id: chatgpt_account_id.clone(),
             email: given(&traits.email, format!("user{number}@example.com")),
@@ -164,23 +161,11 @@ impl Account {
         put(&mut self.fedramp, traits.fedramp.as_ref());
         put(&mut self.deactivated, traits.deactivated.as_ref());
         put(&mut self.limits.used_percent, traits.used_percent.as_ref());
-        put(
-            &mut self.limits.secondary_used_percent,
-            traits.secondary_used_percent.as_ref(),
-        );
-        put(
-            &mut self.limits.resets_at,
-            traits
-                .resets_in_seconds
-                .map(|seconds| now + seconds)
-                .as_ref(),
-        );
+        put(&mut self.limits.secondary_used_percent, traits.secondary_used_percent.as_ref());
+        put(&mut self.limits.resets_at, traits.resets_in_seconds.map(|seconds| now + seconds).as_ref());
         put(
             &mut self.limits.secondary_resets_at,
-            traits
-                .secondary_resets_in_seconds
-                .map(|seconds| now + seconds)
-                .as_ref(),
+            traits.secondary_resets_in_seconds.map(|seconds| now + seconds).as_ref(),
         );
         put(&mut self.limits.has_credits, traits.has_credits.as_ref());
         self.models = traits.models.clone().or(self.models.take());
@@ -225,11 +210,7 @@ impl Limits {
     /// Books one answer. Below `ceiling` the account never locks itself.
     pub(crate) fn grow(&mut self, percent: f64, ceiling: f64) {
         let add = |used: f64, more: f64| {
-            if used < ceiling {
-                (used + more).min(ceiling)
-            } else {
-                used
-            }
+            if used < ceiling { four_places(used + more).min(ceiling) } else { used }
         };
         self.used_percent = add(self.used_percent, percent);
         self.secondary_used_percent = add(self.secondary_used_percent, percent / 10.0);
@@ -248,27 +229,15 @@ impl Limits {
         vec![
             ("x-codex-plan-type", plan.to_owned()),
             ("x-codex-active-limit", "premium".to_owned()),
-            (
-                "x-codex-primary-used-percent",
-                self.used_percent.to_string(),
-            ),
+            ("x-codex-primary-used-percent", self.used_percent.to_string()),
             ("x-codex-primary-window-minutes", PRIMARY.to_string()),
             ("x-codex-primary-reset-at", self.resets_at.to_string()),
-            (
-                "x-codex-secondary-used-percent",
-                self.secondary_used_percent.to_string(),
-            ),
+            ("x-codex-secondary-used-percent", self.secondary_used_percent.to_string()),
             ("x-codex-secondary-window-minutes", SECONDARY.to_string()),
-            (
-                "x-codex-secondary-reset-at",
-                self.secondary_resets_at.to_string(),
-            ),
+            ("x-codex-secondary-reset-at", self.secondary_resets_at.to_string()),
             ("x-codex-credits-has-credits", credits.to_owned()),
             ("x-codex-credits-unlimited", "False".to_owned()),
-            (
-                "x-codex-credits-balance",
-                if self.has_credits { "5.00" } else { "" }.to_owned(),
-            ),
+            ("x-codex-credits-balance", if self.has_credits { "5.00" } else { "" }.to_owned()),
         ]
     }
 
@@ -296,17 +265,18 @@ impl Limits {
     }
 }
 
+/// Cuts off what adding floats leaves behind.
+fn four_places(percent: f64) -> f64 {
+    (percent * 10_000.0).round() / 10_000.0
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
     fn a_full_window_refuses_until_it_rolls_over() {
-        let traits = Traits {
-            used_percent: Some(100.0),
-            resets_in_seconds: Some(5),
-            ..Traits::default()
-        };
+        let traits = Traits { used_percent: Some(100.0), resets_in_seconds: Some(5), ..Traits::default() };
         let mut account = Account::new(&traits, 1, 1_000);
         assert_eq!(account.limits.full_until(), Some(1_005));
         account.limits.roll(1_005);

@@ -45,12 +45,7 @@ async fn with_account(
 
 /// `GET /backend-api/codex/models`.
 pub(crate) async fn models(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
-    if !intake
-        .uri
-        .query()
-        .unwrap_or_default()
-        .contains("client_version=")
-    {
+    if !intake.uri.query().unwrap_or_default().contains("client_version=") {
         return mishap::json_answer(
             422,
             &json!({"detail": [{"loc": ["query", "client_version"], "msg": "Field required", "type": "missing"}]}),
@@ -62,9 +57,7 @@ pub(crate) async fn models(State(sim): State<Arc<Sim>>, intake: Intake) -> Respo
             return (StatusCode::NOT_MODIFIED, etag).into_response();
         }
         let mut answer = mishap::json_answer(200, &catalogue::listing(account.models.as_deref()));
-        answer
-            .headers_mut()
-            .extend(etag.map(|(name, value)| (name, axum::http::HeaderValue::from_static(value))));
+        answer.headers_mut().extend(etag.map(|(name, value)| (name, axum::http::HeaderValue::from_static(value))));
         answer
     })
     .await

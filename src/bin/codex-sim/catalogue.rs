@@ -51,52 +51,16 @@ const fn model(
 pub(crate) static MODELS: [Model; 12] = [
     model("gpt-6.1-sol", 1, WIDE, 6, "low"),
     model("gpt-6-astra", 2, WIDE, 6, "low"),
-    Model {
-        tier: Some(true),
-        ..model("gpt-6-sol", 3, WIDE, 6, "medium")
-    },
-    Model {
-        tier: Some(true),
-        ..model("gpt-6-luna", 4, WIDE, 5, "medium")
-    },
-    Model {
-        upgrade: Some("gpt-6-sol"),
-        ..model("gpt-5.6-sol", 5, WIDE, 6, "low")
-    },
+    Model { tier: Some(true), ..model("gpt-6-sol", 3, WIDE, 6, "medium") },
+    Model { tier: Some(true), ..model("gpt-6-luna", 4, WIDE, 5, "medium") },
+    Model { upgrade: Some("gpt-6-sol"), ..model("gpt-5.6-sol", 5, WIDE, 6, "low") },
     model("gpt-6.1-terra", 7, (500_000, 872_000), 6, "low"),
-    Model {
-        upgrade: Some("gpt-6-sol"),
-        ..model("gpt-5.6-terra", 8, WIDE, 6, "medium")
-    },
-    Model {
-        upgrade: Some("gpt-6-luna"),
-        ..model("gpt-5.6-luna", 9, WIDE, 5, "medium")
-    },
-    Model {
-        listed: false,
-        tier: None,
-        ..model("gpt-daybreak-blue-latest", 11, WIDE, 6, "low")
-    },
-    Model {
-        listed: false,
-        tier: None,
-        ..model(
-            "gpt-daybreak-red-latest",
-            12,
-            (372_000, 372_000),
-            6,
-            "medium",
-        )
-    },
-    Model {
-        upgrade: Some("gpt-6-sol"),
-        classic: true,
-        ..model("gpt-5.5", 13, (272_000, 272_000), 4, "medium")
-    },
-    Model {
-        listed: false,
-        ..model("codex-auto-review", 43, WIDE, 5, "medium")
-    },
+    Model { upgrade: Some("gpt-6-sol"), ..model("gpt-5.6-terra", 8, WIDE, 6, "medium") },
+    Model { upgrade: Some("gpt-6-luna"), ..model("gpt-5.6-luna", 9, WIDE, 5, "medium") },
+    Model { listed: false, tier: None, ..model("gpt-daybreak-blue-latest", 11, WIDE, 6, "low") },
+    Model { listed: false, tier: None, ..model("gpt-daybreak-red-latest", 12, (372_000, 372_000), 6, "medium") },
+    Model { upgrade: Some("gpt-6-sol"), classic: true, ..model("gpt-5.5", 13, (272_000, 272_000), 4, "medium") },
+    Model { listed: false, ..model("codex-auto-review", 43, WIDE, 5, "medium") },
 ];
 
 /// Changes whenever the catalogue does; also sent as `x-models-etag`.
@@ -115,12 +79,14 @@ impl Model {
 
     /// The backend's `ModelInfo`.
     pub(crate) fn info(&self) -> Value {
-        let levels: Vec<Value> =
-            self.efforts().iter().map(|effort| json!({"effort": effort, "description": format!("Simulated {effort} effort")})).collect();
-        let tiers = self.tier.map_or(
-            json!([]),
-            |_| json!([{"id":"priority","name":"Fast","description":"Simulated fast tier"}]),
-        );
+        let levels: Vec<Value> = self
+            .efforts()
+            .iter()
+            .map(|effort| json!({"effort": effort, "description": format!("Simulated {effort} effort")}))
+            .collect();
+        let tiers = self
+            .tier
+            .map_or(json!([]), |_| json!([{"id":"priority","name":"Fast","description":"Simulated fast tier"}]));
         let mut info = json!({
             "slug": self.slug, "display_name": self.slug, "description": format!("Simulated {}", self.slug),
             "default_reasoning_level": self.default_effort, "supported_reasoning_levels": levels,
@@ -147,10 +113,7 @@ impl Model {
             merge(&mut info, json!({"default_service_tier": "priority"}));
         }
         if !self.classic {
-            merge(
-                &mut info,
-                json!({"tool_mode": "code_mode_only", "multi_agent_version": "v2"}),
-            );
+            merge(&mut info, json!({"tool_mode": "code_mode_only", "multi_agent_version": "v2"}));
         }
         info
     }
@@ -164,7 +127,6 @@ fn merge(into: &mut Value, from: Value) {
 
 /// The body of `GET /codex/models` for an account that may use `allowed` (all when `None`).
 pub(crate) fn listing(allowed: Option<&[String]>) -> Value {
-    let may =
-        |model: &&Model| allowed.is_none_or(|list| list.iter().any(|slug| slug == model.slug));
+    let may = |model: &&Model| allowed.is_none_or(|list| list.iter().any(|slug| slug == model.slug));
     json!({"models": MODELS.iter().filter(may).map(Model::info).collect::<Vec<_>>()})
 }

@@ -27,19 +27,13 @@ type Answer = Result<Response, Wrong>;
 /// All control routes, under `/sim`.
 pub(crate) fn routes() -> Router<Arc<Sim>> {
     Router::new()
-        .route(
-            "/healthz",
-            get(async || json_answer(200, &json!({"status": "ok"}))),
-        )
+        .route("/healthz", get(async || json_answer(200, &json!({"status": "ok"}))))
         .route("/settings", get(settings).post(configure))
         .route("/accounts", get(list_accounts).post(create))
         .route("/accounts/{id}", get(show))
         .route("/accounts/{id}/{action}", post(act))
         .route("/refresh_tokens/{token}", get(standing))
-        .route(
-            "/faults",
-            get(list_faults).post(add_fault).delete(clear_faults),
-        )
+        .route("/faults", get(list_faults).post(add_fault).delete(clear_faults))
         .route("/release", post(release))
         .route("/stats", get(stats))
         .route("/requests", get(requests))
@@ -122,28 +116,17 @@ fn portrait(world: &World, account: &Account) -> Value {
 
 async fn list_accounts(State(sim): Shared) -> Response {
     let world = sim.world();
-    let all: Vec<Value> = world
-        .accounts
-        .values()
-        .map(|account| portrait(&world, account))
-        .collect();
+    let all: Vec<Value> = world.accounts.values().map(|account| portrait(&world, account)).collect();
     fine(&json!({"accounts": all}))
 }
 
 async fn show(State(sim): Shared, Path(id): Path<String>) -> Answer {
     let world = sim.world();
-    let account = world
-        .accounts
-        .get(&id)
-        .ok_or_else(|| wrong(404, format!("no account {id}")))?;
+    let account = world.accounts.get(&id).ok_or_else(|| wrong(404, format!("no account {id}")))?;
     Ok(fine(&portrait(&world, account)))
 }
 
-async fn act(
-    State(sim): Shared,
-    Path((id, action)): Path<(String, String)>,
-    body: Bytes,
-) -> Answer {
+async fn act(State(sim): Shared, Path((id, action)): Path<(String, String)>, body: Bytes) -> Answer {
     let mut world = sim.world();
     if !world.accounts.contains_key(&id) {
         return Err(wrong(404, format!("no account {id}")));
@@ -151,10 +134,7 @@ async fn act(
     match action.as_str() {
         "set" => {
             let traits: Traits = read(&body)?;
-            if traits.chatgpt_account_id.is_some()
-                || traits.user_id.is_some()
-                || traits.expired.is_some()
-            {
+            if traits.chatgpt_account_id.is_some() || traits.user_id.is_some() || traits.expired.is_some() {
                 return Err(wrong(400, "ids and expired cannot be set later"));
             }
             if let Some(account) = world.accounts.get_mut(&id) {
@@ -163,14 +143,10 @@ async fn act(
         }
         "invalidate_access" => world.grants.shut(&id, Shut::Invalidated),
         "expire_access" => world.grants.shut(&id, Shut::Expired),
-        "expire_refresh" => world
-            .grants
-            .end(|token| token.account == id, Standing::Expired),
+        "expire_refresh" => world.grants.end(|token| token.account == id, Standing::Expired),
         "revoke" => {
             world.grants.shut(&id, Shut::Revoked);
-            world
-                .grants
-                .end(|token| token.account == id, Standing::Revoked);
+            world.grants.end(|token| token.account == id, Standing::Revoked);
         }
         // A second holder of the same login, as a laptop with a copy of auth.json would be.
         "rotate_elsewhere" => rotate_elsewhere(&sim, &mut world, &id)?,
@@ -181,21 +157,11 @@ async fn act(
 }
 
 fn rotate_elsewhere(sim: &Sim, world: &mut World, id: &str) -> Result<(), Wrong> {
-    let live: Vec<String> = world
-        .grants
-        .refresh_tokens(id, Standing::Live)
-        .into_iter()
-        .map(str::to_owned)
-        .collect();
+    let live: Vec<String> = world.grants.refresh_tokens(id, Standing::Live).into_iter().map(str::to_owned).collect();
     for token in live {
         let tokens = sim.mint(world, id).map_err(|why| wrong(404, why))?;
-        world
-            .grants
-            .rotate(&token, tokens.refresh, true)
-            .map_err(|why| wrong(409, format!("{why:?}")))?;
-        world
-            .grants
-            .admit(id, tokens.access, now() + tokens.expires_in);
+        world.grants.rotate(&token, tokens.refresh, true).map_err(|why| wrong(409, format!("{why:?}")))?;
+        world.grants.admit(id, tokens.access, now() + tokens.expires_in);
     }
     Ok(())
 }
@@ -203,9 +169,7 @@ fn rotate_elsewhere(sim: &Sim, world: &mut World, id: &str) -> Result<(), Wrong>
 async fn standing(State(sim): Shared, Path(token): Path<String>) -> Response {
     let world = sim.world();
     match world.grants.known(&token) {
-        Some(known) => fine(
-            &json!({"state": known.standing, "account_id": known.account, "family": known.family}),
-        ),
+        Some(known) => fine(&json!({"state": known.standing, "account_id": known.account, "family": known.family})),
         None => fine(&json!({"state": "unknown", "account_id": null, "family": null})),
     }
 }
@@ -239,17 +203,10 @@ async fn release(State(sim): Shared, body: Bytes) -> Answer {
 }
 
 async fn stats(State(sim): Shared) -> Response {
-    let accounts: Map<String, Value> = sim
-        .world()
-        .accounts
-        .iter()
-        .map(|(id, account)| (id.clone(), json!(account.counters)))
-        .collect();
+    let accounts: Map<String, Value> =
+        sim.world().accounts.iter().map(|(id, account)| (id.clone(), json!(account.counters))).collect();
     let sum = |pointer: &str| -> u64 {
-        accounts
-            .values()
-            .filter_map(|one| one.pointer(pointer).and_then(Value::as_u64))
-            .sum()
+        accounts.values().filter_map(|one| one.pointer(pointer).and_then(Value::as_u64)).sum()
     };
     let (in_flight, max_in_flight) = sim.traffic.flights();
     let totals = json!({
@@ -283,11 +240,7 @@ async fn reset(State(sim): Shared) -> Response {
 async fn script_login(State(sim): Shared, body: Bytes) -> Answer {
     let login: Login = read(&body)?;
     let mut world = sim.world();
-    if let Some(account) = login
-        .account
-        .as_ref()
-        .filter(|account| !world.accounts.contains_key(*account))
-    {
+    if let Some(account) = login.account.as_ref().filter(|account| !world.accounts.contains_key(*account)) {
         return Err(wrong(404, format!("no account {account}")));
     }
     world.logins.push_back(login);
@@ -308,10 +261,7 @@ struct Decision {
 async fn decide_device(State(sim): Shared, Path(decision): Path<String>, body: Bytes) -> Answer {
     let Decision { user_code, account } = read(&body)?;
     let mut world = sim.world();
-    if let Some(account) = account
-        .as_ref()
-        .filter(|account| !world.accounts.contains_key(*account))
-    {
+    if let Some(account) = account.as_ref().filter(|account| !world.accounts.contains_key(*account)) {
         return Err(wrong(404, format!("no account {account}")));
     }
     let stage = match decision.as_str() {
@@ -320,9 +270,7 @@ async fn decide_device(State(sim): Shared, Path(decision): Path<String>, body: B
         "expire" => Stage::Expired,
         _ => return Err(wrong(404, format!("no decision {decision}"))),
     };
-    let decided = world
-        .devices
-        .decide(user_code.as_deref(), stage)
-        .ok_or_else(|| wrong(404, "no such pending device login"))?;
+    let decided =
+        world.devices.decide(user_code.as_deref(), stage).ok_or_else(|| wrong(404, "no such pending device login"))?;
     Ok(fine(&json!({"user_code": decided})))
 }

@@ -55,10 +55,7 @@ pub(crate) struct Devices(pub(crate) BTreeMap<String, Device>);
 impl Devices {
     /// Moves the pending login with this user code (the newest without one) on; gives its code.
     pub(crate) fn decide(&mut self, user_code: Option<&str>, stage: Stage) -> Option<String> {
-        let pending = self
-            .0
-            .values_mut()
-            .filter(|device| device.stage == Stage::Pending);
+        let pending = self.0.values_mut().filter(|device| device.stage == Stage::Pending);
         let chosen = pending
             .filter(|device| user_code.is_none_or(|code| code == device.user_code))
             .max_by_key(|device| device.expires_at)?;
@@ -73,19 +70,11 @@ pub(crate) async fn user_code(State(sim): State<Arc<Sim>>, intake: Intake) -> Re
         return answer;
     }
     if intake.field("client_id") != CLIENT_ID {
-        return mishap::error(
-            400,
-            "invalid_request_error",
-            "invalid_client",
-            "client_id is unknown",
-        );
+        return mishap::error(400, "invalid_request_error", "invalid_client", "client_id is unknown");
     }
     let mut random = sim.random();
-    let mut letters = |count: usize| -> String {
-        (0..count)
-            .map(|_| random.alphabetic().to_ascii_uppercase())
-            .collect()
-    };
+    let mut letters =
+        |count: usize| -> String { (0..count).map(|_| random.alphabetic().to_ascii_uppercase()).collect() };
     let user_code = format!("{}-{}", letters(4), letters(4));
     let device_auth_id = sim.token("deviceauth_", 24);
     let device = Device {
@@ -98,10 +87,7 @@ pub(crate) async fn user_code(State(sim): State<Arc<Sim>>, intake: Intake) -> Re
     sim.world().devices.0.insert(device_auth_id.clone(), device);
     // A string, as the CLI's parser wants it.
     let interval = sim.settings().device_interval_s.to_string();
-    mishap::json_answer(
-        200,
-        &json!({"device_auth_id": device_auth_id, "user_code": user_code, "interval": interval}),
-    )
+    mishap::json_answer(200, &json!({"device_auth_id": device_auth_id, "user_code": user_code, "interval": interval}))
 }
 
 /// Answers a poll.
@@ -139,18 +125,12 @@ pub(crate) async fn poll(State(sim): State<Arc<Sim>>, intake: Intake) -> Respons
 async fn trouble(sim: &Sim) -> Option<Response> {
     let mut fate = sim.faults.meet(Place::Device, None);
     fate.pass(When::Before).await;
-    fate.end
-        .as_ref()
-        .and_then(|kind| mishap::instead(kind, "plus"))
+    fate.end.as_ref().and_then(|kind| mishap::instead(kind, "plus"))
 }
 
 fn waiting(stage: &Stage) -> Response {
     let (status, code, message) = match stage {
-        Stage::Pending | Stage::Approved { .. } => (
-            403,
-            "deviceauth_authorization_pending",
-            "Waiting for the user",
-        ),
+        Stage::Pending | Stage::Approved { .. } => (403, "deviceauth_authorization_pending", "Waiting for the user"),
         Stage::Denied => (400, "access_denied", "The user denied the request"),
         Stage::Expired => (400, "expired_token", "The device code has expired"),
         Stage::Done => (400, "invalid_grant", "The device code was used before"),

@@ -21,34 +21,22 @@ pub(crate) struct Event {
 impl Event {
     /// `fields` must be an object.
     pub(crate) fn new(kind: &str, fields: Value) -> Self {
-        let Value::Object(fields) = fields else {
-            unreachable!("event fields are an object")
-        };
-        Self {
-            kind: kind.to_owned(),
-            fields,
-        }
+        let Value::Object(fields) = fields else { unreachable!("event fields are an object") };
+        Self { kind: kind.to_owned(), fields }
     }
 
     /// The frame on the wire: `type` first, as the backend writes it.
     pub(crate) fn frame(&self, sequence: usize) -> Bytes {
         let rest = Value::Object(self.fields.clone()).to_string();
-        let rest = rest
-            .strip_prefix('{')
-            .filter(|rest| rest.len() > 1)
-            .map_or("}".to_owned(), |rest| format!(",{rest}"));
+        let rest =
+            rest.strip_prefix('{').filter(|rest| rest.len() > 1).map_or("}".to_owned(), |rest| format!(",{rest}"));
         let kind = &self.kind;
-        Bytes::from(format!(
-            "event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":{sequence}{rest}\n\n"
-        ))
+        Bytes::from(format!("event: {kind}\ndata: {{\"type\":\"{kind}\",\"sequence_number\":{sequence}{rest}\n\n"))
     }
 
     /// Whether a stream ends here.
     pub(crate) fn terminal(&self) -> bool {
-        matches!(
-            self.kind.as_str(),
-            "response.completed" | "response.incomplete" | "response.failed"
-        )
+        matches!(self.kind.as_str(), "response.completed" | "response.incomplete" | "response.failed")
     }
 
     /// Whether it is one of many pieces.
@@ -79,17 +67,8 @@ pub(crate) fn envelope(request: &Value, id: &str, created_at: i64) -> Value {
 }
 
 /// The whole stream of an answer.
-pub(crate) fn render(
-    envelope: &Value,
-    script: &Script,
-    usage: Usage,
-    stamp: Stamp<'_>,
-) -> Vec<Event> {
-    let mut writer = Writer {
-        events: opening(envelope),
-        index: 0,
-        stamp,
-    };
+pub(crate) fn render(envelope: &Value, script: &Script, usage: Usage, stamp: Stamp<'_>) -> Vec<Event> {
+    let mut writer = Writer { events: opening(envelope), index: 0, stamp };
     for (position, output) in script.outputs.iter().enumerate() {
         let cut_short = script.incomplete && position + 1 == script.outputs.len();
         writer.output(output, if cut_short { "incomplete" } else { "completed" });
@@ -100,22 +79,11 @@ pub(crate) fn render(
     if script.incomplete {
         closed["status"] = json!("incomplete");
         closed["incomplete_details"] = json!({"reason": "max_output_tokens"});
-        events.push(Event::new(
-            "response.incomplete",
-            json!({"response": closed}),
-        ));
+        events.push(Event::new("response.incomplete", json!({"response": closed})));
     } else {
         closed["status"] = json!("completed");
-        closed["end_turn"] = json!(
-            !script
-                .outputs
-                .iter()
-                .any(|output| matches!(output, Output::Call(_)))
-        );
-        events.push(Event::new(
-            "response.completed",
-            json!({"response": closed}),
-        ));
+        closed["end_turn"] = json!(!script.outputs.iter().any(|output| matches!(output, Output::Call(_))));
+        events.push(Event::new("response.completed", json!({"response": closed})));
     }
     events
 }
@@ -144,11 +112,7 @@ struct Writer<'a> {
 impl Writer<'_> {
     fn output(&mut self, output: &Output, status: &str) {
         match output {
-            Output::Message {
-                pieces,
-                phase,
-                cites,
-            } => self.message(pieces, *phase, *cites, status),
+            Output::Message { pieces, phase, cites } => self.message(pieces, *phase, *cites, status),
             Output::Refusal(text) => self.refusal(text, status),
             Output::Reasoning { summary, sealed } => self.reasoning(summary, sealed.as_deref()),
             Output::Call(call) => self.call(call),
@@ -178,18 +142,15 @@ impl Writer<'_> {
 
     fn message(&mut self, pieces: &[String], phase: Option<&str>, cites: bool, status: &str) {
         let id = (self.stamp)("msg");
-        let mut item = json!({"id": id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"});
+        let mut item =
+            json!({"id": id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"});
         if let Some(phase) = phase {
             item["phase"] = json!(phase);
         }
         let text = pieces.concat();
-        let mut part =
-            json!({"type": "output_text", "annotations": [], "logprobs": [], "text": ""});
+        let mut part = json!({"type": "output_text", "annotations": [], "logprobs": [], "text": ""});
         self.added(&item);
-        self.push(
-            "response.content_part.added",
-            json!({"item_id": id, "content_index": 0, "part": part}),
-        );
+        self.push("response.content_part.added", json!({"item_id": id, "content_index": 0, "part": part}));
         for piece in pieces {
             self.push(
                 "response.output_text.delta",
@@ -210,10 +171,7 @@ impl Writer<'_> {
             "response.output_text.done",
             json!({"item_id": id, "content_index": 0, "text": text, "logprobs": []}),
         );
-        self.push(
-            "response.content_part.done",
-            json!({"item_id": id, "content_index": 0, "part": part}),
-        );
+        self.push("response.content_part.done", json!({"item_id": id, "content_index": 0, "part": part}));
         item["status"] = json!(status);
         item["content"] = json!([part]);
         self.done(&item);
@@ -221,28 +179,17 @@ impl Writer<'_> {
 
     fn refusal(&mut self, text: &str, status: &str) {
         let id = (self.stamp)("msg");
-        let mut item = json!({"id": id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"});
+        let mut item =
+            json!({"id": id, "type": "message", "status": "in_progress", "content": [], "role": "assistant"});
         self.added(&item);
         let empty = json!({"type": "refusal", "refusal": ""});
-        self.push(
-            "response.content_part.added",
-            json!({"item_id": id, "content_index": 0, "part": empty}),
-        );
+        self.push("response.content_part.added", json!({"item_id": id, "content_index": 0, "part": empty}));
         for piece in pieces(text) {
-            self.push(
-                "response.refusal.delta",
-                json!({"item_id": id, "content_index": 0, "delta": piece}),
-            );
+            self.push("response.refusal.delta", json!({"item_id": id, "content_index": 0, "delta": piece}));
         }
         let part = json!({"type": "refusal", "refusal": text});
-        self.push(
-            "response.refusal.done",
-            json!({"item_id": id, "content_index": 0, "refusal": text}),
-        );
-        self.push(
-            "response.content_part.done",
-            json!({"item_id": id, "content_index": 0, "part": part}),
-        );
+        self.push("response.refusal.done", json!({"item_id": id, "content_index": 0, "refusal": text}));
+        self.push("response.content_part.done", json!({"item_id": id, "content_index": 0, "part": part}));
         item["status"] = json!(status);
         item["content"] = json!([part]);
         self.done(&item);
@@ -265,21 +212,12 @@ impl Writer<'_> {
             let part = |text: &str| json!({"part": {"type": "summary_text", "text": text}});
             self.push("response.reasoning_summary_part.added", at(part("")));
             for piece in pieces(text) {
-                self.push(
-                    "response.reasoning_summary_text.delta",
-                    at(json!({"delta": piece})),
-                );
+                self.push("response.reasoning_summary_text.delta", at(json!({"delta": piece})));
             }
-            self.push(
-                "response.reasoning_summary_text.done",
-                at(json!({"text": text})),
-            );
+            self.push("response.reasoning_summary_text.done", at(json!({"text": text})));
             self.push("response.reasoning_summary_part.done", at(part(text)));
         }
-        let parts: Vec<Value> = summary
-            .iter()
-            .map(|text| json!({"type": "summary_text", "text": text}))
-            .collect();
+        let parts: Vec<Value> = summary.iter().map(|text| json!({"type": "summary_text", "text": text})).collect();
         item["summary"] = json!(parts);
         self.done(&item);
     }
@@ -324,34 +262,23 @@ impl Writer<'_> {
         let id = (self.stamp)("ws");
         self.added(&json!({"id": id, "type": "web_search_call", "status": "in_progress"}));
         for stage in ["in_progress", "searching", "completed"] {
-            self.push(
-                &format!("response.web_search_call.{stage}"),
-                json!({"item_id": id}),
-            );
+            self.push(&format!("response.web_search_call.{stage}"), json!({"item_id": id}));
         }
         let action = json!({"type": "search", "query": query, "queries": [query]});
-        self.done(
-            &json!({"id": id, "type": "web_search_call", "status": "completed", "action": action}),
-        );
+        self.done(&json!({"id": id, "type": "web_search_call", "status": "completed", "action": action}));
     }
 
     fn image(&mut self) {
         let id = (self.stamp)("ig");
         self.added(&json!({"id": id, "type": "image_generation_call", "status": "in_progress"}));
         for stage in ["in_progress", "generating"] {
-            self.push(
-                &format!("response.image_generation_call.{stage}"),
-                json!({"item_id": id}),
-            );
+            self.push(&format!("response.image_generation_call.{stage}"), json!({"item_id": id}));
         }
         self.push(
             "response.image_generation_call.partial_image",
             json!({"item_id": id, "partial_image_index": 0, "partial_image_b64": PIXEL, "output_format": "png", "size": "1024x1024"}),
         );
-        self.push(
-            "response.image_generation_call.completed",
-            json!({"item_id": id}),
-        );
+        self.push("response.image_generation_call.completed", json!({"item_id": id}));
         self.done(&json!({"id": id, "type": "image_generation_call", "status": "completed", "background": "opaque",
             "output_format": "png", "quality": "low", "size": "1024x1024", "revised_prompt": "a pixel", "result": PIXEL}));
     }
@@ -368,30 +295,15 @@ mod tests {
             count += 1;
             format!("{prefix}_{count}")
         };
-        let events = render(
-            &envelope(&request, "resp_1", 1),
-            script,
-            Usage::default(),
-            &mut stamp,
-        );
-        events
-            .into_iter()
-            .map(|event| event.kind.trim_start_matches("response.").to_owned())
-            .collect()
+        let events = render(&envelope(&request, "resp_1", 1), script, Usage::default(), &mut stamp);
+        events.into_iter().map(|event| event.kind.trim_start_matches("response.").to_owned()).collect()
     }
 
     #[test]
     fn a_message_opens_streams_and_closes_in_order() {
-        let message = Output::Message {
-            pieces: vec!["a".into(), "b".into()],
-            phase: None,
-            cites: false,
-        };
+        let message = Output::Message { pieces: vec!["a".into(), "b".into()], phase: None, cites: false };
         assert_eq!(
-            kinds(&Script {
-                outputs: vec![message],
-                incomplete: false
-            }),
+            kinds(&Script { outputs: vec![message], incomplete: false }),
             [
                 "created",
                 "in_progress",
@@ -409,27 +321,15 @@ mod tests {
 
     #[test]
     fn an_incomplete_answer_ends_with_incomplete() {
-        let script = Script {
-            outputs: vec![Output::Refusal("no".into())],
-            incomplete: true,
-        };
-        assert_eq!(
-            kinds(&script).last().map(String::as_str),
-            Some("incomplete")
-        );
+        let script = Script { outputs: vec![Output::Refusal("no".into())], incomplete: true };
+        assert_eq!(kinds(&script).last().map(String::as_str), Some("incomplete"));
     }
 
     #[test]
     fn frames_put_the_type_first_and_stay_json() {
         let frame = Event::new("response.x", json!({"a": 1})).frame(7);
-        assert_eq!(
-            frame,
-            "event: response.x\ndata: {\"type\":\"response.x\",\"sequence_number\":7,\"a\":1}\n\n"
-        );
+        assert_eq!(frame, "event: response.x\ndata: {\"type\":\"response.x\",\"sequence_number\":7,\"a\":1}\n\n");
         let empty = Event::new("codex.keepalive", json!({})).frame(0);
-        assert_eq!(
-            empty,
-            "event: codex.keepalive\ndata: {\"type\":\"codex.keepalive\",\"sequence_number\":0}\n\n"
-        );
+        assert_eq!(empty, "event: codex.keepalive\ndata: {\"type\":\"codex.keepalive\",\"sequence_number\":0}\n\n");
     }
 }

@@ -172,18 +172,13 @@ fn failed() -> String {
 impl Kind {
     /// Slows a request without deciding its end; several may meet one request.
     fn passing(&self) -> bool {
-        matches!(
-            self,
-            Self::Slow { .. } | Self::DelayMs { .. } | Self::Hold { .. }
-        )
+        matches!(self, Self::Slow { .. } | Self::DelayMs { .. } | Self::Hold { .. })
     }
 
     /// Makes sense only where events stream.
     fn streams_only(&self) -> bool {
-        matches!(
-            self,
-            Self::Cut { .. } | Self::FailedEvent { .. } | Self::Slow { .. }
-        ) || matches!(self, Self::Stall { at } if *at != Stall::Headers)
+        matches!(self, Self::Cut { .. } | Self::FailedEvent { .. } | Self::Slow { .. })
+            || matches!(self, Self::Stall { at } if *at != Stall::Headers)
     }
 }
 
@@ -208,8 +203,7 @@ struct Fault {
 impl Fault {
     /// Whether it strikes this request; counts that it does.
     fn strikes(&mut self, place: Place, account: Option<&str>) -> bool {
-        let meant =
-            self.place == place && (self.scope == "*" || Some(self.scope.as_str()) == account);
+        let meant = self.place == place && (self.scope == "*" || Some(self.scope.as_str()) == account);
         if !meant || self.times == Some(0) {
             return false;
         }
@@ -258,30 +252,20 @@ impl Faults {
     pub(crate) fn add(&self, mut spec: Map<String, Value>) -> Result<Value, String> {
         let mut common = |key: &str, otherwise: Value| spec.remove(key).unwrap_or(otherwise);
         let read = |what: &str, error: serde_json::Error| format!("{what}: {error}");
-        let scope: String = serde_json::from_value(common("scope", json!("*")))
-            .map_err(|error| read("scope", error))?;
-        let place: Place = serde_json::from_value(common("where", json!("responses")))
-            .map_err(|error| read("where", error))?;
-        let times: Option<u64> = serde_json::from_value(common("times", json!(1)))
-            .map_err(|error| read("times", error))?;
-        let after: u64 = serde_json::from_value(common("after", json!(0)))
-            .map_err(|error| read("after", error))?;
-        let kind: Kind =
-            serde_json::from_value(Value::Object(spec)).map_err(|error| read("kind", error))?;
+        let scope: String =
+            serde_json::from_value(common("scope", json!("*"))).map_err(|error| read("scope", error))?;
+        let place: Place =
+            serde_json::from_value(common("where", json!("responses"))).map_err(|error| read("where", error))?;
+        let times: Option<u64> =
+            serde_json::from_value(common("times", json!(1))).map_err(|error| read("times", error))?;
+        let after: u64 = serde_json::from_value(common("after", json!(0))).map_err(|error| read("after", error))?;
+        let kind: Kind = serde_json::from_value(Value::Object(spec)).map_err(|error| read("kind", error))?;
         if kind.streams_only() && place != Place::Responses {
             return Err("kind: this one needs where = responses".to_owned());
         }
         let mut inner = lock(&self.inner);
         inner.next += 1;
-        let fault = Fault {
-            id: inner.next,
-            scope,
-            place,
-            kind,
-            times,
-            after,
-            hits: 0,
-        };
+        let fault = Fault { id: inner.next, scope, place, kind, times, after, hits: 0 };
         let stored = json!(fault);
         inner.faults.push(fault);
         Ok(stored)
@@ -307,9 +291,7 @@ impl Faults {
         let mut inner = lock(&self.inner);
         let here = |other: Place| place.is_none_or(|place| place == other);
         if !keep {
-            inner
-                .faults
-                .retain(|fault| !(here(fault.place) && matches!(fault.kind, Kind::Hold { .. })));
+            inner.faults.retain(|fault| !(here(fault.place) && matches!(fault.kind, Kind::Hold { .. })));
         }
         let open = inner.gates.iter().filter(|(gate, _)| here(**gate));
         open.map(|(_, gate)| {
@@ -322,11 +304,7 @@ impl Faults {
     /// How many requests are held, by place.
     pub(crate) fn waiting(&self) -> BTreeMap<Place, usize> {
         let inner = lock(&self.inner);
-        inner
-            .gates
-            .iter()
-            .map(|(place, gate)| (*place, gate.receiver_count()))
-            .collect()
+        inner.gates.iter().map(|(place, gate)| (*place, gate.receiver_count())).collect()
     }
 
     /// What a request of this account at this place meets. Holds subscribe here, under the
@@ -359,9 +337,7 @@ impl Faults {
 impl Fate {
     /// Waits as told for this moment.
     pub(crate) async fn pass(&mut self, moment: When) {
-        let (now, later) = std::mem::take(&mut self.waits)
-            .into_iter()
-            .partition(|(when, _)| *when == moment);
+        let (now, later) = std::mem::take(&mut self.waits).into_iter().partition(|(when, _)| *when == moment);
         self.waits = later;
         let now: Vec<(When, Wait)> = now;
         for (_, wait) in now {
@@ -389,39 +365,24 @@ mod tests {
     #[test]
     fn a_fault_skips_strikes_and_ends() {
         let faults = faults(&[json!({"kind":"overloaded","after":1,"times":2,"scope":"a"})]);
-        let ends: Vec<bool> = (0..4)
-            .map(|_| faults.meet(Place::Responses, Some("a")).end.is_some())
-            .collect();
+        let ends: Vec<bool> = (0..4).map(|_| faults.meet(Place::Responses, Some("a")).end.is_some()).collect();
         assert_eq!(ends, [false, true, true, false]);
         assert!(faults.meet(Place::Responses, Some("b")).end.is_none());
     }
 
     #[test]
     fn delays_join_the_first_end_and_spare_the_second() {
-        let faults = faults(&[
-            json!({"kind":"delay_ms","ms":5}),
-            json!({"kind":"overloaded"}),
-            json!({"kind":"server_error"}),
-        ]);
+        let faults =
+            faults(&[json!({"kind":"delay_ms","ms":5}), json!({"kind":"overloaded"}), json!({"kind":"server_error"})]);
         let first = faults.meet(Place::Responses, None);
-        assert_eq!(
-            (first.waits.len(), first.end),
-            (1, Some(Kind::Overloaded {}))
-        );
-        assert_eq!(
-            faults.meet(Place::Responses, None).end,
-            Some(Kind::ServerError {})
-        );
+        assert_eq!((first.waits.len(), first.end), (1, Some(Kind::Overloaded {})));
+        assert_eq!(faults.meet(Place::Responses, None).end, Some(Kind::ServerError {}));
     }
 
     #[test]
     fn misspelt_faults_are_refused() {
         let add = |spec: Value| Faults::default().add(spec.as_object().unwrap().clone());
-        assert!(
-            add(json!({"kind":"slow","ms":1,"mss":2}))
-                .unwrap_err()
-                .contains("mss")
-        );
+        assert!(add(json!({"kind":"slow","ms":1,"mss":2})).unwrap_err().contains("mss"));
         assert!(add(json!({"kind":"cut","where":"token"})).is_err());
         assert!(add(json!({"kind":"overloaded","tims":2})).is_err());
     }

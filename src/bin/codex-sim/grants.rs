@@ -97,26 +97,12 @@ impl Grants {
     pub(crate) fn login(&mut self, account: &str, token: String) {
         self.families += 1;
         let family = self.families;
-        self.refresh.insert(
-            token,
-            RefreshToken {
-                account: account.to_owned(),
-                family,
-                standing: Standing::Live,
-            },
-        );
+        self.refresh.insert(token, RefreshToken { account: account.to_owned(), family, standing: Standing::Live });
     }
 
     /// Notes an access token.
     pub(crate) fn admit(&mut self, account: &str, token: String, expires_at: i64) {
-        self.access.insert(
-            token,
-            AccessToken {
-                account: account.to_owned(),
-                expires_at,
-                shut: None,
-            },
-        );
+        self.access.insert(token, AccessToken { account: account.to_owned(), expires_at, shut: None });
     }
 
     /// What is known of a refresh token.
@@ -133,10 +119,7 @@ impl Grants {
         match held.standing {
             Standing::Live => {
                 held.standing = Standing::Used;
-                let successor = RefreshToken {
-                    standing: Standing::Live,
-                    ..held.clone()
-                };
+                let successor = RefreshToken { standing: Standing::Live, ..held.clone() };
                 self.refresh.insert(new, successor);
                 Ok(())
             }
@@ -154,10 +137,7 @@ impl Grants {
 
     /// Gives every live refresh token that `chosen` picks another standing.
     pub(crate) fn end(&mut self, chosen: impl Fn(&RefreshToken) -> bool, standing: Standing) {
-        let live = self
-            .refresh
-            .values_mut()
-            .filter(|token| token.standing == Standing::Live);
+        let live = self.refresh.values_mut().filter(|token| token.standing == Standing::Live);
         for token in live.filter(|token| chosen(token)) {
             token.standing = standing;
         }
@@ -176,11 +156,7 @@ impl Grants {
 
     /// Makes every access token of an account stop working.
     pub(crate) fn shut(&mut self, account: &str, why: Shut) {
-        for token in self
-            .access
-            .values_mut()
-            .filter(|token| token.account == account)
-        {
+        for token in self.access.values_mut().filter(|token| token.account == account) {
             token.shut = Some(why);
         }
     }
@@ -211,9 +187,7 @@ impl Grants {
 
     /// How many access tokens of an account work now.
     pub(crate) fn open_access_tokens(&self, account: &str, now: i64) -> usize {
-        let works = |token: &&AccessToken| {
-            token.account == account && token.shut.is_none() && token.expires_at > now
-        };
+        let works = |token: &&AccessToken| token.account == account && token.shut.is_none() && token.expires_at > now;
         self.access.values().filter(works).count()
     }
 
@@ -230,10 +204,7 @@ impl Grants {
         redirect_uri: &str,
         now: i64,
     ) -> Result<Code, &'static str> {
-        let held = self
-            .codes
-            .remove(code)
-            .ok_or("authorization code is unknown or was used before")?;
+        let held = self.codes.remove(code).ok_or("authorization code is unknown or was used before")?;
         if held.expires_at <= now {
             return Err("authorization code has expired");
         }
@@ -276,10 +247,7 @@ mod tests {
         grants.login("ada", "other".into());
         grants.rotate("r1", "r2".into(), true).unwrap();
         assert_eq!(grants.rotate("r1", "r3".into(), true), Err(Refused::Reused));
-        assert_eq!(
-            grants.rotate("r2", "r4".into(), true),
-            Err(Refused::Invalidated)
-        );
+        assert_eq!(grants.rotate("r2", "r4".into(), true), Err(Refused::Invalidated));
         assert_eq!(grants.rotate("r1", "r5".into(), true), Err(Refused::Reused));
         assert_eq!(grants.refresh_tokens("ada", Standing::Live), ["other"]);
     }
@@ -288,15 +256,9 @@ mod tests {
     fn without_punishment_the_current_token_survives_a_reuse() {
         let mut grants = one_login();
         grants.rotate("r1", "r2".into(), false).unwrap();
-        assert_eq!(
-            grants.rotate("r1", "r3".into(), false),
-            Err(Refused::Reused)
-        );
+        assert_eq!(grants.rotate("r1", "r3".into(), false), Err(Refused::Reused));
         assert_eq!(grants.rotate("r2", "r4".into(), false), Ok(()));
-        assert_eq!(
-            grants.rotate("nobody", "r5".into(), true),
-            Err(Refused::Unknown)
-        );
+        assert_eq!(grants.rotate("nobody", "r5".into(), true), Err(Refused::Unknown));
     }
 
     #[test]
@@ -313,10 +275,8 @@ mod tests {
     #[test]
     fn a_code_needs_its_verifier_its_redirect_and_its_first_use() {
         // The pair of RFC 7636, appendix B.
-        let (verifier, expected) = (
-            "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk",
-            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM",
-        );
+        let (verifier, expected) =
+            ("dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk", "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM");
         assert_eq!(challenge(verifier), expected);
         let code = Code {
             account: "ada".into(),
@@ -328,29 +288,12 @@ mod tests {
         let attempt = |verifier: &str, redirect: &str, now: i64| {
             let mut grants = Grants::default();
             grants.issue_code("c".into(), code.clone());
-            let first = grants
-                .redeem("c", verifier, redirect, now)
-                .map(|code| code.account);
+            let first = grants.redeem("c", verifier, redirect, now).map(|code| code.account);
             (first, grants.redeem("c", verifier, redirect, now).is_err())
         };
         assert_eq!(attempt(verifier, "u", 9), (Ok("ada".to_owned()), true));
-        assert!(
-            attempt("wrong", "u", 9)
-                .0
-                .unwrap_err()
-                .contains("code_verifier")
-        );
-        assert!(
-            attempt(verifier, "v", 9)
-                .0
-                .unwrap_err()
-                .contains("redirect_uri")
-        );
-        assert!(
-            attempt(verifier, "u", 10)
-                .0
-                .unwrap_err()
-                .contains("expired")
-        );
+        assert!(attempt("wrong", "u", 9).0.unwrap_err().contains("code_verifier"));
+        assert!(attempt(verifier, "v", 9).0.unwrap_err().contains("redirect_uri"));
+        assert!(attempt(verifier, "u", 10).0.unwrap_err().contains("expired"));
     }
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use crate::grants::Shut;
-use crate::mishap;
+use crate::mishap::{self, HangUp};
 use crate::state::{Sim, now};
 use crate::traffic::Captured;
 
@@ -56,11 +56,10 @@ impl FromRequest<Arc<Sim>> for Intake {
         };
         let body = Arc::new(parse(&parts.headers, &bytes));
         let trail = parts.extensions.get::<Trail>().cloned().unwrap_or_default();
-        let account =
-            bearer(&parts.headers).and_then(|token| match sim.world().grants.open(token, now()) {
-                Ok(account) | Err((_, Some(account))) => Some(account.to_owned()),
-                Err((_, None)) => None,
-            });
+        let account = bearer(&parts.headers).and_then(|token| match sim.world().grants.open(token, now()) {
+            Ok(account) | Err((_, Some(account))) => Some(account.to_owned()),
+            Err((_, None)) => None,
+        });
         let encoding = parts.extensions.get::<WireEncoding>();
         sim.traffic.capture(Captured {
             number: 0,
@@ -72,20 +71,12 @@ impl FromRequest<Arc<Sim>> for Intake {
             body_bytes: bytes.len(),
             body: Arc::clone(&body),
         });
-        Ok(Self {
-            uri: parts.uri,
-            headers: parts.headers,
-            body,
-            trail,
-        })
+        Ok(Self { uri: parts.uri, headers: parts.headers, body, trail })
     }
 }
 
 fn parse(headers: &HeaderMap, bytes: &Bytes) -> Value {
-    let kind = headers
-        .get(header::CONTENT_TYPE)
-        .and_then(|value| value.to_str().ok())
-        .unwrap_or_default();
+    let kind = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
     if kind.starts_with("application/x-www-form-urlencoded") {
         let fields: Map<String, Value> = url::form_urlencoded::parse(bytes)
             .map(|(key, value)| (key.into_owned(), Value::String(value.into_owned())))
@@ -102,16 +93,10 @@ fn plain_headers(
 ) -> BTreeMap<String, String> {
     let mut plain: BTreeMap<String, String> = headers
         .iter()
-        .map(|(name, value)| {
-            (
-                name.to_string(),
-                String::from_utf8_lossy(value.as_bytes()).into_owned(),
-            )
-        })
+        .map(|(name, value)| (name.to_string(), String::from_utf8_lossy(value.as_bytes()).into_owned()))
         .collect();
     if let Some(authorization) = plain.get_mut("authorization") {
-        *authorization =
-            account.map_or("unknown".to_owned(), |account| format!("account {account}"));
+        *authorization = account.map_or("unknown".to_owned(), |account| format!("account {account}"));
     }
     if let Some(WireEncoding(encoding)) = encoding {
         plain.insert("content-encoding".to_owned(), encoding.clone());
@@ -120,20 +105,13 @@ fn plain_headers(
 }
 
 fn bearer(headers: &HeaderMap) -> Option<&str> {
-    headers
-        .get(header::AUTHORIZATION)?
-        .to_str()
-        .ok()?
-        .strip_prefix("Bearer ")
+    headers.get(header::AUTHORIZATION)?.to_str().ok()?.strip_prefix("Bearer ")
 }
 
 impl Intake {
     /// A text field of the body.
     pub(crate) fn field(&self, key: &str) -> &str {
-        self.body
-            .get(key)
-            .and_then(Value::as_str)
-            .unwrap_or_default()
+        self.body.get(key).and_then(Value::as_str).unwrap_or_default()
     }
 
     /// A header's value.
@@ -190,10 +168,7 @@ impl IntoResponse for Denied {
             Self::Shut(why) => mishap::shut(why),
             Self::Deactivated => mishap::unauthorized("account_deactivated"),
             Self::NoAccount => mishap::detail(401, "Missing chatgpt-account-id header"),
-            Self::OtherAccount => mishap::detail(
-                403,
-                "The chatgpt-account-id header does not match the token",
-            ),
+            Self::OtherAccount => mishap::detail(403, "The chatgpt-account-id header does not match the token"),
         }
     }
 }
@@ -208,15 +183,13 @@ pub(crate) async fn follow(
 ) -> Response {
     let trail = Trail::default();
     request.extensions_mut().insert(trail.clone());
-    let mut pending = Pending {
-        sim: &sim,
-        answered: false,
-    };
+    let mut pending = Pending { sim: &sim, answered: false };
     let response = next.run(request).await;
     pending.answered = true;
-    let status = response.status().as_u16();
-    sim.traffic
-        .answered(&format!("{method} {}", uri.path()), status);
+    // A hang-up has no status: nothing goes out.
+    let hung_up = response.extensions().get::<HangUp>().is_some();
+    let status = if hung_up { 0 } else { response.status().as_u16() };
+    sim.traffic.answered(&format!("{method} {}", uri.path()), status);
     if let Some(id) = trail.0.get()
         && let Some(account) = sim.world().accounts.get_mut(id)
     {
@@ -233,10 +206,7 @@ struct Pending<'a> {
 impl Drop for Pending<'_> {
     fn drop(&mut self) {
         if !self.answered {
-            self.sim
-                .traffic
-                .cancelled_early
-                .fetch_add(1, Ordering::Relaxed);
+            self.sim.traffic.cancelled_early.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

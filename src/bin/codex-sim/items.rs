@@ -53,18 +53,11 @@ fn check_item(item: &Value, index: usize, count: usize, opens: &impl Fn(&str) ->
         return Err(invalid(
             "invalid_value",
             &at,
-            format!(
-                "Invalid value: '{kind}'. Supported values are: 'message', '{}'.",
-                ITEMS.join("', '")
-            ),
+            format!("Invalid value: '{kind}'. Supported values are: 'message', '{}'.", ITEMS.join("', '")),
         ));
     }
     if kind == "compaction_trigger" && index + 1 != count {
-        return Err(invalid(
-            "invalid_value",
-            &at,
-            "compaction_trigger must be the last input item.",
-        ));
+        return Err(invalid("invalid_value", &at, "compaction_trigger must be the last input item."));
     }
     check_id(item, kind, &at)?;
     check_fields(item, kind, &at)?;
@@ -79,21 +72,14 @@ fn check_item(item: &Value, index: usize, count: usize, opens: &impl Fn(&str) ->
                 ),
             ))
         }
-        None if kind == "reasoning" && text("id").is_some() => {
-            Err(unstored(text("id").unwrap_or_default()))
-        }
+        None if kind == "reasoning" && text("id").is_some() => Err(unstored(text("id").unwrap_or_default())),
         _ => Ok(()),
     }
 }
 
 fn unstored(id: &str) -> Refusal {
-    let message = format!(
-        "Item with id '{id}' not found. Items are not persisted when `store` is set to false."
-    );
-    Refusal {
-        status: 404,
-        ..invalid("", "input", message)
-    }
+    let message = format!("Item with id '{id}' not found. Items are not persisted when `store` is set to false.");
+    Refusal { status: 404, ..invalid("", "input", message) }
 }
 
 /// An id, when there is one, begins as the kind demands.
@@ -107,8 +93,7 @@ fn check_id(item: &Value, kind: &str, at: &str) -> Checked {
     };
     match item.get("id").and_then(Value::as_str) {
         Some(id) if !id.starts_with(prefix) => {
-            let message =
-                format!("Invalid '{at}.id': '{id}'. Expected an ID that begins with '{prefix}'.");
+            let message = format!("Invalid '{at}.id': '{id}'. Expected an ID that begins with '{prefix}'.");
             Err(invalid("invalid_value", &format!("{at}.id"), message))
         }
         _ => Ok(()),
@@ -132,8 +117,7 @@ fn check_fields(item: &Value, kind: &str, at: &str) -> Checked {
                 format!("Missing required parameter: '{at}.{key}'."),
             ));
         }
-        let fits =
-            value.is_some_and(|value| value.is_string() || (*key == "output" && value.is_array()));
+        let fits = value.is_some_and(|value| value.is_string() || (*key == "output" && value.is_array()));
         if !fits {
             return Err(invalid(
                 "invalid_type",
@@ -142,10 +126,7 @@ fn check_fields(item: &Value, kind: &str, at: &str) -> Checked {
             ));
         }
     }
-    let call_id = item
-        .get("call_id")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let call_id = item.get("call_id").and_then(Value::as_str).unwrap_or_default();
     if call_id.len() > 64 {
         return Err(invalid(
             "string_above_max_length",
@@ -156,26 +137,13 @@ fn check_fields(item: &Value, kind: &str, at: &str) -> Checked {
             ),
         ));
     }
-    let parts = item
-        .get("output")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
-    parts
-        .enumerate()
-        .try_for_each(|(index, part)| check_part(part, "user", &format!("{at}.output[{index}]")))
+    let parts = item.get("output").and_then(Value::as_array).into_iter().flatten();
+    parts.enumerate().try_for_each(|(index, part)| check_part(part, "user", &format!("{at}.output[{index}]")))
 }
 
 /// The fields of a message.
-const MESSAGE: [&str; 7] = [
-    "type",
-    "id",
-    "role",
-    "content",
-    "status",
-    "phase",
-    "internal_chat_message_metadata_passthrough",
-];
+const MESSAGE: [&str; 7] =
+    ["type", "id", "role", "content", "status", "phase", "internal_chat_message_metadata_passthrough"];
 
 fn check_message(item: &Value, at: &str) -> Checked {
     let role = item.get("role").and_then(Value::as_str).unwrap_or_default();
@@ -186,24 +154,21 @@ fn check_message(item: &Value, at: &str) -> Checked {
             return Err(invalid(
                 "invalid_value",
                 &format!("{at}.role"),
-                format!(
-                    "Invalid value: '{role}'. Supported values are: 'assistant', 'developer', and 'user'."
-                ),
+                format!("Invalid value: '{role}'. Supported values are: 'assistant', 'developer', and 'user'."),
             ));
         }
     }
     check_id(item, "message", at)?;
-    let unknown = item
-        .as_object()
-        .and_then(|fields| fields.keys().find(|key| !MESSAGE.contains(&key.as_str())));
+    let unknown = item.as_object().and_then(|fields| fields.keys().find(|key| !MESSAGE.contains(&key.as_str())));
     if let Some(unknown) = unknown {
         return Err(detail(format!("Unknown parameter: '{at}.{unknown}'.")));
     }
     match item.get("content") {
         Some(Value::String(_)) => Ok(()),
-        Some(Value::Array(parts)) => parts.iter().enumerate().try_for_each(|(index, part)| {
-            check_part(part, role, &format!("{at}.content[{index}]"))
-        }),
+        Some(Value::Array(parts)) => parts
+            .iter()
+            .enumerate()
+            .try_for_each(|(index, part)| check_part(part, role, &format!("{at}.content[{index}]"))),
         _ => Err(invalid(
             "missing_required_parameter",
             &format!("{at}.content"),
@@ -215,39 +180,21 @@ fn check_message(item: &Value, at: &str) -> Checked {
 fn check_part(part: &Value, role: &str, at: &str) -> Checked {
     let kind = part.get("type").and_then(Value::as_str).unwrap_or_default();
     let (kinds, fields): (&[&str], &[&str]) = if role == "assistant" {
-        (
-            &["output_text", "refusal"],
-            &["type", "text", "annotations", "logprobs", "refusal"],
-        )
+        (&["output_text", "refusal"], &["type", "text", "annotations", "logprobs", "refusal"])
     } else {
         (
             &["input_text", "input_image", "input_file", "input_audio"],
-            &[
-                "type",
-                "text",
-                "image_url",
-                "detail",
-                "file_id",
-                "file_data",
-                "file_url",
-                "filename",
-                "input_audio",
-            ],
+            &["type", "text", "image_url", "detail", "file_id", "file_data", "file_url", "filename", "input_audio"],
         )
     };
     if !kinds.contains(&kind) {
         return Err(invalid(
             "invalid_value",
             at,
-            format!(
-                "Invalid value: '{kind}'. Supported values are: '{}'.",
-                kinds.join("', '")
-            ),
+            format!("Invalid value: '{kind}'. Supported values are: '{}'.", kinds.join("', '")),
         ));
     }
-    let unknown = part
-        .as_object()
-        .and_then(|all| all.keys().find(|key| !fields.contains(&key.as_str())));
+    let unknown = part.as_object().and_then(|all| all.keys().find(|key| !fields.contains(&key.as_str())));
     match unknown.map(String::as_str) {
         Some("prompt_cache_breakpoint") => {
             return Err(Refusal {
@@ -281,9 +228,7 @@ fn check_part(part: &Value, role: &str, at: &str) -> Checked {
 }
 
 fn check_picture(url: &str, at: &str) -> Checked {
-    let inline = url
-        .strip_prefix("data:image/")
-        .is_some_and(|rest| rest.contains(";base64,"));
+    let inline = url.strip_prefix("data:image/").is_some_and(|rest| rest.contains(";base64,"));
     if inline || url.starts_with("https://") || url.starts_with("http://") {
         return Ok(());
     }
@@ -299,30 +244,18 @@ fn check_picture(url: &str, at: &str) -> Checked {
 /// Every call has its output and every output its call: nothing is stored.
 fn check_pairs(input: &[Value]) -> Checked {
     let ids = |kinds: [&str; 2]| -> HashSet<&str> {
-        let of_kind = input.iter().filter(|item| {
-            item.get("type")
-                .and_then(Value::as_str)
-                .is_some_and(|kind| kinds.contains(&kind))
-        });
-        of_kind
-            .filter_map(|item| item.get("call_id").and_then(Value::as_str))
-            .collect()
+        let of_kind = input
+            .iter()
+            .filter(|item| item.get("type").and_then(Value::as_str).is_some_and(|kind| kinds.contains(&kind)));
+        of_kind.filter_map(|item| item.get("call_id").and_then(Value::as_str)).collect()
     };
     let calls = ids(["function_call", "custom_tool_call"]);
     let outputs = ids(["function_call_output", "custom_tool_call_output"]);
     if let Some(lost) = outputs.difference(&calls).min() {
-        return Err(invalid(
-            "",
-            "input",
-            format!("No tool call found for function call output with call_id {lost}."),
-        ));
+        return Err(invalid("", "input", format!("No tool call found for function call output with call_id {lost}.")));
     }
     if let Some(lost) = calls.difference(&outputs).min() {
-        return Err(invalid(
-            "",
-            "input",
-            format!("No tool output found for function call {lost}."),
-        ));
+        return Err(invalid("", "input", format!("No tool output found for function call {lost}.")));
     }
     Ok(())
 }
@@ -334,43 +267,32 @@ mod tests {
     /// The refusal of this input.
     fn refused(input: Value) -> String {
         let input: Vec<Value> = serde_json::from_value(input).unwrap();
-        check(&input, &|sealed| sealed == "gAAAA-mine")
-            .unwrap_err()
-            .body
-            .to_string()
+        check(&input, &|sealed| sealed == "gAAAA-mine").unwrap_err().body.to_string()
     }
 
     #[test]
     fn foreign_input_items_are_refused() {
         let said = |content: Value| json!([{"role":"user","content":content}]);
         assert!(refused(json!([{"role":"system","content":"x"}])).contains("System messages"));
+        assert!(refused(said(json!([{"type":"text","text":"x"}]))).contains("Invalid value: 'text'"));
         assert!(
-            refused(said(json!([{"type":"text","text":"x"}]))).contains("Invalid value: 'text'")
+            refused(said(json!([{"type":"input_text","text":"x","cache_control":{}}])))
+                .contains("Unknown parameter: 'input[0].content[0].cache_control'")
         );
+        assert!(refused(said(json!([{"type":"input_image","image_url":{"url":"x"}}]))).contains("expected a string"));
         assert!(
-            refused(said(
-                json!([{"type":"input_text","text":"x","cache_control":{}}])
-            ))
-            .contains("Unknown parameter: 'input[0].content[0].cache_control'")
-        );
-        assert!(
-            refused(said(
-                json!([{"type":"input_image","image_url":{"url":"x"}}])
-            ))
-            .contains("expected a string")
-        );
-        assert!(
-            refused(json!([{"type":"function_call_output","call_id":"c","output":"x"}]))
-                .contains("No tool call found")
+            refused(json!([{"type":"function_call_output","call_id":"c","output":"x"}])).contains("No tool call found")
         );
         assert!(
             refused(json!([{"type":"function_call","call_id":"c","name":"n","arguments":"{}"}]))
                 .contains("No tool output found")
         );
-        assert!(refused(json!([{"type":"function_call","id":"call_1","call_id":"c","name":"n","arguments":"{}"}])).contains("begins with 'fc'"));
         assert!(
-            refused(json!([{"type":"compaction_trigger"},{"role":"user","content":"x"}]))
-                .contains("must be the last")
+            refused(json!([{"type":"function_call","id":"call_1","call_id":"c","name":"n","arguments":"{}"}]))
+                .contains("begins with 'fc'")
+        );
+        assert!(
+            refused(json!([{"type":"compaction_trigger"},{"role":"user","content":"x"}])).contains("must be the last")
         );
     }
 

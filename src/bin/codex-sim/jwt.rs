@@ -71,12 +71,7 @@ fn common(subject: Subject<'_>, mark: &Mark) -> Value {
 fn sign(claims: &Value) -> String {
     let header = json!({"alg": "RS256", "kid": "codex-sim", "typ": "JWT"});
     let part = |value: &Value| URL_SAFE_NO_PAD.encode(value.to_string());
-    format!(
-        "{}.{}.{}",
-        part(&header),
-        part(claims),
-        URL_SAFE_NO_PAD.encode("unsigned: made by codex-sim")
-    )
+    format!("{}.{}.{}", part(&header), part(claims), URL_SAFE_NO_PAD.encode("unsigned: made by codex-sim"))
 }
 
 #[cfg(test)]
@@ -85,28 +80,13 @@ mod tests {
 
     #[test]
     fn the_payload_carries_the_claims() {
-        let subject = Subject {
-            email: "a@x",
-            plan: "pro",
-            chatgpt_account_id: "acc",
-            user_id: "user-1",
-            fedramp: false,
-        };
-        let mark = Mark {
-            issued_at: 1,
-            expires_at: 2,
-            id: "j".into(),
-            issuer: "http://i".into(),
-        };
+        let subject =
+            Subject { email: "a@x", plan: "pro", chatgpt_account_id: "acc", user_id: "user-1", fedramp: false };
+        let mark = Mark { issued_at: 1, expires_at: 2, id: "j".into(), issuer: "http://i".into() };
         let token = access(subject, &mark, "app");
-        let payload = URL_SAFE_NO_PAD
-            .decode(token.split('.').nth(1).unwrap())
-            .unwrap();
+        let payload = URL_SAFE_NO_PAD.decode(token.split('.').nth(1).unwrap()).unwrap();
         let claims: Value = serde_json::from_slice(&payload).unwrap();
         assert_eq!(claims["exp"], 2);
-        assert_eq!(
-            claims["https://api.openai.com/auth"]["chatgpt_account_id"],
-            "acc"
-        );
+        assert_eq!(claims["https://api.openai.com/auth"]["chatgpt_account_id"], "acc");
     }
 }

@@ -109,24 +109,16 @@ fn router(sim: Arc<Sim>) -> Router {
         .route("/oauth/revoke", post(oauth::revoke))
         .route("/api/accounts/deviceauth/usercode", post(device::user_code))
         .route("/api/accounts/deviceauth/token", post(device::poll))
-        .route(
-            "/backend-api/codex/responses",
-            get(responses::no_websocket).post(responses::respond),
-        )
+        .route("/backend-api/codex/responses", get(responses::no_websocket).post(responses::respond))
         .route("/backend-api/codex/models", get(backend::models))
         .route("/backend-api/codex/usage", get(backend::usage))
         .route("/backend-api/wham/usage", get(backend::usage))
-        .route(
-            "/backend-api/wham/accounts/check",
-            get(backend::accounts_check),
-        )
+        .route("/backend-api/wham/accounts/check", get(backend::accounts_check))
         .fallback(backend::not_found)
         .method_not_allowed_fallback(backend::not_found)
         .layer(from_fn_with_state(Arc::clone(&sim), intake::follow))
         .layer(RequestDecompressionLayer::new());
-    backend
-        .nest("/sim", control::routes().layer(DefaultBodyLimit::disable()))
-        .with_state(sim)
+    backend.nest("/sim", control::routes().layer(DefaultBodyLimit::disable())).with_state(sim)
 }
 
 /// Accepts connections until the process ends.
@@ -147,18 +139,13 @@ async fn serve(stream: TcpStream, router: Router) {
     let service = service_fn(move |request| answer(router.clone(), request));
     let connection = auto::Builder::new(TokioExecutor::new());
     // The client may be gone, or was hung up on: nothing to do about either.
-    let _ = connection
-        .serve_connection(TokioIo::new(stream), service)
-        .await;
+    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, std::io::Error> {
     let mut request = request.map(Body::new);
-    let encoding = request
-        .headers()
-        .get(header::CONTENT_ENCODING)
-        .and_then(|value| value.to_str().ok())
-        .map(str::to_owned);
+    let encoding =
+        request.headers().get(header::CONTENT_ENCODING).and_then(|value| value.to_str().ok()).map(str::to_owned);
     if let Some(encoding) = encoding {
         request.extensions_mut().insert(WireEncoding(encoding));
     }

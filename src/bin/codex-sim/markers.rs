@@ -4,10 +4,7 @@
 
 /// What the markers of one message ask for.
 #[derive(Debug, Default, PartialEq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "each is a marker of its own that may or may not be there"
-)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a marker of its own that may or may not be there")]
 pub(crate) struct Markers {
     /// `[tool:NAME ARGS]`, in order; several mean parallel calls.
     pub(crate) tools: Vec<ToolMarker>,
@@ -55,10 +52,7 @@ impl Markers {
 
     /// Reads one marker at the start of `text` (behind its bracket); gives what follows it.
     fn take<'a>(&mut self, text: &'a str) -> Option<&'a str> {
-        if let Some(body) = text
-            .strip_prefix("tool:")
-            .or_else(|| text.strip_prefix("tools:"))
-        {
+        if let Some(body) = text.strip_prefix("tool:").or_else(|| text.strip_prefix("tools:")) {
             let (marker, after) = tool(body)?;
             self.tools.push(marker);
             return Some(after);
@@ -99,23 +93,11 @@ fn tool(body: &str) -> Option<(ToolMarker, &str)> {
     if let Some(Ok(_)) = values.next() {
         let (json, after) = argument.split_at(values.byte_offset());
         if let Some(after) = after.trim_start().strip_prefix(']') {
-            return Some((
-                ToolMarker {
-                    name,
-                    argument: json.to_owned(),
-                },
-                after,
-            ));
+            return Some((ToolMarker { name, argument: json.to_owned() }, after));
         }
     }
     let (free, after) = argument.split_once(']')?;
-    Some((
-        ToolMarker {
-            name,
-            argument: free.trim_end().to_owned(),
-        },
-        after,
-    ))
+    Some((ToolMarker { name, argument: free.trim_end().to_owned() }, after))
 }
 
 #[cfg(test)]
@@ -123,10 +105,7 @@ mod tests {
     use super::*;
 
     fn call(name: &str, argument: &str) -> ToolMarker {
-        ToolMarker {
-            name: name.into(),
-            argument: argument.into(),
-        }
+        ToolMarker { name: name.into(), argument: argument.into() }
     }
 
     #[test]
@@ -143,10 +122,7 @@ mod tests {
 
     #[test]
     fn free_text_is_kept_for_custom_tools() {
-        assert_eq!(
-            Markers::of("[tool:exec text('hi') ]").tools,
-            [call("exec", "text('hi')")]
-        );
+        assert_eq!(Markers::of("[tool:exec text('hi') ]").tools, [call("exec", "text('hi')")]);
     }
 
     #[test]

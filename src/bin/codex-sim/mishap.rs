@@ -25,12 +25,7 @@ pub(crate) fn hang_up() -> Response {
 /// A JSON answer.
 pub(crate) fn json_answer(status: u16, body: &Value) -> Response {
     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-    (
-        status,
-        [(header::CONTENT_TYPE, "application/json")],
-        body.to_string(),
-    )
-        .into_response()
+    (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
 /// `{"detail":…}`.
@@ -49,10 +44,7 @@ pub(crate) fn error(status: u16, kind: &str, code: &str, message: &str) -> Respo
 /// 401 for an access token that does not open.
 pub(crate) fn shut(why: Shut) -> Response {
     match why {
-        Shut::Unknown => detail(
-            401,
-            "Could not parse your authentication token. Please try signing in again.",
-        ),
+        Shut::Unknown => detail(401, "Could not parse your authentication token. Please try signing in again."),
         Shut::Expired => unauthorized("token_expired"),
         Shut::Invalidated => unauthorized("token_invalidated"),
         Shut::Revoked => unauthorized("token_revoked"),
@@ -85,22 +77,14 @@ const BLOCKED: &str = "<!DOCTYPE html><html><head><title>Attention Required! | C
 /// The answer a fault gives in place of the real one; none when it lets the request through.
 pub(crate) fn instead(kind: &Kind, plan: &str) -> Option<Response> {
     let answer = match kind {
-        Kind::Status {
-            status,
-            body,
-            headers,
-        } => {
+        Kind::Status { status, body, headers } => {
             let mut answer = match body {
-                Value::String(text) => {
-                    (StatusCode::from_u16(*status).ok()?, text.clone()).into_response()
-                }
+                Value::String(text) => (StatusCode::from_u16(*status).ok()?, text.clone()).into_response(),
                 Value::Null => StatusCode::from_u16(*status).ok()?.into_response(),
                 body => json_answer(*status, body),
             };
             for (name, value) in headers {
-                if let (Ok(name), Ok(value)) =
-                    (HeaderName::try_from(name), HeaderValue::try_from(value))
-                {
+                if let (Ok(name), Ok(value)) = (HeaderName::try_from(name), HeaderValue::try_from(value)) {
                     answer.headers_mut().insert(name, value);
                 }
             }
@@ -108,15 +92,9 @@ pub(crate) fn instead(kind: &Kind, plan: &str) -> Option<Response> {
         }
         Kind::UsageLimit { resets_in_seconds } => usage_limit(plan, now() + resets_in_seconds),
         Kind::RateLimit { retry_after } => {
-            let mut answer = error(
-                429,
-                "rate_limit_exceeded",
-                "rate_limit_exceeded",
-                "Rate limit reached. Please slow down.",
-            );
-            answer
-                .headers_mut()
-                .insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
+            let mut answer =
+                error(429, "rate_limit_exceeded", "rate_limit_exceeded", "Rate limit reached. Please slow down.");
+            answer.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(*retry_after));
             answer
         }
         Kind::Unauthorized { code } => unauthorized(code),
@@ -134,12 +112,9 @@ pub(crate) fn instead(kind: &Kind, plan: &str) -> Option<Response> {
             "server_is_overloaded",
             "Our servers are currently overloaded. Please try again later.",
         ),
-        Kind::ServerError {} => error(
-            500,
-            "server_error",
-            "server_error",
-            "The server had an error while processing your request.",
-        ),
+        Kind::ServerError {} => {
+            error(500, "server_error", "server_error", "The server had an error while processing your request.")
+        }
         Kind::Disconnect {} => hang_up(),
         _ => return None,
     };
@@ -148,9 +123,5 @@ pub(crate) fn instead(kind: &Kind, plan: &str) -> Option<Response> {
 
 /// 200 with a body that is no JSON.
 pub(crate) fn malformed() -> Response {
-    (
-        [(header::CONTENT_TYPE, "application/json")],
-        Body::from("{\"broken\": tru"),
-    )
-        .into_response()
+    ([(header::CONTENT_TYPE, "application/json")], Body::from("{\"broken\": tru")).into_response()
 }

@@ -25,9 +25,7 @@ const CODE_LIFE: i64 = 300;
 /// Logs the next scripted user in and sends the browser back.
 pub(crate) async fn authorize(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
     let query = intake.uri.query().unwrap_or_default();
-    let query: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes())
-        .into_owned()
-        .collect();
+    let query: HashMap<String, String> = url::form_urlencoded::parse(query.as_bytes()).into_owned().collect();
     let redirect = match check_authorize(&query) {
         Ok(redirect) => redirect,
         Err(fault) => {
@@ -35,11 +33,7 @@ pub(crate) async fn authorize(State(sim): State<Arc<Sim>>, intake: Intake) -> Re
         }
     };
     match decide(&sim, &query, redirect) {
-        Ok(location) => (
-            StatusCode::FOUND,
-            [(header::LOCATION, location.to_string())],
-        )
-            .into_response(),
+        Ok(location) => (StatusCode::FOUND, [(header::LOCATION, location.to_string())]).into_response(),
         Err(fault) => (StatusCode::BAD_REQUEST, format!("authorize: {fault}\n")).into_response(),
     }
 }
@@ -48,11 +42,7 @@ pub(crate) async fn authorize(State(sim): State<Arc<Sim>>, intake: Intake) -> Re
 fn check_authorize(query: &HashMap<String, String>) -> Result<Url, String> {
     let get = |key: &str| query.get(key).map(String::as_str).unwrap_or_default();
     let must = |key: &str, wanted: &str| {
-        if get(key) == wanted {
-            Ok(())
-        } else {
-            Err(format!("{key} must be {wanted}"))
-        }
+        if get(key) == wanted { Ok(()) } else { Err(format!("{key} must be {wanted}")) }
     };
     must("client_id", CLIENT_ID)?;
     must("response_type", "code")?;
@@ -66,8 +56,7 @@ fn check_authorize(query: &HashMap<String, String>) -> Result<Url, String> {
     if !get("scope").split(' ').any(|scope| scope == "openid") {
         return Err("scope must contain openid".to_owned());
     }
-    let redirect =
-        Url::parse(get("redirect_uri")).map_err(|error| format!("redirect_uri: {error}"))?;
+    let redirect = Url::parse(get("redirect_uri")).map_err(|error| format!("redirect_uri: {error}"))?;
     let local = matches!(redirect.host_str(), Some("localhost" | "127.0.0.1"));
     if local && redirect.scheme() == "http" && redirect.path() == "/auth/callback" {
         Ok(redirect)
@@ -80,11 +69,7 @@ fn decide(sim: &Sim, query: &HashMap<String, String>, mut redirect: Url) -> Resu
     let mut world = sim.world();
     let login = world.logins.pop_front().unwrap_or_default();
     let redirect_uri = query["redirect_uri"].clone();
-    let state = if login.wrong_state {
-        "not-your-state"
-    } else {
-        query["state"].as_str()
-    };
+    let state = if login.wrong_state { "not-your-state" } else { query["state"].as_str() };
     if login.deny {
         redirect.query_pairs_mut().extend_pairs([
             ("error", "access_denied"),
@@ -93,11 +78,7 @@ fn decide(sim: &Sim, query: &HashMap<String, String>, mut redirect: Url) -> Resu
         ]);
         return Ok(redirect);
     }
-    let Login {
-        account,
-        expired_code,
-        ..
-    } = login;
+    let Login { account, expired_code, .. } = login;
     let account = match account {
         Some(account) if world.accounts.contains_key(&account) => account,
         Some(account) => return Err(format!("scripted account {account} does not exist")),
@@ -107,14 +88,8 @@ fn decide(sim: &Sim, query: &HashMap<String, String>, mut redirect: Url) -> Resu
         account,
         challenge: query["code_challenge"].clone(),
         redirect_uri,
-        expires_at: if expired_code {
-            now() - 1
-        } else {
-            now() + CODE_LIFE
-        },
-        offline: query["scope"]
-            .split(' ')
-            .any(|scope| scope == "offline_access"),
+        expires_at: if expired_code { now() - 1 } else { now() + CODE_LIFE },
+        offline: query["scope"].split(' ').any(|scope| scope == "offline_access"),
     };
     let text = sim.token("ac_sim_", 40);
     world.grants.issue_code(text.clone(), code);
@@ -128,11 +103,7 @@ fn decide(sim: &Sim, query: &HashMap<String, String>, mut redirect: Url) -> Resu
 
 /// Exchanges a code or refreshes; form and JSON alike.
 pub(crate) async fn token(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
-    let owner = sim
-        .world()
-        .grants
-        .known(intake.field("refresh_token"))
-        .map(|known| known.account.clone());
+    let owner = sim.world().grants.known(intake.field("refresh_token")).map(|known| known.account.clone());
     if let Some(owner) = &owner {
         intake.belongs_to(owner);
     }
@@ -157,29 +128,18 @@ pub(crate) async fn token(State(sim): State<Arc<Sim>>, intake: Intake) -> Respon
         match intake.field("grant_type") {
             "authorization_code" => exchange(&sim, &intake),
             "refresh_token" => refresh(&sim, &intake, owner.as_deref()),
-            _ => plain(
-                400,
-                "unsupported_grant_type",
-                "grant_type must be authorization_code or refresh_token",
-            ),
+            _ => plain(400, "unsupported_grant_type", "grant_type must be authorization_code or refresh_token"),
         }
     } else {
         plain(401, "invalid_client", "client_id is unknown")
     };
     fate.pass(When::After).await;
-    if fate.end == Some(Kind::DropAnswer {}) {
-        mishap::hang_up()
-    } else {
-        answer
-    }
+    if fate.end == Some(Kind::DropAnswer {}) { mishap::hang_up() } else { answer }
 }
 
 /// OAuth's own error shape, where `error` is a string.
 fn plain(status: u16, error: &str, description: &str) -> Response {
-    mishap::json_answer(
-        status,
-        &json!({"error": error, "error_description": description}),
-    )
+    mishap::json_answer(status, &json!({"error": error, "error_description": description}))
 }
 
 fn count(sim: &Sim, account: Option<&str>, add: impl FnOnce(&mut Account)) {
@@ -193,12 +153,7 @@ fn count(sim: &Sim, account: Option<&str>, add: impl FnOnce(&mut Account)) {
 fn exchange(sim: &Sim, intake: &Intake) -> Response {
     let mut world = sim.world();
     let redirect_uri = redirect_identity(intake.field("redirect_uri"));
-    let code = match world.grants.redeem(
-        intake.field("code"),
-        intake.field("code_verifier"),
-        redirect_uri,
-        now(),
-    ) {
+    let code = match world.grants.redeem(intake.field("code"), intake.field("code_verifier"), redirect_uri, now()) {
         Ok(code) => code,
         Err(why) => return plain(400, "invalid_grant", why),
     };
@@ -224,11 +179,7 @@ fn exchange(sim: &Sim, intake: &Intake) -> Response {
 pub(crate) const DEVICE_REDIRECT: &str = "/deviceauth/callback";
 
 fn redirect_identity(given: &str) -> &str {
-    if given.ends_with(DEVICE_REDIRECT) {
-        DEVICE_REDIRECT
-    } else {
-        given
-    }
+    if given.ends_with(DEVICE_REDIRECT) { DEVICE_REDIRECT } else { given }
 }
 
 fn refresh(sim: &Sim, intake: &Intake, owner: Option<&str>) -> Response {
@@ -236,31 +187,17 @@ fn refresh(sim: &Sim, intake: &Intake, owner: Option<&str>) -> Response {
     let mut world = sim.world();
     let minted: Option<Tokens> = owner.and_then(|owner| sim.mint(&world, owner).ok());
     let (Some(owner), Some(tokens)) = (owner, minted) else {
-        sim.traffic
-            .unknown_refreshes
-            .fetch_add(1, Ordering::Relaxed);
+        sim.traffic.unknown_refreshes.fetch_add(1, Ordering::Relaxed);
         return plain(400, "invalid_grant", "refresh token is unknown");
     };
-    let deactivated = world
-        .accounts
-        .get(owner)
-        .is_some_and(|account| account.deactivated);
+    let deactivated = world.accounts.get(owner).is_some_and(|account| account.deactivated);
     let outcome = if deactivated {
         Err("account_deactivated")
     } else {
-        world
-            .grants
-            .rotate(
-                intake.field("refresh_token"),
-                tokens.refresh.clone(),
-                punish,
-            )
-            .map_err(code_of)
+        world.grants.rotate(intake.field("refresh_token"), tokens.refresh.clone(), punish).map_err(code_of)
     };
     if outcome.is_ok() {
-        world
-            .grants
-            .admit(owner, tokens.access.clone(), now() + tokens.expires_in);
+        world.grants.admit(owner, tokens.access.clone(), now() + tokens.expires_in);
     }
     if let Some(account) = world.accounts.get_mut(owner) {
         let refreshes = &mut account.counters.refreshes;
@@ -300,18 +237,10 @@ fn refusal(code: &str) -> Response {
 
 /// Takes a token back; like the real one it says nothing about unknown tokens.
 pub(crate) async fn revoke(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
-    let owner = sim
-        .world()
-        .grants
-        .known(intake.field("token"))
-        .map(|known| known.account.clone());
+    let owner = sim.world().grants.known(intake.field("token")).map(|known| known.account.clone());
     let mut fate = sim.faults.meet(Place::Revoke, owner.as_deref());
     fate.pass(When::Before).await;
-    if let Some(answer) = fate
-        .end
-        .as_ref()
-        .and_then(|kind| mishap::instead(kind, "plus"))
-    {
+    if let Some(answer) = fate.end.as_ref().and_then(|kind| mishap::instead(kind, "plus")) {
         return answer;
     }
     let revoked = sim.world().grants.revoke(intake.field("token"));

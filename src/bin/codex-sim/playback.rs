@@ -33,10 +33,7 @@ pub(crate) enum Step {
 /// Lays out the steps of a stream under a fate. `delay` is the pause before each delta.
 pub(crate) fn schedule(events: &[Event], delay: Duration, fate: &Fate) -> VecDeque<Step> {
     let stop = match &fate.end {
-        Some(Kind::Cut {
-            after_events,
-            clean,
-        }) => Some((*after_events, if *clean { None } else { Some(Step::Tear) })),
+        Some(Kind::Cut { after_events, clean }) => Some((*after_events, if *clean { None } else { Some(Step::Tear) })),
         Some(Kind::Stall { at: Stall::Created }) => Some((1, Some(Step::Hang))),
         Some(Kind::Stall { at: Stall::Mid }) => Some((events.len() / 2, Some(Step::Hang))),
         _ => None,
@@ -56,12 +53,7 @@ pub(crate) fn schedule(events: &[Event], delay: Duration, fate: &Fate) -> VecDeq
         if event.delta() && !delay.is_zero() {
             steps.push_back(Step::Wait(delay));
         }
-        spell(
-            event.frame(sequence),
-            event.terminal(),
-            fate.slow,
-            &mut steps,
-        );
+        spell(event.frame(sequence), event.terminal(), fate.slow, &mut steps);
     }
     let last = stop.and_then(|(_, last)| last);
     if last == Some(Step::Tear) {
@@ -73,12 +65,7 @@ pub(crate) fn schedule(events: &[Event], delay: Duration, fate: &Fate) -> VecDeq
 }
 
 /// Adds one frame, in slow chunks if need be.
-fn spell(
-    mut frame: Bytes,
-    terminal: bool,
-    slow: Option<(u64, Option<usize>)>,
-    steps: &mut VecDeque<Step>,
-) {
+fn spell(mut frame: Bytes, terminal: bool, slow: Option<(u64, Option<usize>)>, steps: &mut VecDeque<Step>) {
     if let Some((ms, bytes)) = slow {
         let pause = Step::Wait(Duration::from_millis(ms));
         let chunk = bytes.unwrap_or(frame.len()).max(1);
@@ -87,11 +74,7 @@ fn spell(
         }
         steps.push_back(pause);
     }
-    steps.push_back(if terminal {
-        Step::Finish(frame)
-    } else {
-        Step::Send(frame)
-    });
+    steps.push_back(if terminal { Step::Finish(frame) } else { Step::Send(frame) });
 }
 
 /// What becomes of one response, told to the counters exactly once, also when the client leaves.
@@ -120,11 +103,7 @@ impl Watch {
             counters.in_flight += 1;
             counters.max_in_flight = counters.max_in_flight.max(counters.in_flight);
         }
-        Self {
-            sim: Arc::clone(sim),
-            account: account.to_owned(),
-            outcome: Outcome::Running,
-        }
+        Self { sim: Arc::clone(sim), account: account.to_owned(), outcome: Outcome::Running }
     }
 
     /// The answer was short and has been given.
@@ -174,14 +153,7 @@ struct Player {
 
 /// The body that plays the steps.
 pub(crate) fn body(steps: VecDeque<Step>, watch: Watch, usage: Option<Usage>) -> Body {
-    Body::from_stream(stream::unfold(
-        Player {
-            steps,
-            watch,
-            usage,
-        },
-        play,
-    ))
+    Body::from_stream(stream::unfold(Player { steps, watch, usage }, play))
 }
 
 async fn play(mut player: Player) -> Option<(std::io::Result<Bytes>, Player)> {
@@ -215,15 +187,10 @@ mod tests {
     use serde_json::json;
 
     fn events() -> Vec<Event> {
-        [
-            "response.created",
-            "response.output_text.delta",
-            "response.output_text.delta",
-            "response.completed",
-        ]
-        .iter()
-        .map(|kind| Event::new(kind, json!({})))
-        .collect()
+        ["response.created", "response.output_text.delta", "response.output_text.delta", "response.completed"]
+            .iter()
+            .map(|kind| Event::new(kind, json!({})))
+            .collect()
     }
 
     fn with(end: Kind) -> VecDeque<Step> {
@@ -235,31 +202,15 @@ mod tests {
     #[test]
     fn an_untroubled_stream_ends_with_its_final_event() {
         let steps = schedule(&events(), Duration::from_millis(3), &Fate::default());
-        assert_eq!(
-            steps
-                .iter()
-                .filter(|step| matches!(step, Step::Wait(_)))
-                .count(),
-            2
-        );
+        assert_eq!(steps.iter().filter(|step| matches!(step, Step::Wait(_))).count(), 2);
         assert!(matches!(steps.back(), Some(Step::Finish(_))));
     }
 
     #[test]
     fn cuts_and_stalls_come_where_they_were_ordered() {
-        let cut = with(Kind::Cut {
-            after_events: 2,
-            clean: false,
-        });
+        let cut = with(Kind::Cut { after_events: 2, clean: false });
         assert_eq!((cut.len(), cut.back()), (4, Some(&Step::Tear)));
-        assert_eq!(
-            with(Kind::Cut {
-                after_events: 2,
-                clean: true
-            })
-            .len(),
-            2
-        );
+        assert_eq!(with(Kind::Cut { after_events: 2, clean: true }).len(), 2);
         let stalled = with(Kind::Stall { at: Stall::Created });
         assert_eq!((stalled.len(), stalled.back()), (2, Some(&Step::Hang)));
     }

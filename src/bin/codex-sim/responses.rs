@@ -22,11 +22,7 @@ use crate::{catalogue, mishap, rules, script, seal};
 
 /// The WebSocket transport is not simulated: 426 sends the CLI to HTTP at once (protocol.md 4).
 pub(crate) async fn no_websocket(_: Intake) -> Response {
-    (
-        StatusCode::UPGRADE_REQUIRED,
-        [(header::UPGRADE, "websocket")],
-        "WebSocket transport is not available",
-    )
+    (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], "WebSocket transport is not available")
         .into_response()
 }
 
@@ -52,14 +48,8 @@ pub(crate) async fn respond(State(sim): State<Arc<Sim>>, intake: Intake) -> Resp
     let Some(caller) = caller(&sim, id) else {
         return mishap::detail(401, "Unauthorized");
     };
-    let fault = fate
-        .end
-        .as_ref()
-        .and_then(|kind| mishap::instead(kind, &caller.plan));
-    if let Some(refusal) = fault
-        .or_else(|| full(&caller))
-        .or_else(|| refused(&intake.body, &caller))
-    {
+    let fault = fate.end.as_ref().and_then(|kind| mishap::instead(kind, &caller.plan));
+    if let Some(refusal) = fault.or_else(|| full(&caller)).or_else(|| refused(&intake.body, &caller)) {
         fate.pass(When::After).await;
         watch.answered();
         return with_headers(refusal, &sim, &caller, &intake);
@@ -76,10 +66,7 @@ pub(crate) async fn respond(State(sim): State<Arc<Sim>>, intake: Intake) -> Resp
     let delay = Duration::from_millis(sim.settings().delta_delay_ms);
     let steps = playback::schedule(&events, delay, &fate);
     let stream = (
-        [
-            (header::CONTENT_TYPE, "text/event-stream; charset=utf-8"),
-            (header::CACHE_CONTROL, "no-cache"),
-        ],
+        [(header::CONTENT_TYPE, "text/event-stream; charset=utf-8"), (header::CACHE_CONTROL, "no-cache")],
         playback::body(steps, watch, usage),
     );
     with_headers(stream.into_response(), &sim, &caller, &intake)
@@ -99,10 +86,7 @@ fn caller(sim: &Sim, id: String) -> Option<Caller> {
 }
 
 fn full(caller: &Caller) -> Option<Response> {
-    caller
-        .limits
-        .full_until()
-        .map(|resets_at| mishap::usage_limit(&caller.plan, resets_at))
+    caller.limits.full_until().map(|resets_at| mishap::usage_limit(&caller.plan, resets_at))
 }
 
 fn refused(request: &Value, caller: &Caller) -> Option<Response> {
@@ -124,37 +108,16 @@ fn answer(sim: &Sim, caller: &Caller, request: &Value, fate: &Fate) -> (Vec<Even
     let prompt = Prompt::of(request);
     let input = prompt.tokens();
     let key = request.get("prompt_cache_key").and_then(Value::as_str);
-    let cached = sim
-        .world()
-        .accounts
-        .get_mut(&caller.id)
-        .map_or(0, |account| account.cached(key, &prompt));
+    let cached = sim.world().accounts.get_mut(&caller.id).map_or(0, |account| account.cached(key, &prompt));
     let (output, reasoning) = usage::of_outputs(&script.outputs);
-    let usage = Usage {
-        input,
-        cached,
-        output,
-        reasoning,
-    };
+    let usage = Usage { input, cached, output, reasoning };
     let mut events = events::render(&envelope, &script, usage, &mut stamp);
     if sim.settings().rate_limits {
-        events.insert(
-            1,
-            Event::new("codex.rate_limits", caller.limits.event(&caller.plan)),
-        );
+        events.insert(1, Event::new("codex.rate_limits", caller.limits.event(&caller.plan)));
     }
     match &fate.end {
-        Some(Kind::FailedEvent {
-            code,
-            message,
-            at,
-            event,
-        }) => {
-            events.truncate(if *at == Position::BeforeText {
-                2
-            } else {
-                events.len() / 2
-            });
+        Some(Kind::FailedEvent { code, message, at, event }) => {
+            events.truncate(if *at == Position::BeforeText { 2 } else { events.len() / 2 });
             events.push(failure(&envelope, code.as_deref(), message, event));
             (events, None)
         }
@@ -164,21 +127,13 @@ fn answer(sim: &Sim, caller: &Caller, request: &Value, fate: &Fate) -> (Vec<Even
 
 fn failure(envelope: &Value, code: Option<&str>, message: &str, event: &str) -> Event {
     if event == "error" {
-        return Event::new(
-            "error",
-            json!({"code": code, "message": message, "param": null}),
-        );
+        return Event::new("error", json!({"code": code, "message": message, "param": null}));
     }
     events::failed(envelope, code, message)
 }
 
 /// Adds the headers of protocol.md 5.1 and 3 to a good or bad answer.
-fn with_headers(
-    mut response: Response<Body>,
-    sim: &Sim,
-    caller: &Caller,
-    intake: &Intake,
-) -> Response {
+fn with_headers(mut response: Response<Body>, sim: &Sim, caller: &Caller, intake: &Intake) -> Response {
     let headers = response.headers_mut();
     for (name, value) in caller.limits.headers(&caller.plan) {
         put(headers, name, &value);
@@ -187,20 +142,14 @@ fn with_headers(
     put(headers, "x-request-id", &id.to_string());
     put(headers, "x-models-etag", catalogue::ETAG);
     put(headers, "openai-model", intake.field("model"));
-    put(
-        headers,
-        "x-codex-turn-state",
-        &turn_state(sim, caller, intake),
-    );
+    put(headers, "x-codex-turn-state", &turn_state(sim, caller, intake));
     response
 }
 
 /// Never replaces what a fault has set.
 fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
-        headers
-            .entry(HeaderName::from_static(name))
-            .or_insert(value);
+        headers.entry(HeaderName::from_static(name)).or_insert(value);
     }
 }
 

@@ -20,19 +20,12 @@ pub(crate) struct Refusal {
 
 /// The short shape, `{"detail":"…"}`.
 pub(crate) fn detail(text: impl Into<String>) -> Refusal {
-    Refusal {
-        status: 400,
-        body: json!({"detail": text.into()}),
-    }
+    Refusal { status: 400, body: json!({"detail": text.into()}) }
 }
 
 /// The OpenAI shape, `{"error":{…}}`.
 pub(crate) fn invalid(code: &str, param: &str, message: impl Into<String>) -> Refusal {
-    let code = if code.is_empty() {
-        Value::Null
-    } else {
-        json!(code)
-    };
+    let code = if code.is_empty() { Value::Null } else { json!(code) };
     Refusal {
         status: 400,
         body: json!({"error": {"message": message.into(), "type": "invalid_request_error", "param": param, "code": code}}),
@@ -63,18 +56,11 @@ const PARAMETERS: [&str; 16] = [
 ];
 
 /// Checks a whole request. `opens` says whether an `encrypted_content` belongs to the caller.
-pub(crate) fn check(
-    request: &Value,
-    allowed: Option<&[String]>,
-    opens: impl Fn(&str) -> bool,
-) -> Checked {
+pub(crate) fn check(request: &Value, allowed: Option<&[String]>, opens: impl Fn(&str) -> bool) -> Checked {
     let Some(fields) = request.as_object() else {
         return Err(detail("Input should be a valid dictionary"));
     };
-    if let Some(unknown) = fields
-        .keys()
-        .find(|key| !PARAMETERS.contains(&key.as_str()))
-    {
+    if let Some(unknown) = fields.keys().find(|key| !PARAMETERS.contains(&key.as_str())) {
         return Err(detail(format!("Unsupported parameter: {unknown}")));
     }
     if fields.get("stream") != Some(&json!(true)) {
@@ -83,10 +69,7 @@ pub(crate) fn check(
     if fields.get("store") != Some(&json!(false)) {
         return Err(detail("Store must be set to false"));
     }
-    if fields
-        .get("instructions")
-        .is_some_and(|text| !text.is_string())
-    {
+    if fields.get("instructions").is_some_and(|text| !text.is_string()) {
         return Err(detail("Instructions are not valid"));
     }
     let model = check_model(request, allowed)?;
@@ -99,16 +82,11 @@ pub(crate) fn check(
 }
 
 fn check_model(request: &Value, allowed: Option<&[String]>) -> Result<&'static Model, Refusal> {
-    let slug = request
-        .get("model")
-        .and_then(Value::as_str)
-        .unwrap_or_default();
+    let slug = request.get("model").and_then(Value::as_str).unwrap_or_default();
     let may = allowed.is_none_or(|list| list.iter().any(|one| one == slug));
-    catalogue::find(slug).filter(|_| may).ok_or_else(|| {
-        detail(format!(
-            "The '{slug}' model is not supported when using Codex with a ChatGPT account."
-        ))
-    })
+    catalogue::find(slug)
+        .filter(|_| may)
+        .ok_or_else(|| detail(format!("The '{slug}' model is not supported when using Codex with a ChatGPT account.")))
 }
 
 fn check_options(request: &Value, model: &Model) -> Checked {
@@ -126,18 +104,12 @@ fn check_options(request: &Value, model: &Model) -> Checked {
         _ => Ok(()),
     };
     one_of("/reasoning/effort", model.efforts())?;
-    one_of(
-        "/reasoning/summary",
-        &["auto", "concise", "detailed", "none"],
-    )?;
+    one_of("/reasoning/summary", &["auto", "concise", "detailed", "none"])?;
     one_of("/text/verbosity", &["low", "medium", "high"])?;
     one_of("/text/format/type", &["text", "json_schema", "json_object"])?;
     if text("/text/format/type") == Some("json_schema") {
         for key in ["name", "schema"] {
-            if request
-                .pointer(&format!("/text/format/{key}"))
-                .is_none_or(Value::is_null)
-            {
+            if request.pointer(&format!("/text/format/{key}")).is_none_or(Value::is_null) {
                 return Err(invalid(
                     "missing_required_parameter",
                     &format!("text.format.{key}"),
@@ -150,17 +122,11 @@ fn check_options(request: &Value, model: &Model) -> Checked {
         return Err(detail(format!("Unsupported service_tier: {tier}")));
     }
     let options = request.get("stream_options").and_then(Value::as_object);
-    if let Some(unknown) =
-        options.and_then(|all| all.keys().find(|key| *key != "reasoning_summary_delivery"))
-    {
-        return Err(detail(format!(
-            "Unsupported parameter: stream_options.{unknown}"
-        )));
+    if let Some(unknown) = options.and_then(|all| all.keys().find(|key| *key != "reasoning_summary_delivery")) {
+        return Err(detail(format!("Unsupported parameter: stream_options.{unknown}")));
     }
     let metadata = request.get("client_metadata").and_then(Value::as_object);
-    if let Some((key, _)) =
-        metadata.and_then(|all| all.iter().find(|(_, value)| !value.is_string()))
-    {
+    if let Some((key, _)) = metadata.and_then(|all| all.iter().find(|(_, value)| !value.is_string())) {
         return Err(invalid(
             "invalid_type",
             &format!("client_metadata.{key}"),
@@ -171,14 +137,7 @@ fn check_options(request: &Value, model: &Model) -> Checked {
 }
 
 /// The tool types the backend knows (protocol.md 2.4).
-const TOOLS: [&str; 6] = [
-    "function",
-    "custom",
-    "web_search",
-    "image_generation",
-    "tool_search",
-    "local_shell",
-];
+const TOOLS: [&str; 6] = ["function", "custom", "web_search", "image_generation", "tool_search", "local_shell"];
 
 fn check_tools(request: &Value) -> Checked {
     let offered = tools::offered(request);
@@ -195,44 +154,27 @@ fn check_tools(request: &Value) -> Checked {
             ));
         }
         let named = tool.name.len() <= 128
-            && tool
-                .name
-                .chars()
-                .all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-'));
+            && tool.name.chars().all(|letter| letter.is_ascii_alphanumeric() || matches!(letter, '_' | '-'));
         if tool.callable() && !named {
             return Err(invalid(
                 "invalid_value",
                 &format!("tools[{index}].name"),
-                format!(
-                    "Invalid 'tools[{index}].name': string does not match pattern '^[a-zA-Z0-9_-]+$'."
-                ),
+                format!("Invalid 'tools[{index}].name': string does not match pattern '^[a-zA-Z0-9_-]+$'."),
             ));
         }
-        let shaped = tool
-            .parameters
-            .is_none_or(|schema| schema.get("type") == Some(&json!("object")) || schema.is_null());
+        let shaped =
+            tool.parameters.is_none_or(|schema| schema.get("type") == Some(&json!("object")) || schema.is_null());
         if tool.kind == "function" && !shaped {
             return Err(invalid(
                 "invalid_function_parameters",
                 &format!("tools[{index}].parameters"),
-                format!(
-                    "Invalid schema for function '{}': schema must be of type 'object'.",
-                    tool.name
-                ),
+                format!("Invalid schema for function '{}': schema must be of type 'object'.", tool.name),
             ));
         }
     }
     match tools::choice(request) {
-        Choice::Named(name)
-            if !offered
-                .iter()
-                .any(|tool| tool.is(name) || tool.kind == name) =>
-        {
-            Err(invalid(
-                "",
-                "tool_choice",
-                format!("Tool choice '{name}' not found in 'tools' parameter."),
-            ))
+        Choice::Named(name) if !offered.iter().any(|tool| tool.is(name) || tool.kind == name) => {
+            Err(invalid("", "tool_choice", format!("Tool choice '{name}' not found in 'tools' parameter.")))
         }
         _ => Ok(()),
     }
@@ -250,10 +192,7 @@ mod tests {
     fn refused(key: &str, value: Value) -> String {
         let mut request = good();
         request[key] = value;
-        check(&request, None, |_| false)
-            .unwrap_err()
-            .body
-            .to_string()
+        check(&request, None, |_| false).unwrap_err().body.to_string()
     }
 
     #[test]
@@ -275,10 +214,7 @@ mod tests {
             "context_management",
             "previous_response_id",
         ] {
-            assert_eq!(
-                refused(key, json!(1)),
-                format!("{{\"detail\":\"Unsupported parameter: {key}\"}}")
-            );
+            assert_eq!(refused(key, json!(1)), format!("{{\"detail\":\"Unsupported parameter: {key}\"}}"));
         }
     }
 
@@ -290,15 +226,7 @@ mod tests {
         assert!(refused("model", json!("gpt-4o")).contains("The 'gpt-4o' model is not supported"));
         assert!(refused("reasoning", json!({"effort":"minimal"})).contains("reasoning.effort"));
         assert!(refused("service_tier", json!("flex")).contains("Unsupported service_tier: flex"));
-        assert!(
-            refused(
-                "tools",
-                json!([{"type":"function","function":{"name":"x"}}])
-            )
-            .contains("tools[0].name")
-        );
-        assert!(
-            refused("tool_choice", json!({"type":"function","name":"x"})).contains("not found")
-        );
+        assert!(refused("tools", json!([{"type":"function","function":{"name":"x"}}])).contains("tools[0].name"));
+        assert!(refused("tool_choice", json!({"type":"function","name":"x"})).contains("not found"));
     }
 }

@@ -17,27 +17,17 @@ fn value(schema: &Value, root: &Value, depth: usize) -> Value {
         return Value::Null;
     }
     if let Some(target) = schema.get("$ref").and_then(Value::as_str) {
-        let pointed = target
-            .strip_prefix('#')
-            .and_then(|pointer| root.pointer(pointer));
+        let pointed = target.strip_prefix('#').and_then(|pointer| root.pointer(pointer));
         return pointed.map_or(Value::Null, |found| value(found, root, depth - 1));
     }
     if let Some(constant) = schema.get("const") {
         return constant.clone();
     }
-    if let Some(first) = schema
-        .get("enum")
-        .and_then(Value::as_array)
-        .and_then(|all| all.first())
-    {
+    if let Some(first) = schema.get("enum").and_then(Value::as_array).and_then(|all| all.first()) {
         return first.clone();
     }
     for choice in ["anyOf", "oneOf", "allOf"] {
-        if let Some(first) = schema
-            .get(choice)
-            .and_then(Value::as_array)
-            .and_then(|all| all.first())
-        {
+        if let Some(first) = schema.get(choice).and_then(Value::as_array).and_then(|all| all.first()) {
             return value(first, root, depth - 1);
         }
     }
@@ -56,21 +46,16 @@ fn value(schema: &Value, root: &Value, depth: usize) -> Value {
 fn kind(schema: &Value) -> &str {
     match schema.get("type") {
         Some(Value::String(one)) => one,
-        Some(Value::Array(several)) => several
-            .iter()
-            .filter_map(Value::as_str)
-            .find(|name| *name != "null")
-            .unwrap_or("null"),
+        Some(Value::Array(several)) => {
+            several.iter().filter_map(Value::as_str).find(|name| *name != "null").unwrap_or("null")
+        }
         _ if schema.get("items").is_some() => "array",
         _ => "object",
     }
 }
 
 fn size(schema: &Value, key: &str) -> Option<usize> {
-    schema
-        .get(key)
-        .and_then(Value::as_u64)
-        .and_then(|count| usize::try_from(count).ok())
+    schema.get(key).and_then(Value::as_u64).and_then(|count| usize::try_from(count).ok())
 }
 
 fn string(schema: &Value) -> String {
@@ -116,18 +101,11 @@ fn array(schema: &Value, root: &Value, depth: usize) -> Value {
 }
 
 fn object(schema: &Value, root: &Value, depth: usize) -> Value {
-    let required = schema
-        .get("required")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let required = schema.get("required").and_then(Value::as_array).into_iter().flatten();
     let fields: Map<String, Value> = required
         .filter_map(Value::as_str)
         .map(|name| {
-            let property = schema
-                .get("properties")
-                .and_then(|all| all.get(name))
-                .unwrap_or(&Value::Null);
+            let property = schema.get("properties").and_then(|all| all.get(name)).unwrap_or(&Value::Null);
             (name.to_owned(), value(property, root, depth - 1))
         })
         .collect();
@@ -147,10 +125,7 @@ mod tests {
     #[test]
     fn choices_take_the_first_and_unions_avoid_null() {
         assert_eq!(minimal(&json!({"enum":["x","y"]})), json!("x"));
-        assert_eq!(
-            minimal(&json!({"anyOf":[{"type":"boolean"},{"type":"string"}]})),
-            json!(false)
-        );
+        assert_eq!(minimal(&json!({"anyOf":[{"type":"boolean"},{"type":"string"}]})), json!(false));
         assert_eq!(minimal(&json!({"type":["null","number"]})), json!(0.0));
     }
 
@@ -164,14 +139,8 @@ mod tests {
 
     #[test]
     fn bounds_and_steps_are_honoured() {
-        assert_eq!(
-            minimal(&json!({"type":"integer","exclusiveMinimum":4,"multipleOf":5})),
-            json!(5)
-        );
+        assert_eq!(minimal(&json!({"type":"integer","exclusiveMinimum":4,"multipleOf":5})), json!(5));
         assert_eq!(minimal(&json!({"type":"integer","maximum":-2})), json!(-2));
-        assert_eq!(
-            minimal(&json!({"type":"string","maxLength":2})),
-            json!("te")
-        );
+        assert_eq!(minimal(&json!({"type":"string","maxLength":2})), json!("te"));
     }
 }

@@ -15,24 +15,18 @@ use crate::tools::{self, Call, Choice};
 const ECHO: usize = 4_000;
 
 /// A real picture of one pixel.
-pub(crate) const PIXEL: &str = "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
+pub(crate) const PIXEL: &str =
+    "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg==";
 
 /// One output item, not yet rendered.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Output {
     /// An assistant message in the pieces it is streamed in.
-    Message {
-        pieces: Vec<String>,
-        phase: Option<&'static str>,
-        cites: bool,
-    },
+    Message { pieces: Vec<String>, phase: Option<&'static str>, cites: bool },
     /// An assistant message that refuses.
     Refusal(String),
     /// Reasoning with summary parts and, when asked for, sealed content.
-    Reasoning {
-        summary: Vec<String>,
-        sealed: Option<String>,
-    },
+    Reasoning { summary: Vec<String>, sealed: Option<String> },
     /// A function or custom tool call.
     Call(Call),
     /// A web search the backend ran itself.
@@ -54,36 +48,24 @@ pub(crate) struct Script {
 
 /// Writes the answer. `seal` makes a fresh `encrypted_content` for the calling account.
 pub(crate) fn write(request: &Value, mut seal: impl FnMut() -> String) -> Script {
-    let input = request
-        .get("input")
-        .and_then(Value::as_array)
-        .map_or(&[][..], Vec::as_slice);
+    let input = request.get("input").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
     let turn = Turn::of(input);
     if turn.compacts {
-        return Script {
-            outputs: vec![Output::Compaction { sealed: seal() }],
-            incomplete: false,
-        };
+        return Script { outputs: vec![Output::Compaction { sealed: seal() }], incomplete: false };
     }
     let markers = Markers::of(&turn.text);
     let mut outputs = Vec::new();
     if markers.reason || wants_summary(request) {
         let includes = request.get("include").and_then(Value::as_array);
-        let asked =
-            includes.is_some_and(|all| all.iter().any(|one| one == "reasoning.encrypted_content"));
-        outputs.push(Output::Reasoning {
-            summary: thoughts(),
-            sealed: asked.then(&mut seal),
-        });
+        let asked = includes.is_some_and(|all| all.iter().any(|one| one == "reasoning.encrypted_content"));
+        outputs.push(Output::Reasoning { summary: thoughts(), sealed: asked.then(&mut seal) });
     }
     let offered = tools::offered(request);
     let hosted = |kind: &str| offered.iter().any(|tool| tool.kind.starts_with(kind));
     let forced = |kind: &str| matches!(tools::choice(request), Choice::Named(name) if name.starts_with(kind));
     let searched = (markers.search && hosted("web_search")) || forced("web_search");
     if searched {
-        outputs.push(Output::Search {
-            query: clip(&turn.text, 80),
-        });
+        outputs.push(Output::Search { query: clip(&turn.text, 80) });
     }
     if markers.image || forced("image_generation") {
         outputs.push(Output::Image);
@@ -99,61 +81,39 @@ pub(crate) fn write(request: &Value, mut seal: impl FnMut() -> String) -> Script
             Err(unknown) => outputs.push(message(&format!("I have no tool named {unknown}."))),
         }
     }
-    Script {
-        outputs,
-        incomplete: markers.incomplete,
-    }
+    Script { outputs, incomplete: markers.incomplete }
 }
 
 /// The messages that end an answer without tool calls.
 fn words(request: &Value, turn: &Turn, markers: &Markers, cites: bool) -> Vec<Output> {
     if markers.refuse {
-        return vec![Output::Refusal(
-            "I'm sorry, I cannot help with that.".to_owned(),
-        )];
+        return vec![Output::Refusal("I'm sorry, I cannot help with that.".to_owned())];
     }
     let mut said = Vec::new();
     if markers.commentary {
         let pieces = pieces("Let me think about it.");
-        said.push(Output::Message {
-            pieces,
-            phase: Some("commentary"),
-            cites: false,
-        });
+        said.push(Output::Message { pieces, phase: Some("commentary"), cites: false });
     }
     let pieces = match (markers.long, structured(request)) {
         (Some(count), _) => (0..count).map(|index| format!("word{index} ")).collect(),
         (None, Some(json)) => pieces(&json),
         (None, None) => pieces(&turn.answer()),
     };
-    said.push(Output::Message {
-        pieces,
-        phase: markers.commentary.then_some("final_answer"),
-        cites,
-    });
+    said.push(Output::Message { pieces, phase: markers.commentary.then_some("final_answer"), cites });
     said
 }
 
 fn message(text: &str) -> Output {
-    Output::Message {
-        pieces: pieces(text),
-        phase: None,
-        cites: false,
-    }
+    Output::Message { pieces: pieces(text), phase: None, cites: false }
 }
 
 fn wants_summary(request: &Value) -> bool {
-    let summary = request
-        .pointer("/reasoning/summary")
-        .and_then(Value::as_str);
+    let summary = request.pointer("/reasoning/summary").and_then(Value::as_str);
     summary.is_some_and(|level| level != "none")
 }
 
 fn thoughts() -> Vec<String> {
-    vec![
-        "**Reading the request**\n\nThe user wants an answer.".to_owned(),
-        "**Answering** – naïvely".to_owned(),
-    ]
+    vec!["**Reading the request**\n\nThe user wants an answer.".to_owned(), "**Answering** – naïvely".to_owned()]
 }
 
 /// The JSON text when `text.format` asks for JSON.
@@ -203,15 +163,10 @@ struct Turn {
 impl Turn {
     /// Reads the items behind the model's last output.
     fn of(input: &[Value]) -> Self {
-        let mut turn = Self {
-            compacts: kind(input.last()) == "compaction_trigger",
-            ..Self::default()
-        };
+        let mut turn = Self { compacts: kind(input.last()) == "compaction_trigger", ..Self::default() };
         let own = |item: &Value| {
-            matches!(
-                kind(Some(item)),
-                "reasoning" | "function_call" | "custom_tool_call" | "web_search_call"
-            ) || item.get("role").and_then(Value::as_str) == Some("assistant")
+            matches!(kind(Some(item)), "reasoning" | "function_call" | "custom_tool_call" | "web_search_call")
+                || item.get("role").and_then(Value::as_str) == Some("assistant")
         };
         let start = input.iter().rposition(own).map_or(0, |last| last + 1);
         for item in &input[start..] {
@@ -252,11 +207,7 @@ impl Turn {
         let mut answer = String::new();
         if !self.images.is_empty() {
             let plural = if self.images.len() == 1 { "" } else { "s" };
-            answer = format!(
-                "I see {} image{plural} ({}). ",
-                self.images.len(),
-                self.images.join("; ")
-            );
+            answer = format!("I see {} image{plural} ({}). ", self.images.len(), self.images.join("; "));
         }
         // Some clients add reminders of their own behind a tool's answer; the answer counts more.
         let said = if self.tools.is_empty() {
@@ -271,9 +222,7 @@ impl Turn {
 fn kind(item: Option<&Value>) -> &str {
     let Some(item) = item else { return "" };
     // A bare `{role, content}` is a message too.
-    item.get("type")
-        .and_then(Value::as_str)
-        .unwrap_or("message")
+    item.get("type").and_then(Value::as_str).unwrap_or("message")
 }
 
 fn clip(text: &str, most: usize) -> String {
@@ -285,10 +234,7 @@ fn clip(text: &str, most: usize) -> String {
 
 /// `image/png, 70 bytes` for a data URL, the address itself otherwise.
 fn picture(url: &str) -> String {
-    let Some((media, data)) = url
-        .strip_prefix("data:")
-        .and_then(|rest| rest.split_once(";base64,"))
-    else {
+    let Some((media, data)) = url.strip_prefix("data:").and_then(|rest| rest.split_once(";base64,")) else {
         return clip(url, 200);
     };
     let size = STANDARD.decode(data).map_or(0, |bytes| bytes.len());
@@ -318,9 +264,7 @@ mod tests {
     fn the_user_is_echoed_in_several_whole_characters() {
         let request = asks("Grüße, 世界 🌍 and more");
         assert_eq!(text(&request), "You said: Grüße, 世界 🌍 and more");
-        let Some(Output::Message { pieces, .. }) = answer(&request).pop() else {
-            panic!()
-        };
+        let Some(Output::Message { pieces, .. }) = answer(&request).pop() else { panic!() };
         assert!(pieces.len() > 3);
     }
 
@@ -340,14 +284,8 @@ mod tests {
     fn pictures_are_counted_and_measured() {
         let mut request = asks("look");
         let url = format!("data:image/png;base64,{PIXEL}");
-        request["input"][0]["content"]
-            .as_array_mut()
-            .unwrap()
-            .push(json!({"type":"input_image","image_url":url}));
-        assert_eq!(
-            text(&request),
-            "I see 1 image (image/png, 70 bytes). You said: look"
-        );
+        request["input"][0]["content"].as_array_mut().unwrap().push(json!({"type":"input_image","image_url":url}));
+        assert_eq!(text(&request), "I see 1 image (image/png, 70 bytes). You said: look");
     }
 
     #[test]
@@ -364,14 +302,8 @@ mod tests {
 
     #[test]
     fn a_trailing_trigger_compacts_and_nothing_else() {
-        let request =
-            json!({"input":[{"role":"user","content":"[reason]"},{"type":"compaction_trigger"}]});
-        assert_eq!(
-            answer(&request),
-            [Output::Compaction {
-                sealed: "gAAAA-sealed".into()
-            }]
-        );
+        let request = json!({"input":[{"role":"user","content":"[reason]"},{"type":"compaction_trigger"}]});
+        assert_eq!(answer(&request), [Output::Compaction { sealed: "gAAAA-sealed".into() }]);
     }
 
     #[test]
@@ -379,9 +311,7 @@ mod tests {
         let mut request = asks("x");
         request["text"] = json!({"format":{"type":"json_schema","schema":{"type":"object","required":["a"],"properties":{"a":{"type":"integer"}}}}});
         assert_eq!(text(&request), r#"{"a":0}"#);
-        let Some(Output::Message { pieces, .. }) = answer(&asks("[long 12]")).pop() else {
-            panic!()
-        };
+        let Some(Output::Message { pieces, .. }) = answer(&asks("[long 12]")).pop() else { panic!() };
         assert_eq!(pieces.len(), 12);
     }
 }

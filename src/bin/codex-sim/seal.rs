@@ -16,9 +16,7 @@ pub(crate) fn seal(chatgpt_account_id: &str, nonce: &str) -> String {
 
 /// Whether `sealed` was made for this workspace.
 pub(crate) fn opens(chatgpt_account_id: &str, sealed: &str) -> bool {
-    let parts = sealed
-        .strip_prefix(HEAD)
-        .and_then(|rest| rest.split_at_checked(NONCE));
+    let parts = sealed.strip_prefix(HEAD).and_then(|rest| rest.split_at_checked(NONCE));
     parts.is_some_and(|(nonce, given)| given == tag(chatgpt_account_id, nonce))
 }
 

@@ -165,9 +165,7 @@ impl Sim {
         let turn = self.next.fetch_add(1, Ordering::Relaxed);
         // Spread neighbouring numbers, so that neighbouring seeds do not repeat each other.
         fastrand::Rng::with_seed(
-            self.seed
-                .wrapping_mul(0x9E37_79B9_7F4A_7C15)
-                .wrapping_add(turn.wrapping_mul(0xD1B5_4A32_D192_ED03)),
+            self.seed.wrapping_mul(0x9E37_79B9_7F4A_7C15).wrapping_add(turn.wrapping_mul(0xD1B5_4A32_D192_ED03)),
         )
     }
 
@@ -194,13 +192,8 @@ impl Sim {
 
     /// New tokens for an account; the caller decides what becomes of them.
     pub(crate) fn mint(&self, world: &World, id: &str) -> Result<Tokens, String> {
-        let account = world
-            .accounts
-            .get(id)
-            .ok_or_else(|| format!("no account {id}"))?;
-        let expires_in = account
-            .access_life_s
-            .unwrap_or(self.settings().access_life_s);
+        let account = world.accounts.get(id).ok_or_else(|| format!("no account {id}"))?;
+        let expires_in = account.access_life_s.unwrap_or(self.settings().access_life_s);
         let issued_at = now();
         let mark = self.mark(issued_at, issued_at + 3_600);
         Ok(Tokens {
@@ -212,20 +205,11 @@ impl Sim {
     }
 
     fn access_token(&self, account: &Account, issued_at: i64, expires_at: i64) -> String {
-        jwt::access(
-            account.subject(),
-            &self.mark(issued_at, expires_at),
-            CLIENT_ID,
-        )
+        jwt::access(account.subject(), &self.mark(issued_at, expires_at), CLIENT_ID)
     }
 
     fn mark(&self, issued_at: i64, expires_at: i64) -> Mark {
-        Mark {
-            issued_at,
-            expires_at,
-            id: self.token("", 22),
-            issuer: self.issuer.clone(),
-        }
+        Mark { issued_at, expires_at, id: self.token("", 22), issuer: self.issuer.clone() }
     }
 }
 
@@ -235,14 +219,10 @@ impl World {
         self.made += 1;
         let mut account = Account::new(traits, self.made, now());
         let twin = |other: &Account| {
-            other.chatgpt_account_id == account.chatgpt_account_id
-                && other.user_id == account.user_id
+            other.chatgpt_account_id == account.chatgpt_account_id && other.user_id == account.user_id
         };
         if self.accounts.values().any(twin) {
-            return Err(format!(
-                "account {} of {} exists already",
-                account.chatgpt_account_id, account.user_id
-            ));
+            return Err(format!("account {} of {} exists already", account.chatgpt_account_id, account.user_id));
         }
         if self.accounts.contains_key(&account.id) {
             account.id = format!("{}~{}", account.chatgpt_account_id, account.user_id);
@@ -255,8 +235,7 @@ impl World {
     /// Lets the tokens of a new login in.
     pub(crate) fn admit(&mut self, id: &str, tokens: &Tokens) {
         self.grants.login(id, tokens.refresh.clone());
-        self.grants
-            .admit(id, tokens.access.clone(), now() + tokens.expires_in);
+        self.grants.admit(id, tokens.access.clone(), now() + tokens.expires_in);
     }
 }
 
@@ -271,9 +250,7 @@ impl Tokens {
 
     /// The Codex CLI's `auth.json` (protocol.md 1.9).
     pub(crate) fn auth_json(&self, chatgpt_account_id: &str) -> Value {
-        let last_refresh = OffsetDateTime::now_utc()
-            .format(&Rfc3339)
-            .unwrap_or_default();
+        let last_refresh = OffsetDateTime::now_utc().format(&Rfc3339).unwrap_or_default();
         json!({
             "auth_mode": "chatgpt", "OPENAI_API_KEY": null,
             "tokens": {"id_token": self.identity, "access_token": self.access, "refresh_token": self.refresh, "account_id": chatgpt_account_id},

@@ -35,11 +35,7 @@ pub(crate) struct Call {
 /// Every tool of the request, in order.
 pub(crate) fn offered(request: &Value) -> Vec<Tool<'_>> {
     let top = request.get("tools").and_then(Value::as_array);
-    let inside = request
-        .get("input")
-        .and_then(Value::as_array)
-        .into_iter()
-        .flatten();
+    let inside = request.get("input").and_then(Value::as_array).into_iter().flatten();
     let additional = inside
         .filter(|item| item.get("type").and_then(Value::as_str) == Some("additional_tools"))
         .filter_map(|item| item.get("tools").and_then(Value::as_array));
@@ -55,19 +51,11 @@ fn collect<'a>(list: &'a [Value], namespace: Option<&'a str>, found: &mut Vec<To
         let text = |key| tool.get(key).and_then(Value::as_str);
         let kind = text("type").unwrap_or_default();
         if kind == "namespace" {
-            let inner = tool
-                .get("tools")
-                .and_then(Value::as_array)
-                .map_or(&[][..], Vec::as_slice);
+            let inner = tool.get("tools").and_then(Value::as_array).map_or(&[][..], Vec::as_slice);
             collect(inner, text("name"), found);
         } else {
             let name = text("name").unwrap_or(kind);
-            found.push(Tool {
-                kind,
-                name,
-                namespace,
-                parameters: tool.get("parameters"),
-            });
+            found.push(Tool { kind, name, namespace, parameters: tool.get("parameters") });
         }
     }
 }
@@ -77,9 +65,8 @@ impl Tool<'_> {
     pub(crate) fn is(&self, wanted: &str) -> bool {
         let qualified = self.namespace.and_then(|space| wanted.strip_prefix(space));
         self.name == wanted
-            || qualified.is_some_and(|rest| {
-                rest.strip_prefix('.').or_else(|| rest.strip_prefix("__")) == Some(self.name)
-            })
+            || qualified
+                .is_some_and(|rest| rest.strip_prefix('.').or_else(|| rest.strip_prefix("__")) == Some(self.name))
     }
 
     /// Whether the model calls it by name and the client runs it.
@@ -97,12 +84,7 @@ impl Tool<'_> {
             (false, "") => schema::minimal(self.parameters.unwrap_or(&Value::Null)).to_string(),
             (false, raw) => raw.to_owned(),
         };
-        Call {
-            custom,
-            namespace: self.namespace.map(str::to_owned),
-            name: self.name.to_owned(),
-            input,
-        }
+        Call { custom, namespace: self.namespace.map(str::to_owned), name: self.name.to_owned(), input }
     }
 }
 
@@ -140,22 +122,13 @@ pub(crate) fn choice(request: &Value) -> Choice<'_> {
 }
 
 /// The calls the markers and the choice ask for; an unknown name is given back as the error.
-pub(crate) fn calls(
-    request: &Value,
-    tools: &[Tool<'_>],
-    markers: &[ToolMarker],
-) -> Result<Vec<Call>, String> {
+pub(crate) fn calls(request: &Value, tools: &[Tool<'_>], markers: &[ToolMarker]) -> Result<Vec<Call>, String> {
     let choice = choice(request);
     let mut marked = Vec::new();
     if choice != Choice::Never {
         for marker in markers {
-            let tool = tools
-                .iter()
-                .find(|tool| tool.callable() && tool.is(&marker.name));
-            marked.push(
-                tool.ok_or_else(|| marker.name.clone())?
-                    .call(&marker.argument),
-            );
+            let tool = tools.iter().find(|tool| tool.callable() && tool.is(&marker.name));
+            marked.push(tool.ok_or_else(|| marker.name.clone())?.call(&marker.argument));
         }
     }
     if request.get("parallel_tool_calls").and_then(Value::as_bool) == Some(false) {
@@ -167,9 +140,7 @@ pub(crate) fn calls(
         Choice::Free | Choice::Never => None,
     };
     if let Some(tool) = forced {
-        let already = marked
-            .iter()
-            .any(|call| choice == Choice::Any || call.name == tool.name);
+        let already = marked.iter().any(|call| choice == Choice::Any || call.name == tool.name);
         if !already {
             return Ok(vec![tool.call("")]);
         }
@@ -197,12 +168,7 @@ mod tests {
         let made = calls_of(&request(), r#"[tool:functions.exec "a\nb"]"#).unwrap();
         assert_eq!(
             made,
-            [Call {
-                custom: true,
-                namespace: Some("functions".into()),
-                name: "exec".into(),
-                input: "a\nb".into()
-            }]
+            [Call { custom: true, namespace: Some("functions".into()), name: "exec".into(), input: "a\nb".into() }]
         );
     }
 
@@ -210,32 +176,16 @@ mod tests {
     fn a_forced_choice_calls_with_minimal_arguments() {
         let mut request = request();
         request["tool_choice"] = json!({"type":"function","name":"ls"});
-        assert_eq!(
-            calls_of(&request, "hello").unwrap()[0].input,
-            r#"{"p":"text"}"#
-        );
-        assert_eq!(
-            calls_of(&request, r#"[tool:ls {"p":"x"}]"#).unwrap()[0].input,
-            r#"{"p":"x"}"#
-        );
+        assert_eq!(calls_of(&request, "hello").unwrap()[0].input, r#"{"p":"text"}"#);
+        assert_eq!(calls_of(&request, r#"[tool:ls {"p":"x"}]"#).unwrap()[0].input, r#"{"p":"x"}"#);
     }
 
     #[test]
     fn parallel_calls_can_be_switched_off_and_unknown_names_are_told() {
         let mut request = request();
-        assert_eq!(
-            calls_of(&request, "[tool:ls {}][tool:exec x]")
-                .unwrap()
-                .len(),
-            2
-        );
+        assert_eq!(calls_of(&request, "[tool:ls {}][tool:exec x]").unwrap().len(), 2);
         request["parallel_tool_calls"] = json!(false);
-        assert_eq!(
-            calls_of(&request, "[tool:ls {}][tool:exec x]")
-                .unwrap()
-                .len(),
-            1
-        );
+        assert_eq!(calls_of(&request, "[tool:ls {}][tool:exec x]").unwrap().len(), 1);
         assert_eq!(calls_of(&request, "[tool:rm {}]"), Err("rm".to_owned()));
         request["tool_choice"] = json!("none");
         assert_eq!(calls_of(&request, "[tool:ls {}]"), Ok(vec![]));

@@ -61,7 +61,7 @@ pub(crate) struct Traffic {
 pub(crate) struct PathCount {
     /// Requests.
     pub(crate) requests: u64,
-    /// Answers by status.
+    /// Answers by status; 0 is a connection closed on command.
     pub(crate) statuses: BTreeMap<u16, u64>,
 }
 
@@ -98,10 +98,7 @@ impl Traffic {
 
     /// In flight now, and the most at once.
     pub(crate) fn flights(&self) -> (u64, u64) {
-        (
-            self.in_flight.load(Ordering::Relaxed),
-            self.max_in_flight.load(Ordering::Relaxed),
-        )
+        (self.in_flight.load(Ordering::Relaxed), self.max_in_flight.load(Ordering::Relaxed))
     }
 
     /// Requests so far.
@@ -112,11 +109,7 @@ impl Traffic {
     /// The last `limit` requests, oldest first.
     pub(crate) fn recent(&self, limit: usize) -> Vec<Captured> {
         let captured = lock(&self.captured);
-        captured
-            .iter()
-            .skip(captured.len().saturating_sub(limit))
-            .cloned()
-            .collect()
+        captured.iter().skip(captured.len().saturating_sub(limit)).cloned().collect()
     }
 
     /// Counts by `METHOD /path`.
@@ -128,12 +121,7 @@ impl Traffic {
     pub(crate) fn clear(&self) {
         lock(&self.captured).clear();
         lock(&self.paths).clear();
-        for counter in [
-            &self.count,
-            &self.cancelled_early,
-            &self.unknown_refreshes,
-            &self.max_in_flight,
-        ] {
+        for counter in [&self.count, &self.cancelled_early, &self.unknown_refreshes, &self.max_in_flight] {
             counter.store(0, Ordering::Relaxed);
         }
     }

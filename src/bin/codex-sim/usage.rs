@@ -70,20 +70,13 @@ impl Prompt {
     pub(crate) fn of(request: &Value) -> Self {
         let mut hasher = DefaultHasher::new();
         let mut tokens = 0;
-        let head = ["instructions", "tools"]
-            .into_iter()
-            .filter_map(|key| request.get(key));
+        let head = ["instructions", "tools"].into_iter().filter_map(|key| request.get(key));
         for value in head {
             hash(value, &mut hasher);
             tokens += of_value(value);
         }
         let mut links = vec![(hasher.finish(), tokens)];
-        for item in request
-            .get("input")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-        {
+        for item in request.get("input").and_then(Value::as_array).into_iter().flatten() {
             hash(item, &mut hasher);
             tokens += of_value(item);
             links.push((hasher.finish(), tokens));
@@ -98,11 +91,7 @@ impl Prompt {
 
     /// The tokens of the prefix shared with an earlier prompt.
     pub(crate) fn shared_with(&self, earlier: &Self) -> u64 {
-        let same = self
-            .0
-            .iter()
-            .zip(&earlier.0)
-            .take_while(|(mine, theirs)| mine == theirs);
+        let same = self.0.iter().zip(&earlier.0).take_while(|(mine, theirs)| mine == theirs);
         same.last().map_or(0, |(link, _)| link.1)
     }
 }
@@ -114,10 +103,7 @@ fn hash(value: &Value, hasher: &mut DefaultHasher) {
         Value::Object(fields) => {
             // Ids and metadata differ between replays of one item; the prompt does not.
             let content = fields.iter().filter(|(key, _)| {
-                !matches!(
-                    key.as_str(),
-                    "id" | "status" | "internal_chat_message_metadata_passthrough"
-                )
+                !matches!(key.as_str(), "id" | "status" | "internal_chat_message_metadata_passthrough")
             });
             for (key, field) in content {
                 key.hash(hasher);
@@ -155,10 +141,7 @@ mod tests {
     use super::*;
 
     fn prompt(texts: &[&str]) -> Prompt {
-        let items: Vec<Value> = texts
-            .iter()
-            .map(|text| json!({"role":"user","content":text}))
-            .collect();
+        let items: Vec<Value> = texts.iter().map(|text| json!({"role":"user","content":text})).collect();
         Prompt::of(&json!({"instructions":"be brief, please","input":items}))
     }
 
@@ -172,18 +155,12 @@ mod tests {
 
     #[test]
     fn a_changed_first_item_shares_only_the_instructions() {
-        assert_eq!(
-            prompt(&["a"]).shared_with(&prompt(&["b"])),
-            of_text("be brief, please")
-        );
+        assert_eq!(prompt(&["a"]).shared_with(&prompt(&["b"])), of_text("be brief, please"));
     }
 
     #[test]
     fn pictures_cost_the_same_whatever_their_size() {
-        assert_eq!(
-            of_value(&json!("data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAA")),
-            PICTURE
-        );
+        assert_eq!(of_value(&json!("data:image/png;base64,AAAAAAAAAAAAAAAAAAAAAA")), PICTURE);
         assert_eq!(of_text("12345"), 2);
     }
 }

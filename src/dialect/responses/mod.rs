@@ -1,1 +1,13 @@
-//! The responses dialect.
+//! The OpenAI Responses dialect, which the Codex CLI speaks too. The backend speaks nearly the same,
+//! so requests are edited at their top level only and events pass through as bytes.
+
+pub mod error;
+mod fields;
+pub mod request;
+mod stream;
+mod whole;
+
+pub use fields::{DROPPED, REFUSED};
+
+#[cfg(test)]
+mod tests;

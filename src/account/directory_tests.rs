@@ -1,0 +1,192 @@
+//! The directory in step with a store that others change.
+
+use std::sync::atomic::Ordering;
+
+use tokio::time::{Instant, timeout};
+
+use super::super::pool::choose;
+use super::super::testing::{Bench, HOUR, START};
+use super::*;
+use crate::store::{AccountScope, AccountState};
+
+async fn directory(bench: &Bench) -> Arc<Accounts> {
+    let accounts = Accounts::new(Arc::clone(&bench.context));
+    accounts.reload().await.unwrap();
+    accounts
+}
+
+fn only(accounts: &Accounts) -> Candidate {
+    let mut candidates = accounts.candidates();
+    assert_eq!(candidates.len(), 1);
+    candidates.remove(0)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_adds_and_removes_accounts_and_keeps_the_managers_of_the_others() {
+    let bench = Bench::new();
+    let (stays, goes) = (bench.add("stays", HOUR), bench.add("goes", HOUR));
+    let accounts = directory(&bench).await;
+    let (kept, gone) = (accounts.get(stays).unwrap(), accounts.get(goes).unwrap());
+
+    bench.store.shelf().rows.remove(&goes);
+    let comes = bench.add("comes", HOUR);
+    accounts.reload().await.unwrap();
+
+    assert!(Arc::ptr_eq(&kept, &accounts.get(stays).unwrap()));
+    assert!(accounts.get(comes).is_some() && accounts.get(goes).is_none());
+    assert!(gone.manager.refresh_now().await.is_err());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_running_manager_takes_over_a_login_and_a_pause_made_elsewhere() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+    let member = accounts.get(id).unwrap();
+
+    bench.store.log_in(id, "rt-login", HOUR);
+    bench.store.shelf().rows.get_mut(&id).unwrap().0.paused = true;
+    accounts.reload().await.unwrap();
+
+    assert_eq!(member.manager.snapshot().generation(), 2);
+    assert!(only(&accounts).paused);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_watcher_sees_a_change_within_its_interval_and_ends_with_the_process() {
+    let bench = Bench::new();
+    let accounts = directory(&bench).await;
+    let every = Duration::from_millis(250);
+    let watcher = tokio::spawn(Arc::clone(&accounts).watch(every));
+    tokio::task::yield_now().await;
+
+    let id = bench.add("new", HOUR);
+    tokio::time::sleep(every * 2).await;
+
+    assert!(accounts.get(id).is_some());
+    bench.context.shutdown.cancel();
+    timeout(every, watcher).await.unwrap().unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_unreadable_account_keeps_what_is_known_and_is_read_again_later() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+    let watcher = tokio::spawn(Arc::clone(&accounts).watch(Duration::from_millis(250)));
+    bench.store.log_in(id, "rt-login", HOUR);
+    bench.store.unreadable.store(true, Ordering::SeqCst);
+
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let member = accounts.get(id).unwrap();
+    assert_eq!(member.manager.snapshot().generation(), 1);
+    bench.store.unreadable.store(false, Ordering::SeqCst);
+    tokio::time::sleep(Duration::from_secs(1)).await;
+
+    assert_eq!(member.manager.snapshot().generation(), 2);
+    watcher.abort();
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reload_that_read_earlier_does_not_win() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+    let newest = bench.store.shelf().revision;
+
+    accounts.apply(newest - 1, Vec::new());
+
+    assert!(accounts.get(id).is_some());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_counts_until_its_guard_is_dropped() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+
+    let (one, two) = (accounts.begin(id).unwrap(), accounts.begin(id).unwrap());
+    assert_eq!(only(&accounts).in_flight, 2);
+    assert_eq!(only(&accounts).last_used, Some(START));
+    drop((one, two));
+
+    assert_eq!(only(&accounts).in_flight, 0);
+    assert!(accounts.begin(AccountId::new()).is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+
+    accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
+    let choice = choose(&accounts.candidates(), &AccountScope::All, START);
+    assert_eq!((choice.ordered.len(), choice.soonest_reset), (0, Some(START + 5_000)));
+    // The row does not know it yet, and must not take it away.
+    accounts.reload().await.unwrap();
+    assert_eq!(only(&accounts).limited_until, Some(START + 5_000));
+    bench.settle().await;
+    let row = bench.store.row(id);
+    assert_eq!(row.limit_reason.as_deref(), Some("usage_limit_reached"));
+
+    accounts.clear_limited(id);
+    bench.settle().await;
+    assert_eq!((bench.store.row(id).limited_until, only(&accounts).limited_until), (None, None));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_limit_that_is_lifted_in_the_store_is_lifted_here() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+    accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
+    bench.settle().await;
+
+    bench.store.shelf().rows.get_mut(&id).unwrap().0.limited_until = None;
+    accounts.reload().await.unwrap();
+
+    assert_eq!(only(&accounts).limited_until, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_cool_down_and_a_usage_report_reach_the_pool() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+
+    accounts.cool_down(id, START + 1);
+    accounts.note_usage(id, 40.0);
+    assert_eq!(only(&accounts).cooling_until, Some(START + 1));
+    assert_eq!(only(&accounts).used_percent, Some(40.0));
+    accounts.clear_cool_down(id);
+
+    assert_eq!(only(&accounts).cooling_until, None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn readiness_hears_of_credentials_that_are_not_stored() {
+    let bench = Bench::new();
+    let id = bench.add("ada", -1);
+    let accounts = directory(&bench).await;
+    bench.store.shelf().failing_writes = 6;
+    let begin = Instant::now();
+
+    assert!(accounts.get(id).unwrap().manager.credentials().await.is_err());
+    assert_eq!(accounts.unpersisted(), [id]);
+    bench.settle().await;
+
+    assert!(accounts.unpersisted().is_empty());
+    assert!(begin.elapsed() < Duration::from_secs(30));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_verdict_of_a_manager_reaches_the_pool_at_once() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+
+    accounts.get(id).unwrap().manager.quarantine(1, "unauthorized");
+
+    assert_eq!(only(&accounts).state, AccountState::Quarantined);
+}

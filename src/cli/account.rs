@@ -1,0 +1,261 @@
+//! `tollway account`.
+
+use super::show::{distance, moment, table};
+use super::{login, open};
+use crate::config::Settings;
+use crate::oauth::{Enrolment, auth_json};
+use crate::server::assemble::{self, unix_millis};
+use crate::store::{Account, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted};
+use anyhow::{Context, Result, bail};
+use std::io::{IsTerminal, Read, Write};
+use std::path::PathBuf;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Log in with a browser, or with a code on another device
+    Login(login::Options),
+    /// Take over credentials from an auth.json of the Codex CLI or of codexia
+    Import {
+        /// The file, or - for standard input
+        path: PathBuf,
+        /// What to call the account here
+        #[arg(long)]
+        name: Option<String>,
+    },
+    /// List the accounts
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one account
+    Show {
+        /// Name, email, id or the start of an id
+        account: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Leave an account out of service until it is resumed
+    Pause {
+        /// Name, email, id or the start of an id
+        account: String,
+    },
+    /// Take a paused account into service again
+    Resume {
+        /// Name, email, id or the start of an id
+        account: String,
+    },
+    /// Refresh an account's token now
+    Refresh {
+        /// Name, email, id or the start of an id
+        account: String,
+    },
+    /// Forget an account and its credentials
+    Remove {
+        /// Name, email, id or the start of an id
+        account: String,
+        /// Do not ask
+        #[arg(long)]
+        yes: bool,
+    },
+}
+
+pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
+    let store = open::store(settings).await?;
+    let now = unix_millis();
+    let done = match command {
+        Command::Login(options) => login::run(settings, &store, &options).await,
+        Command::Import { path, name } => import(&store, &path, name).await,
+        Command::List { json } => list(&store, json, now).await,
+        Command::Show { account, json } => show(&store, &account, json, now).await,
+        Command::Pause { account } => pause(&store, &account, true, now).await,
+        Command::Resume { account } => pause(&store, &account, false, now).await,
+        Command::Refresh { account } => refresh(settings, &store, &account).await,
+        Command::Remove { account, yes } => remove(&store, &account, yes).await,
+    };
+    store.close().await;
+    done
+}
+
+async fn import(store: &Store, path: &PathBuf, name: Option<String>) -> Result<()> {
+    let mut bytes = Vec::new();
+    if path.as_os_str() == "-" {
+        std::io::stdin().read_to_end(&mut bytes).context("standard input cannot be read")?;
+    } else {
+        bytes = std::fs::read(path).with_context(|| format!("{} cannot be read", path.display()))?;
+    }
+    let found = auth_json::parse(&bytes)?;
+    if name.is_some() && found.len() > 1 {
+        bail!("the file holds {} accounts; leave out --name", found.len());
+    }
+    for enrolment in found {
+        enrol(store, enrolment, name.clone()).await?;
+    }
+    println!(
+        "If another program goes on using that login, one of the two will lose it at the next refresh: log out there, or log in here on its own with `tollway account login`."
+    );
+    Ok(())
+}
+
+/// Stores what a login or a file brought, and says what became of it.
+pub(super) async fn enrol(store: &Store, enrolment: Enrolment, name: Option<String>) -> Result<()> {
+    let new = NewAccount {
+        name,
+        email: enrolment.email,
+        chatgpt_user_id: enrolment.chatgpt_user_id,
+        chatgpt_account_id: enrolment.chatgpt_account_id,
+        plan: enrolment.plan,
+        fedramp: enrolment.fedramp,
+        credentials: NewCredentials {
+            access_token: enrolment.access_token,
+            refresh_token: enrolment.refresh_token,
+            id_token: enrolment.id_token,
+            access_expires_at: enrolment.access_expires_at,
+        },
+    };
+    let (verb, account) = match store.accounts().upsert(new, unix_millis()).await? {
+        Upserted::Created(account) => ("added", account),
+        Upserted::Replaced(account) => ("was here already: its credentials were replaced", account),
+    };
+    let plan = account.plan.as_deref().unwrap_or("unknown");
+    println!("account {} {verb} (id {}, plan {plan})", account.name, account.id);
+    Ok(())
+}
+
+async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
+    let accounts = store.accounts().list().await?;
+    if json {
+        let list: Vec<_> = accounts.iter().map(to_json).collect();
+        println!("{}", serde_json::to_string_pretty(&list)?);
+        return Ok(());
+    }
+    if accounts.is_empty() {
+        println!("no accounts yet: add one with `tollway account login` or `tollway account import`");
+        return Ok(());
+    }
+    let rows = accounts.iter().map(|account| {
+        [
+            account.name.clone(),
+            account.id.to_string(),
+            account.plan.clone().unwrap_or_else(|| "–".into()),
+            standing(account, now),
+            account.access_expires_at.map_or_else(|| "–".into(), |at| distance(at, now)),
+        ]
+    });
+    print!("{}", table(["NAME", "ID", "PLAN", "STATE", "TOKEN ENDS"], rows));
+    Ok(())
+}
+
+async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&to_json(&account))?);
+        return Ok(());
+    }
+    let at = |time: Option<UnixMillis>| time.map_or_else(|| "–".to_owned(), |time| moment(time, now));
+    let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "–".to_owned());
+    let rows = [
+        ["name", account.name.as_str()].map(str::to_owned),
+        ["id".to_owned(), account.id.to_string()],
+        ["email".to_owned(), text(&account.email)],
+        ["workspace".to_owned(), account.chatgpt_account_id.clone()],
+        ["plan".to_owned(), text(&account.plan)],
+        ["state".to_owned(), standing(&account, now)],
+        ["since".to_owned(), moment(account.state_since, now)],
+        ["what to do".to_owned(), text(&account.state_detail)],
+        ["token ends".to_owned(), at(account.access_expires_at)],
+        ["last refresh".to_owned(), moment(account.last_refresh_at, now)],
+        ["generation".to_owned(), account.generation.to_string()],
+        ["added".to_owned(), moment(account.created_at, now)],
+    ];
+    print!("{}", table(["ACCOUNT", ""], rows));
+    Ok(())
+}
+
+/// What keeps an account from serving, the gravest first.
+fn standing(account: &Account, now: UnixMillis) -> String {
+    let reason = account.state_reason.as_deref().map_or_else(String::new, |reason| format!(" ({reason})"));
+    match account.state {
+        AccountState::NeedsLogin => format!("needs login{reason}"),
+        AccountState::Quarantined => format!("quarantined{reason}"),
+        AccountState::Active if account.paused => "paused".to_owned(),
+        AccountState::Active => match account.limited_until.filter(|until| *until > now) {
+            Some(until) => format!("limited, back {}", distance(until, now)),
+            None => "active".to_owned(),
+        },
+    }
+}
+
+fn to_json(account: &Account) -> serde_json::Value {
+    serde_json::json!({
+        "id": account.id,
+        "name": account.name,
+        "email": account.email,
+        "chatgpt_account_id": account.chatgpt_account_id,
+        "plan": account.plan,
+        "state": account.state.as_str(),
+        "state_reason": account.state_reason,
+        "state_detail": account.state_detail,
+        "state_since": account.state_since,
+        "paused": account.paused,
+        "limited_until": account.limited_until,
+        "limit_reason": account.limit_reason,
+        "access_expires_at": account.access_expires_at,
+        "last_refresh_at": account.last_refresh_at,
+        "generation": account.generation,
+        "created_at": account.created_at,
+    })
+}
+
+async fn pause(store: &Store, asked: &str, paused: bool, now: UnixMillis) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    store.accounts().set_paused(account.id, paused, now).await?;
+    println!("account {} {}", account.name, if paused { "is paused" } else { "is in service again" });
+    Ok(())
+}
+
+/// Through the same token manager as the server: the store's generation keeps the two from losing
+/// each other's tokens.
+async fn refresh(settings: &Settings, store: &Store, asked: &str) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    let issuer = assemble::issuer(settings, &assemble::http_client(settings)?);
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let accounts = assemble::accounts(settings, store.clone(), issuer, tasks.clone(), stop.clone());
+    accounts.reload().await?;
+    let member = accounts.get(account.id).context("the account was removed meanwhile")?;
+    let refreshed = member.manager.refresh_now().await;
+    stop.cancel();
+    tasks.close();
+    tasks.wait().await;
+    let credentials = refreshed.with_context(|| format!("account {} was not refreshed", account.name))?;
+    let ends = credentials
+        .access_expires_at
+        .map_or_else(String::new, |at| format!(", the new token ends {}", moment(at, unix_millis())));
+    println!("account {} is refreshed{ends}", account.name);
+    Ok(())
+}
+
+async fn remove(store: &Store, asked: &str, yes: bool) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    if !yes && !confirmed(&format!("Remove account {} ({}) and its credentials?", account.name, account.id))? {
+        bail!("nothing was removed");
+    }
+    store.accounts().remove(account.id).await?;
+    println!("account {} is removed; its login still stands at the issuer until it ends", account.name);
+    Ok(())
+}
+
+/// Asks at a terminal; elsewhere the answer is no.
+pub(super) fn confirmed(question: &str) -> Result<bool> {
+    if !std::io::stdin().is_terminal() {
+        bail!("{question} Say --yes: there is no terminal to ask at");
+    }
+    print!("{question} [y/N] ");
+    std::io::stdout().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().read_line(&mut answer)?;
+    Ok(matches!(answer.trim(), "y" | "Y" | "yes"))
+}

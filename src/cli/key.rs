@@ -1,0 +1,217 @@
+//! `tollway key`.
+
+use super::open;
+use super::show::{distance, moment, table};
+use crate::config::Settings;
+use crate::server::assemble::unix_millis;
+use crate::store::{AccountScope, GatewayKey, NewKey, Store, UnixMillis};
+use crate::tenant::KeySecret;
+use anyhow::{Context, Result};
+use secrecy::ExposeSecret;
+use std::time::Duration;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Make a key and print it, once
+    Create {
+        /// Whose it is
+        #[arg(long)]
+        name: String,
+        /// The accounts it may use, by name, email or id; all if left out
+        #[arg(long, value_delimiter = ',', value_name = "ACCOUNT,…")]
+        accounts: Vec<String>,
+        /// When it ends, from now: 90d, 12h
+        #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
+        expires: Option<Duration>,
+    },
+    /// List the keys
+    List {
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show one key
+    Show {
+        /// Name, id, the start of an id, or the visible start of the key
+        key: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Stop a key for good, within a second
+    Revoke {
+        /// Name, id, the start of an id, or the visible start of the key
+        key: String,
+    },
+    /// Make a new key in the place of an old one, which goes on working for a while
+    Rotate {
+        /// Name, id, the start of an id, or the visible start of the key
+        key: String,
+        /// How long the old key goes on working
+        #[arg(long, default_value = "24h", value_parser = humantime::parse_duration, value_name = "TIME")]
+        grace: Duration,
+    },
+}
+
+pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
+    let store = open::store(settings).await?;
+    let now = unix_millis();
+    let done = match command {
+        Command::Create { name, accounts, expires } => create(&store, name, &accounts, expires, now).await,
+        Command::List { json } => list(&store, json, now).await,
+        Command::Show { key, json } => show(&store, &key, json, now).await,
+        Command::Revoke { key } => revoke(&store, &key, now).await,
+        Command::Rotate { key, grace } => rotate(&store, &key, grace, now).await,
+    };
+    store.close().await;
+    done
+}
+
+async fn create(
+    store: &Store,
+    name: String,
+    accounts: &[String],
+    expires: Option<Duration>,
+    now: UnixMillis,
+) -> Result<()> {
+    let mut ids = Vec::with_capacity(accounts.len());
+    for asked in accounts {
+        ids.push(store.accounts().find(asked.trim()).await?.id);
+    }
+    let scope = if accounts.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
+    let secret = KeySecret::mint()?;
+    let new = stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await?;
+    let key = store.keys().create(new, now).await?;
+    tell(&secret, &key, now);
+    Ok(())
+}
+
+async fn stored(
+    store: &Store,
+    secret: &KeySecret,
+    name: String,
+    accounts: AccountScope,
+    expires_at: Option<UnixMillis>,
+) -> Result<NewKey> {
+    let pepper = store.pepper().await?;
+    Ok(NewKey {
+        name,
+        prefix: secret.prefix().to_owned(),
+        hash: secret.hash(pepper.expose_secret()),
+        accounts,
+        expires_at,
+    })
+}
+
+/// The key goes to standard output by itself, so that a script can take it; the rest goes beside it.
+fn tell(secret: &KeySecret, key: &GatewayKey, now: UnixMillis) {
+    println!("{}", secret.reveal());
+    let ends = key.expires_at.map_or_else(String::new, |at| format!(", ends {}", moment(at, now)));
+    eprintln!("key {} made (id {}{ends}). It is not shown again.", key.name, key.id);
+}
+
+async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
+    let keys = store.keys().list().await?;
+    if json {
+        let list: Vec<_> = keys.iter().map(to_json).collect();
+        println!("{}", serde_json::to_string_pretty(&list)?);
+        return Ok(());
+    }
+    if keys.is_empty() {
+        println!("no keys yet: make one with `tollway key create --name NAME`");
+        return Ok(());
+    }
+    let rows = keys.iter().map(|key| {
+        [
+            key.name.clone(),
+            format!("{}…", key.prefix),
+            key.id.to_string(),
+            standing(key, now),
+            scope(key),
+            key.last_used_at.map_or_else(|| "never".into(), |at| distance(at, now)),
+        ]
+    });
+    print!("{}", table(["NAME", "KEY", "ID", "STATE", "ACCOUNTS", "LAST USED"], rows));
+    Ok(())
+}
+
+async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result<()> {
+    let key = store.keys().find(asked).await?;
+    if json {
+        println!("{}", serde_json::to_string_pretty(&to_json(&key))?);
+        return Ok(());
+    }
+    let rows = [
+        ["name".to_owned(), key.name.clone()],
+        ["key".to_owned(), format!("{}…", key.prefix)],
+        ["id".to_owned(), key.id.to_string()],
+        ["state".to_owned(), standing(&key, now)],
+        ["accounts".to_owned(), scope(&key)],
+        ["made".to_owned(), moment(key.created_at, now)],
+        ["ends".to_owned(), key.expires_at.map_or_else(|| "never".into(), |at| moment(at, now))],
+        ["last used".to_owned(), key.last_used_at.map_or_else(|| "never".into(), |at| moment(at, now))],
+        ["replaced by".to_owned(), key.rotated_to.map_or_else(|| "–".into(), |id| id.to_string())],
+    ];
+    print!("{}", table(["GATEWAY KEY", ""], rows));
+    Ok(())
+}
+
+fn standing(key: &GatewayKey, now: UnixMillis) -> String {
+    match (key.revoked_at, key.expires_at) {
+        (Some(at), _) => format!("revoked {}", distance(at, now)),
+        (None, Some(at)) if at <= now => format!("expired {}", distance(at, now)),
+        (None, Some(at)) => format!("active, ends {}", distance(at, now)),
+        (None, None) => "active".to_owned(),
+    }
+}
+
+fn scope(key: &GatewayKey) -> String {
+    match &key.accounts {
+        AccountScope::All => "all".to_owned(),
+        AccountScope::Only(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+    }
+}
+
+fn to_json(key: &GatewayKey) -> serde_json::Value {
+    let accounts = match &key.accounts {
+        AccountScope::All => None,
+        AccountScope::Only(ids) => Some(ids),
+    };
+    serde_json::json!({
+        "id": key.id,
+        "name": key.name,
+        "prefix": key.prefix,
+        "accounts": accounts,
+        "created_at": key.created_at,
+        "expires_at": key.expires_at,
+        "revoked_at": key.revoked_at,
+        "rotated_to": key.rotated_to,
+        "last_used_at": key.last_used_at,
+    })
+}
+
+async fn revoke(store: &Store, asked: &str, now: UnixMillis) -> Result<()> {
+    let key = store.keys().find(asked).await?;
+    if store.keys().revoke(key.id, now).await? {
+        println!("key {} ({}…) is revoked", key.name, key.prefix);
+    } else {
+        println!("key {} ({}…) was revoked before", key.name, key.prefix);
+    }
+    Ok(())
+}
+
+async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) -> Result<()> {
+    let old = store.keys().find(asked).await?;
+    // The successor lives as long again as its predecessor was to live.
+    let expires_at = old.expires_at.map(|at| now.saturating_add(at.saturating_sub(old.created_at)));
+    let secret = KeySecret::mint()?;
+    let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
+    let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
+    tell(&secret, &key, now);
+    eprintln!("the old key ({}…) ends {}", old.prefix, moment(after(now, grace), now));
+    Ok(())
+}
+
+fn after(now: UnixMillis, length: Duration) -> UnixMillis {
+    now.saturating_add(i64::try_from(length.as_millis()).unwrap_or(i64::MAX))
+}

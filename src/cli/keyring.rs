@@ -1,0 +1,63 @@
+//! `tollway keyring`: the master keys.
+
+use super::open;
+use crate::config::Settings;
+use crate::store::vault::{KeyFile, Keyring};
+use crate::store::{Rotation, Store};
+use anyhow::{Context, Result, bail};
+use secrecy::ExposeSecret;
+
+#[derive(clap::Subcommand)]
+pub(super) enum Command {
+    /// Print a new random master key
+    Generate,
+    /// List the ids of the keys given and of those the database uses
+    Show,
+    /// Seal everything under the first key given; safe to repeat
+    Rotate,
+}
+
+pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
+    match command {
+        Command::Generate => println!("{}", Keyring::generate_text()?.expose_secret()),
+        Command::Show => show(settings).await?,
+        Command::Rotate => rotate(settings).await?,
+    }
+    Ok(())
+}
+
+async fn show(settings: &Settings) -> Result<()> {
+    let in_use = Store::key_ids_in_use(&settings.database_url()).await?;
+    let keyring = match &settings.top.master_key {
+        Some(text) => Some(Keyring::parse(text).context("master_key")?),
+        None => KeyFile::at(settings.key_file()).load()?,
+    };
+    let given: Vec<&str> = keyring.iter().flat_map(Keyring::key_ids).collect();
+    for (place, id) in given.iter().enumerate() {
+        let role = if place == 0 { "seals and opens" } else { "opens" };
+        println!("{id}  {role}{}", if in_use.contains(*id) { ", in use" } else { "" });
+    }
+    for id in in_use.iter().filter(|id| !given.contains(&id.as_str())) {
+        println!("{id}  in use, but not given: the server will refuse to start");
+    }
+    Ok(())
+}
+
+async fn rotate(settings: &Settings) -> Result<()> {
+    let store = open::store(settings).await?;
+    let rotated = store.rotate_keyring(Rotation::default()).await;
+    store.close().await;
+    let report = rotated?;
+    println!(
+        "{} values resealed, {} were under the first key already, {} changed meanwhile and were looked at again",
+        report.resealed, report.current, report.raced
+    );
+    if report.remaining > 0 {
+        bail!(
+            "{} values are still under another key: restart every server with the new key first, then run this again",
+            report.remaining
+        );
+    }
+    println!("the other keys can be dropped");
+    Ok(())
+}

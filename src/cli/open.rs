@@ -1,0 +1,40 @@
+//! Opens the store as the settings say, in the order that a wrong key changes nothing.
+
+use crate::config::Settings;
+use crate::store::vault::{KeyFile, KeyFileOrigin, Keyring};
+use crate::store::{OpenOptions, Store};
+use anyhow::{Context, Result, bail};
+use secrecy::ExposeSecret;
+
+/// The open and migrated store.
+pub(super) async fn store(settings: &Settings) -> Result<Store> {
+    let url = settings.database_url();
+    let in_use = Store::key_ids_in_use(&url).await?;
+    let keyring = match &settings.top.master_key {
+        Some(text) => Keyring::parse(text).context("master_key")?,
+        None if url.expose_secret().starts_with("sqlite:") => {
+            let file = KeyFile::at(settings.key_file());
+            let (keyring, origin) = file.load_or_create(&in_use)?;
+            if origin == KeyFileOrigin::Created {
+                announce(&file);
+            }
+            keyring
+        }
+        None => bail!(
+            "master_key is not set: with a database server, give one in TOLLWAY_MASTER_KEY or TOLLWAY_MASTER_KEY_FILE (`tollway keyring generate` prints a new one)"
+        ),
+    };
+    let store = Store::open(OpenOptions { url, keyring }).await?;
+    store.migrate().await?;
+    Ok(store)
+}
+
+/// Said once, and loudly: whoever loses this file loses every account's login.
+fn announce(file: &KeyFile) {
+    let path = file.path().display().to_string();
+    if tracing::dispatcher::has_been_set() {
+        tracing::warn!(path, "no master key was given: a new one was made and kept in this file; back it up");
+    } else {
+        eprintln!("note: no master key was given: a new one was made and kept in {path}; back it up");
+    }
+}

@@ -1,0 +1,43 @@
+//! `tollway serve`.
+
+use super::{Common, open};
+use crate::telemetry::Telemetry;
+use clap::Args;
+
+#[derive(Args)]
+pub(super) struct Options {
+    /// Where the API listens
+    #[arg(long, value_name = "ADDRESS")]
+    listen: Option<String>,
+    /// Where /healthz, /readyz and /metrics listen
+    #[arg(long, value_name = "ADDRESS")]
+    ops_listen: Option<String>,
+    /// Serve requests without a key; only on a loopback address
+    #[arg(long)]
+    insecure_no_keys: bool,
+}
+
+pub(super) async fn run(common: &Common, options: &Options) -> anyhow::Result<()> {
+    let mut sources = common.sources();
+    let no_keys = options.insecure_no_keys.then(|| "true".to_owned());
+    let flags = [
+        ("server.listen", "--listen", &options.listen),
+        ("server.ops_listen", "--ops-listen", &options.ops_listen),
+        ("server.insecure_no_keys", "--insecure-no-keys", &no_keys),
+    ];
+    for (key, flag, value) in flags {
+        if let Some(value) = value {
+            sources.flags.push((key, flag, value.clone()));
+        }
+    }
+    let settings = crate::config::load(&sources)?.settings;
+    // The exporter's HTTP client blocks where it is built.
+    let telemetry_options = settings.telemetry();
+    let telemetry = tokio::task::spawn_blocking(move || Telemetry::install(&telemetry_options)).await??;
+    tracing::info!(version = env!("CARGO_PKG_VERSION"), backend = %settings.backend.base_url, "starting");
+    let store = open::store(&settings).await?;
+    let served = crate::server::run(&settings, store.clone(), telemetry.clone()).await;
+    store.close().await;
+    tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
+    Ok(served?)
+}

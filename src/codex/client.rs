@@ -1,0 +1,240 @@
+//! The HTTP client for the backend: one pool and one TLS context for all accounts (lessons.md 14).
+
+use super::failure::{Failure, FailureKind};
+use super::sse::{Decoder, Frame};
+use bytes::Bytes;
+use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use secrecy::{ExposeSecret, SecretString};
+use std::time::Duration;
+use url::Url;
+
+/// Where the backend is and how long to wait for it.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// `https://chatgpt.com/backend-api`.
+    pub base_url: Url,
+    /// Who Tollway says it is, for clients other than the Codex CLI.
+    pub originator: HeaderValue,
+    /// The same as a user agent.
+    pub user_agent: HeaderValue,
+    /// The client version that `/codex/models` is asked for (protocol.md 6.2).
+    pub client_version: String,
+    /// From the request's last byte to the answer's headers.
+    pub first_byte_timeout: Duration,
+    /// Between two reads of a stream.
+    pub idle_timeout: Duration,
+}
+
+/// The account that a call is made as.
+#[derive(Clone, Copy)]
+pub struct Caller<'a> {
+    /// The bearer token.
+    pub access_token: &'a SecretString,
+    /// The workspace.
+    pub chatgpt_account_id: &'a str,
+    /// Whether the workspace is on the FedRAMP deployment (protocol.md 1.8).
+    pub fedramp: bool,
+}
+
+/// Speaks to the backend. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    options: Options,
+    responses: Url,
+    models: Url,
+}
+
+/// The model catalogue of an account.
+#[derive(Debug, Clone)]
+pub enum Catalogue {
+    /// It is as it was.
+    NotModified,
+    /// `{"models":[…]}` as it came, with its entity tag.
+    Fresh {
+        /// JSON.
+        body: Bytes,
+        /// The `ETag`.
+        etag: Option<HeaderValue>,
+    },
+}
+
+const ACCOUNT_ID: HeaderName = HeaderName::from_static("chatgpt-account-id");
+const ORIGINATOR: HeaderName = HeaderName::from_static("originator");
+const FEDRAMP: HeaderName = HeaderName::from_static("x-openai-fedramp");
+
+/// An error body is read up to here; the rest says nothing more.
+const ERROR_BODY_LIMIT: usize = 64 * 1024;
+
+impl Client {
+    /// A client over a connection pool. The pool must not decompress: a stream passes as it is.
+    pub fn new(http: reqwest::Client, options: Options) -> Self {
+        let at = |path: &str| {
+            let mut url = options.base_url.clone();
+            url.set_path(&format!("{}/{path}", options.base_url.path().trim_end_matches('/')));
+            url
+        };
+        let (responses, models) = (at("codex/responses"), at("codex/models"));
+        Self { http, options, responses, models }
+    }
+
+    /// The backend's host and port, for traces.
+    pub fn address(&self) -> (&str, u16) {
+        let url = &self.options.base_url;
+        (url.host_str().unwrap_or_default(), url.port_or_known_default().unwrap_or(443))
+    }
+
+    /// `POST /codex/responses`. `headers` are what passes from the client; credentials among them
+    /// are overwritten. Ends in an answer with status 200, or a failure.
+    pub async fn respond(&self, caller: Caller<'_>, headers: HeaderMap, body: Bytes) -> Result<Answer, Failure> {
+        let mut headers = self.identify(caller, headers);
+        headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        let request = self.http.post(self.responses.clone()).headers(headers).body(body).send();
+        let response = tokio::time::timeout(self.options.first_byte_timeout, request)
+            .await
+            .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
+            .map_err(|error| of_transport(&error))?;
+        if response.status() == StatusCode::OK {
+            let headers = response.headers().clone();
+            let stream = EventStream {
+                response,
+                decoder: Decoder::new(),
+                idle_timeout: self.options.idle_timeout,
+                ended: false,
+            };
+            return Ok(Answer { headers, stream });
+        }
+        Err(self.refusal(response).await)
+    }
+
+    /// `GET /codex/models`, for `client_version` or the configured one.
+    pub async fn models(
+        &self,
+        caller: Caller<'_>,
+        client_version: Option<&str>,
+        known: Option<&HeaderValue>,
+    ) -> Result<Catalogue, Failure> {
+        let mut headers = self.identify(caller, HeaderMap::new());
+        if let Some(etag) = known {
+            headers.insert(IF_NONE_MATCH, etag.clone());
+        }
+        let version = client_version.unwrap_or(&self.options.client_version);
+        let mut url = self.models.clone();
+        url.query_pairs_mut().append_pair("client_version", version);
+        let request = self.http.get(url).headers(headers).timeout(self.options.first_byte_timeout).send();
+        let response = request.await.map_err(|error| of_transport(&error))?;
+        match response.status() {
+            StatusCode::NOT_MODIFIED => Ok(Catalogue::NotModified),
+            StatusCode::OK => {
+                let etag = response.headers().get(ETAG).cloned();
+                let body = response.bytes().await.map_err(|error| of_transport(&error))?;
+                Ok(Catalogue::Fresh { body, etag })
+            }
+            _ => Err(self.refusal(response).await),
+        }
+    }
+
+    /// Sets what says who calls: the account's credentials always, Tollway's name unless the
+    /// headers carry a real Codex CLI's own.
+    fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
+        let bearer = format!("Bearer {}", caller.access_token.expose_secret());
+        // A token that is not a header value is refused by the backend as an empty one would be.
+        let mut bearer = HeaderValue::try_from(bearer).unwrap_or(HeaderValue::from_static("Bearer"));
+        bearer.set_sensitive(true);
+        headers.insert(AUTHORIZATION, bearer);
+        if let Ok(id) = HeaderValue::try_from(caller.chatgpt_account_id) {
+            headers.insert(ACCOUNT_ID, id);
+        }
+        if caller.fedramp {
+            headers.insert(FEDRAMP, HeaderValue::from_static("true"));
+        }
+        headers.entry(ORIGINATOR).or_insert_with(|| self.options.originator.clone());
+        headers.entry(USER_AGENT).or_insert_with(|| self.options.user_agent.clone());
+        headers
+    }
+
+    async fn refusal(&self, mut response: reqwest::Response) -> Failure {
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = Vec::new();
+        let read = async {
+            while let Ok(Some(chunk)) = response.chunk().await {
+                body.extend_from_slice(&chunk);
+                if body.len() > ERROR_BODY_LIMIT {
+                    break;
+                }
+            }
+        };
+        // Whatever has come by then is enough to classify by.
+        let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
+        Failure::of_response(status, &headers, &body, unix_now())
+    }
+}
+
+/// An answer with status 200.
+#[derive(Debug)]
+pub struct Answer {
+    /// The backend's headers: limits, turn state, request id.
+    pub headers: HeaderMap,
+    /// Its events.
+    pub stream: EventStream,
+}
+
+/// The events of an answer. Dropping it cancels the request at the backend.
+#[derive(Debug)]
+pub struct EventStream {
+    response: reqwest::Response,
+    decoder: Decoder,
+    idle_timeout: Duration,
+    /// Whether the body has ended.
+    ended: bool,
+}
+
+impl EventStream {
+    /// The next frame; `None` at the end of the body. Safe to cancel: nothing that was read is lost.
+    pub async fn next(&mut self) -> Result<Option<Frame>, Failure> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(Some(frame));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            let chunk = tokio::time::timeout(self.idle_timeout, self.response.chunk())
+                .await
+                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))?
+                .map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })?;
+            match chunk {
+                Some(chunk) => self.decoder.push(chunk),
+                None => self.ended = true,
+            }
+        }
+    }
+
+    /// A frame that has already arrived, without waiting.
+    pub fn buffered(&mut self) -> Result<Option<Frame>, Failure> {
+        self.decoder.next_frame().map_err(|error| Failure::of(FailureKind::StreamCut, error.to_string()))
+    }
+}
+
+/// A transport error in words without addresses or headers; the source chain has the cause.
+fn of_transport(error: &reqwest::Error) -> Failure {
+    let kind = if error.is_timeout() { FailureKind::Timeout } else { FailureKind::Connection };
+    let mut message = String::from(match kind {
+        FailureKind::Timeout => "the backend did not answer in time",
+        _ => "the connection to the backend failed",
+    });
+    let mut source = std::error::Error::source(error);
+    while let Some(cause) = source {
+        message.push_str(": ");
+        message.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    Failure::of(kind, message)
+}
+
+fn unix_now() -> i64 {
+    let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
+}

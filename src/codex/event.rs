@@ -1,0 +1,593 @@
+//! The backend's stream events, borrowed from the frame they came in (protocol.md 3).
+//!
+//! Rule for the unknown: an event type that is not listed is [`Event::Other`]; an unknown field is
+//! not looked at; a known event that lacks what its type promises is an error of the backend.
+
+use serde::{Deserialize, Deserializer, Serialize};
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// One event of a Responses stream.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// `response.created`.
+    Created(ResponseRef<'a>),
+    /// `response.in_progress` (and `response.queued`).
+    InProgress,
+    /// `response.output_item.added`.
+    ItemAdded(ItemEvent<'a>),
+    /// `response.output_item.done`: the item as it stands; the truth for whole replies.
+    ItemDone(ItemEvent<'a>),
+    /// `response.content_part.added`.
+    PartAdded(PartEvent<'a>),
+    /// `response.content_part.done`.
+    PartDone(PartEvent<'a>),
+    /// `response.output_text.delta`.
+    TextDelta(Delta<'a>),
+    /// `response.output_text.annotation.added`.
+    Annotation(AnnotationEvent<'a>),
+    /// `response.refusal.delta`.
+    RefusalDelta(Delta<'a>),
+    /// `response.reasoning_summary_part.added`.
+    SummaryPartAdded(Position<'a>),
+    /// `response.reasoning_summary_text.delta`.
+    SummaryDelta(Delta<'a>),
+    /// `response.reasoning_text.delta`: raw reasoning, rare.
+    ReasoningDelta(Delta<'a>),
+    /// `response.function_call_arguments.delta`.
+    ArgumentsDelta(Delta<'a>),
+    /// `response.function_call_arguments.done`.
+    ArgumentsDone(ArgumentsDone<'a>),
+    /// `response.custom_tool_call_input.delta`.
+    CustomInputDelta(Delta<'a>),
+    /// `response.custom_tool_call_input.done`.
+    CustomInputDone(InputDone<'a>),
+    /// `response.image_generation_call.partial_image`.
+    PartialImage(PartialImage<'a>),
+    /// `response.completed` (also spelled `response.done`).
+    Completed(ResponseRef<'a>),
+    /// `response.incomplete`.
+    Incomplete(ResponseRef<'a>),
+    /// `response.failed`.
+    Failed(ResponseRef<'a>),
+    /// `error`: an error outside a response object.
+    Error(ErrorEvent<'a>),
+    /// `codex.rate_limits` (protocol.md 5.2): the payload as it came.
+    RateLimits(&'a [u8]),
+    /// Anything else; the type.
+    Other(Cow<'a, str>),
+}
+
+/// Where in the output an event belongs.
+#[derive(Debug, Deserialize)]
+pub struct Position<'a> {
+    /// The item's id. May be missing or differ from the added item's: fall back on `output_index`.
+    #[serde(borrow, default)]
+    pub item_id: Option<Cow<'a, str>>,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
+    /// Index of the summary part of a reasoning item.
+    #[serde(default)]
+    pub summary_index: u32,
+}
+
+/// A piece of text, of arguments or of freeform input.
+#[derive(Debug, Deserialize)]
+pub struct Delta<'a> {
+    /// The item's id, where given.
+    #[serde(borrow, default)]
+    pub item_id: Option<Cow<'a, str>>,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
+    /// Index of the summary part of a reasoning item.
+    #[serde(default)]
+    pub summary_index: u32,
+    /// What is to be appended.
+    #[serde(borrow, default)]
+    pub delta: Cow<'a, str>,
+}
+
+/// The whole of a function call's arguments.
+#[derive(Debug, Deserialize)]
+pub struct ArgumentsDone<'a> {
+    /// The item's id, where given.
+    #[serde(borrow, default)]
+    pub item_id: Option<Cow<'a, str>>,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// The function's name: some backends give it only here.
+    #[serde(borrow, default)]
+    pub name: Option<Cow<'a, str>>,
+    /// JSON text.
+    #[serde(borrow, default)]
+    pub arguments: Cow<'a, str>,
+}
+
+/// The whole of a custom tool call's input.
+#[derive(Debug, Deserialize)]
+pub struct InputDone<'a> {
+    /// The item's id, where given.
+    #[serde(borrow, default)]
+    pub item_id: Option<Cow<'a, str>>,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Freeform text.
+    #[serde(borrow, default)]
+    pub input: Cow<'a, str>,
+}
+
+/// An item that was added or finished.
+#[derive(Debug, Deserialize)]
+pub struct ItemEvent<'a> {
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// The item's bytes.
+    #[serde(borrow, rename = "item")]
+    pub raw: &'a RawValue,
+}
+
+impl ItemEvent<'_> {
+    /// The item, typed; an unknown type is [`Item::Other`].
+    pub fn item(&self) -> Result<Item, serde_json::Error> {
+        serde_json::from_str(self.raw.get())
+    }
+}
+
+/// A content part that was added or finished.
+#[derive(Debug, Deserialize)]
+pub struct PartEvent<'a> {
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
+    /// The part's bytes.
+    #[serde(borrow)]
+    pub part: &'a RawValue,
+}
+
+/// A citation or file reference attached to a text part.
+#[derive(Debug, Deserialize)]
+pub struct AnnotationEvent<'a> {
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// The annotation's bytes, `{"type":"url_citation",…}`.
+    #[serde(borrow)]
+    pub annotation: &'a RawValue,
+}
+
+/// A preview of an image that is being generated.
+#[derive(Debug, Deserialize)]
+pub struct PartialImage<'a> {
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Which preview this is, from 0.
+    #[serde(default)]
+    pub partial_image_index: u32,
+    /// Base64.
+    #[serde(borrow, default)]
+    pub partial_image_b64: Cow<'a, str>,
+}
+
+/// `{"type":"error",…}`; the fields stand at top level or under `error`.
+#[derive(Debug, Deserialize)]
+pub struct ErrorEvent<'a> {
+    /// HTTP status, on the WebSocket transport.
+    #[serde(default, alias = "status_code")]
+    pub status: Option<u16>,
+    /// Machine-readable code.
+    #[serde(borrow, default)]
+    pub code: Option<Cow<'a, str>>,
+    /// Human-readable message.
+    #[serde(borrow, default)]
+    pub message: Option<Cow<'a, str>>,
+    /// The nested form.
+    #[serde(default)]
+    pub error: Option<ErrorBody>,
+}
+
+/// An error object: of a failed response, of an `error` event, or of an HTTP body.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ErrorBody {
+    /// Machine-readable code, e.g. `context_length_exceeded`.
+    #[serde(default)]
+    pub code: Option<String>,
+    /// Type, e.g. `usage_limit_reached`.
+    #[serde(default, rename = "type")]
+    pub kind: Option<String>,
+    /// Human-readable message.
+    #[serde(default)]
+    pub message: Option<String>,
+    /// The parameter to blame.
+    #[serde(default)]
+    pub param: Option<String>,
+    /// When the limit resets, Unix seconds.
+    #[serde(default)]
+    pub resets_at: Option<i64>,
+    /// In how many seconds the limit resets.
+    #[serde(default)]
+    pub resets_in_seconds: Option<i64>,
+    /// The plan of the account that was refused.
+    #[serde(default)]
+    pub plan_type: Option<String>,
+}
+
+/// The response object of a `created` or terminal event.
+#[derive(Debug, Deserialize)]
+pub struct ResponseRef<'a> {
+    /// The object's bytes.
+    #[serde(borrow, rename = "response")]
+    pub raw: &'a RawValue,
+}
+
+impl ResponseRef<'_> {
+    /// What the gateway reads of it.
+    pub fn summary(&self) -> Result<ResponseSummary, serde_json::Error> {
+        serde_json::from_str(self.raw.get())
+    }
+}
+
+/// The fields of a response object that the gateway reads.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ResponseSummary {
+    /// `resp_…`.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The model that served.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// `completed`, `incomplete`, `failed`.
+    #[serde(default)]
+    pub status: Option<String>,
+    /// The tier that served.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// Tokens; may be null.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// Why a failed response failed.
+    #[serde(default)]
+    pub error: Option<ErrorBody>,
+    /// Why an incomplete response ended.
+    #[serde(default)]
+    pub incomplete_details: Option<IncompleteDetails>,
+}
+
+/// `incomplete_details` of a response.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct IncompleteDetails {
+    /// `max_output_tokens`, `content_filter`, …
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Tokens of one response. `input` includes `cached` and `cache_write`; `output` includes `reasoning`.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Usage {
+    /// All input tokens.
+    pub input: u64,
+    /// Of these, read from the prompt cache.
+    pub cached: u64,
+    /// Of these, written to the prompt cache; `None` when the backend does not say.
+    pub cache_write: Option<u64>,
+    /// All output tokens.
+    pub output: u64,
+    /// Of these, spent on reasoning.
+    pub reasoning: u64,
+    /// Input and output together, as the backend says.
+    pub total: u64,
+}
+
+impl<'de> Deserialize<'de> for Usage {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Default, Deserialize)]
+        #[expect(clippy::struct_field_names, reason = "the names of the wire")]
+        struct Details {
+            #[serde(default)]
+            cached_tokens: Option<u64>,
+            #[serde(default)]
+            cache_write_tokens: Option<u64>,
+            #[serde(default)]
+            reasoning_tokens: Option<u64>,
+        }
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(default)]
+            input_tokens: Option<u64>,
+            #[serde(default)]
+            output_tokens: Option<u64>,
+            #[serde(default)]
+            total_tokens: Option<u64>,
+            #[serde(default)]
+            input_tokens_details: Option<Details>,
+            #[serde(default)]
+            output_tokens_details: Option<Details>,
+        }
+        let wire = Wire::deserialize(deserializer)?;
+        let input_details = wire.input_tokens_details.unwrap_or_default();
+        let input = wire.input_tokens.unwrap_or(0);
+        let output = wire.output_tokens.unwrap_or(0);
+        Ok(Self {
+            input,
+            cached: input_details.cached_tokens.unwrap_or(0),
+            cache_write: input_details.cache_write_tokens,
+            output,
+            reasoning: wire.output_tokens_details.and_then(|d| d.reasoning_tokens).unwrap_or(0),
+            total: wire.total_tokens.unwrap_or(input + output),
+        })
+    }
+}
+
+/// A finished or just added output item.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Item {
+    /// Text, or a refusal, of the assistant.
+    Message {
+        /// `msg_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// Its parts.
+        #[serde(default)]
+        content: Vec<ContentPart>,
+        /// `commentary`, `partial_answer` or `final_answer`.
+        #[serde(default)]
+        phase: Option<String>,
+    },
+    /// Reasoning: a readable summary and an encrypted form that the same account can continue.
+    Reasoning {
+        /// `rs_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// The summary's parts.
+        #[serde(default)]
+        summary: Vec<ContentPart>,
+        /// Raw reasoning, rare.
+        #[serde(default)]
+        content: Option<Vec<ContentPart>>,
+        /// Opaque; bound to the account that made it.
+        #[serde(default)]
+        encrypted_content: Option<String>,
+    },
+    /// A call of a function tool.
+    FunctionCall {
+        /// `fc_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// `call_…`: what the tool's output refers to.
+        #[serde(default)]
+        call_id: Option<String>,
+        /// The function's name; may be missing on `added`.
+        #[serde(default)]
+        name: Option<String>,
+        /// The namespace of a namespaced tool.
+        #[serde(default)]
+        namespace: Option<String>,
+        /// JSON text; empty on `added`.
+        #[serde(default)]
+        arguments: String,
+    },
+    /// A call of a freeform tool.
+    CustomToolCall {
+        /// `ctc_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// `call_…`.
+        #[serde(default)]
+        call_id: Option<String>,
+        /// The tool's name.
+        #[serde(default)]
+        name: Option<String>,
+        /// Freeform text; empty on `added`.
+        #[serde(default)]
+        input: String,
+    },
+    /// A search that the backend ran itself.
+    WebSearchCall {
+        /// `ws_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// `completed`, `failed`, …
+        #[serde(default)]
+        status: Option<String>,
+        /// `{"type":"search","query":…}`, `{"type":"open_page","url":…}`, …
+        #[serde(default)]
+        action: Option<serde_json::Value>,
+    },
+    /// An image that the backend generated.
+    ImageGenerationCall {
+        /// `ig_…`.
+        #[serde(default)]
+        id: Option<String>,
+        /// Base64.
+        #[serde(default)]
+        result: Option<String>,
+        /// `png`, `jpeg`, `webp`.
+        #[serde(default)]
+        output_format: Option<String>,
+        /// The prompt as the backend rewrote it.
+        #[serde(default)]
+        revised_prompt: Option<String>,
+    },
+    /// A type this build does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// A part of a message, a reasoning summary or raw reasoning.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum ContentPart {
+    /// Text of a message.
+    OutputText {
+        /// The text.
+        #[serde(default)]
+        text: String,
+        /// Citations, as they came.
+        #[serde(default)]
+        annotations: Vec<serde_json::Value>,
+    },
+    /// The model declined.
+    Refusal {
+        /// Its words.
+        #[serde(default)]
+        refusal: String,
+    },
+    /// Part of a reasoning summary.
+    SummaryText {
+        /// The text.
+        #[serde(default)]
+        text: String,
+    },
+    /// Raw reasoning.
+    ReasoningText {
+        /// The text.
+        #[serde(default)]
+        text: String,
+    },
+    /// A type this build does not know.
+    #[serde(other)]
+    Other,
+}
+
+/// How much of an event a reader needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Depth {
+    /// Everything: the reader translates deltas.
+    Full,
+    /// Items, terminals, errors and limits; deltas come out as [`Event::Other`] without being read.
+    Control,
+}
+
+impl<'a> Event<'a> {
+    /// Decodes the payload of one frame.
+    pub fn parse(data: &'a [u8], depth: Depth) -> Result<Self, serde_json::Error> {
+        let kind = kind(data)?;
+        if let Some(event) = Self::control(&kind, data) {
+            return event;
+        }
+        if depth == Depth::Control {
+            return Ok(Self::Other(kind));
+        }
+        Self::content(kind, data)
+    }
+
+    fn control(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
+        let event = match kind {
+            "response.created" => serde_json::from_slice(data).map(Self::Created),
+            "response.in_progress" | "response.queued" => Ok(Self::InProgress),
+            "response.output_item.added" => serde_json::from_slice(data).map(Self::ItemAdded),
+            "response.output_item.done" => serde_json::from_slice(data).map(Self::ItemDone),
+            "response.completed" | "response.done" => serde_json::from_slice(data).map(Self::Completed),
+            "response.incomplete" => serde_json::from_slice(data).map(Self::Incomplete),
+            "response.failed" => serde_json::from_slice(data).map(Self::Failed),
+            "error" => serde_json::from_slice(data).map(Self::Error),
+            "codex.rate_limits" => Ok(Self::RateLimits(data)),
+            _ => return None,
+        };
+        Some(event)
+    }
+
+    fn content(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        match &*kind {
+            "response.output_text.delta" => serde_json::from_slice(data).map(Self::TextDelta),
+            "response.function_call_arguments.delta" => serde_json::from_slice(data).map(Self::ArgumentsDelta),
+            "response.function_call_arguments.done" => serde_json::from_slice(data).map(Self::ArgumentsDone),
+            "response.reasoning_summary_text.delta" => serde_json::from_slice(data).map(Self::SummaryDelta),
+            "response.reasoning_summary_part.added" => serde_json::from_slice(data).map(Self::SummaryPartAdded),
+            "response.reasoning_text.delta" => serde_json::from_slice(data).map(Self::ReasoningDelta),
+            "response.content_part.added" => serde_json::from_slice(data).map(Self::PartAdded),
+            "response.content_part.done" => serde_json::from_slice(data).map(Self::PartDone),
+            "response.custom_tool_call_input.delta" => serde_json::from_slice(data).map(Self::CustomInputDelta),
+            "response.custom_tool_call_input.done" => serde_json::from_slice(data).map(Self::CustomInputDone),
+            "response.refusal.delta" => serde_json::from_slice(data).map(Self::RefusalDelta),
+            "response.output_text.annotation.added" => serde_json::from_slice(data).map(Self::Annotation),
+            "response.image_generation_call.partial_image" => serde_json::from_slice(data).map(Self::PartialImage),
+            _ => Ok(Self::Other(kind)),
+        }
+    }
+
+    /// Whether the stream has nothing more to say after this event.
+    pub fn is_terminal(&self) -> bool {
+        matches!(self, Self::Completed(_) | Self::Incomplete(_) | Self::Failed(_) | Self::Error(_))
+    }
+
+    /// Whether the model has begun to answer, so that the stream can no longer move to another account.
+    pub fn is_output(&self) -> bool {
+        !matches!(self, Self::Created(_) | Self::InProgress | Self::RateLimits(_) | Self::Other(_))
+            && !self.is_terminal()
+    }
+}
+
+/// The event's `type`.
+fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Tag<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    serde_json::from_slice::<Tag<'_>>(data).map(|tag| tag.kind)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_delta_borrows_from_the_frame() {
+        let data = br#"{"type":"response.output_text.delta","item_id":"msg_1","output_index":2,"content_index":0,"delta":"hi"}"#;
+        let Event::TextDelta(delta) = Event::parse(data, Depth::Full).expect("valid") else { panic!("a text delta") };
+        assert!(matches!(delta.delta, Cow::Borrowed("hi")));
+        assert_eq!(delta.output_index, 2);
+    }
+
+    #[test]
+    fn a_reader_of_control_events_does_not_pay_for_deltas() {
+        let data = br#"{"type":"response.output_text.delta","delta":"hi"}"#;
+        assert!(
+            matches!(Event::parse(data, Depth::Control).expect("valid"), Event::Other(kind) if kind == "response.output_text.delta")
+        );
+    }
+
+    #[test]
+    fn usage_may_be_null_or_lack_its_details() {
+        let data = br#"{"type":"response.completed","response":{"id":"r","usage":{"input_tokens":3,"input_tokens_details":null,"output_tokens":2}}}"#;
+        let Event::Completed(response) = Event::parse(data, Depth::Control).expect("valid") else {
+            panic!("completed")
+        };
+        let usage = response.summary().expect("valid").usage.expect("usage");
+        assert_eq!(usage, Usage { input: 3, output: 2, total: 5, ..Usage::default() });
+    }
+
+    #[test]
+    fn unknown_events_and_items_are_carried_not_refused() {
+        assert!(matches!(
+            Event::parse(br#"{"type":"response.new_thing","x":[1]}"#, Depth::Full).expect("valid"),
+            Event::Other(_)
+        ));
+        let data = br#"{"type":"response.output_item.done","output_index":0,"item":{"type":"hologram","y":1}}"#;
+        let Event::ItemDone(done) = Event::parse(data, Depth::Full).expect("valid") else { panic!("item") };
+        assert!(matches!(done.item().expect("valid"), Item::Other));
+        assert_eq!(done.raw.get(), r#"{"type":"hologram","y":1}"#);
+    }
+
+    #[test]
+    fn a_payload_without_a_type_is_an_error() {
+        assert!(Event::parse(br#"{"delta":"x"}"#, Depth::Full).is_err());
+        assert!(Event::parse(b"[DONE]", Depth::Full).is_err());
+    }
+}

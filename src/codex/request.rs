@@ -1,0 +1,318 @@
+//! The request that the backend takes, as translated dialects build it (protocol.md 2.2–2.4).
+//!
+//! Requests of Responses clients are not turned into this type: their bytes pass through with only
+//! the top level touched (`dialect::responses`). What this type can say, the backend accepts.
+
+use serde::Serialize;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value};
+
+/// A request for `POST /codex/responses`. `stream` and `store` are not a choice (protocol.md 2.4).
+#[derive(Debug, Serialize)]
+pub struct Request {
+    /// The model's slug.
+    pub model: String,
+    /// The system prompt; left out when there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub instructions: Option<String>,
+    /// The conversation; always a list.
+    pub input: Vec<InputItem>,
+    /// The tools; left out when there are none.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub tools: Vec<Tool>,
+    /// Which tool must be called, if any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tool_choice: Option<ToolChoice>,
+    /// Whether several calls may come in one turn; only with tools.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub parallel_tool_calls: Option<bool>,
+    /// How hard to think and what to show of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reasoning: Option<Reasoning>,
+    /// Always false: the backend keeps nothing.
+    pub store: False,
+    /// Always true: the backend only streams.
+    pub stream: True,
+    /// What to add to the reply.
+    pub include: Vec<&'static str>,
+    /// `priority`, or nothing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub service_tier: Option<String>,
+    /// Keeps turns with the same prefix on the same cache.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub prompt_cache_key: Option<String>,
+    /// Format and verbosity of the text.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub text: Option<Text>,
+}
+
+/// A request `include`s this so that reasoning can be continued although nothing is stored.
+pub const ENCRYPTED_REASONING: &str = "reasoning.encrypted_content";
+
+impl Request {
+    /// A request with nothing but a model and what every request carries.
+    pub fn new(model: impl Into<String>) -> Self {
+        Self {
+            model: model.into(),
+            instructions: None,
+            input: Vec::new(),
+            tools: Vec::new(),
+            tool_choice: None,
+            parallel_tool_calls: None,
+            reasoning: None,
+            store: False,
+            stream: True,
+            include: vec![ENCRYPTED_REASONING],
+            service_tier: None,
+            prompt_cache_key: None,
+            text: None,
+        }
+    }
+}
+
+/// The JSON value `false`, which is all that some fields may be.
+#[derive(Debug, Clone, Copy)]
+pub struct False;
+
+impl Serialize for False {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(false)
+    }
+}
+
+/// The JSON value `true`, which is all that some fields may be.
+#[derive(Debug, Clone, Copy)]
+pub struct True;
+
+impl Serialize for True {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(true)
+    }
+}
+
+/// One item of the conversation.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum InputItem {
+    /// What somebody said.
+    Message {
+        /// Who.
+        role: Role,
+        /// What.
+        content: Vec<InputPart>,
+    },
+    /// Reasoning of an earlier turn, given back to the account that made it.
+    Reasoning {
+        /// The readable summary, as it was.
+        summary: Vec<InputPart>,
+        /// The opaque form.
+        encrypted_content: String,
+    },
+    /// A call the model made.
+    FunctionCall {
+        /// What the output refers to.
+        call_id: String,
+        /// The function's name.
+        name: String,
+        /// JSON text.
+        arguments: String,
+    },
+    /// What a function returned.
+    FunctionCallOutput {
+        /// Which call.
+        call_id: String,
+        /// Text or parts.
+        output: ToolOutput,
+    },
+    /// A call of a freeform tool the model made.
+    CustomToolCall {
+        /// What the output refers to.
+        call_id: String,
+        /// The tool's name.
+        name: String,
+        /// Freeform text.
+        input: String,
+    },
+    /// What a freeform tool returned.
+    CustomToolCallOutput {
+        /// Which call.
+        call_id: String,
+        /// Text or parts.
+        output: ToolOutput,
+    },
+    /// An item passed on as it came.
+    #[serde(untagged)]
+    Raw(Box<RawValue>),
+}
+
+/// Who speaks. `system` is not among them: the backend refuses it (protocol.md 2.4).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Role {
+    /// The person.
+    User,
+    /// The model.
+    Assistant,
+    /// Whoever built the tool.
+    Developer,
+}
+
+/// A part of a message or of a tool's output.
+#[derive(Debug, Clone, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum InputPart {
+    /// Text for the model.
+    InputText {
+        /// The text.
+        text: String,
+    },
+    /// Text of the model.
+    OutputText {
+        /// The text.
+        text: String,
+    },
+    /// What the model declined, in its words.
+    Refusal {
+        /// The words.
+        refusal: String,
+    },
+    /// An image for the model.
+    InputImage {
+        /// A `data:` or `https:` address.
+        image_url: String,
+        /// `low`, `high`, `auto`, `original`.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        detail: Option<String>,
+    },
+    /// A document for the model.
+    InputFile {
+        /// Its name.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        filename: Option<String>,
+        /// A `data:` address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file_data: Option<String>,
+        /// An `https:` address.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        file_url: Option<String>,
+    },
+    /// Part of a reasoning summary.
+    SummaryText {
+        /// The text.
+        text: String,
+    },
+}
+
+/// What a tool returned.
+#[derive(Debug, Clone, Serialize)]
+#[serde(untagged)]
+pub enum ToolOutput {
+    /// Plain text.
+    Text(String),
+    /// Text and images.
+    Parts(Vec<InputPart>),
+}
+
+/// A tool the model may call.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum Tool {
+    /// A function with a JSON schema.
+    Function {
+        /// Its name: at most 64 characters of `[A-Za-z0-9_-]`.
+        name: String,
+        /// What it does.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        /// Whether arguments must match the schema exactly.
+        strict: bool,
+        /// The schema of its arguments, as the client wrote it.
+        parameters: Box<RawValue>,
+    },
+    /// A tool that takes freeform text.
+    Custom {
+        /// Its name.
+        name: String,
+        /// What it does.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        /// `{"type":"text"}` or a grammar.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        format: Option<Value>,
+    },
+    /// The backend's own search.
+    WebSearch(Map<String, Value>),
+    /// The backend's own image generator.
+    ImageGeneration(Map<String, Value>),
+}
+
+/// Which tool must be called.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+pub enum ToolChoice {
+    /// `auto`, `none` or `required`.
+    Mode(&'static str),
+    /// One tool: `{"type":"function","name":…}`; a set: `{"type":"allowed_tools",…}`; a hosted one.
+    Object(Value),
+}
+
+/// How hard to think and what to show of it.
+#[derive(Debug, Default, Serialize)]
+pub struct Reasoning {
+    /// `low` … `ultra`, as the model offers.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub effort: Option<String>,
+    /// `auto`, `concise`, `detailed`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub summary: Option<String>,
+}
+
+/// Format and verbosity of the text.
+#[derive(Debug, Default, Serialize)]
+pub struct Text {
+    /// `low`, `medium`, `high`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub verbosity: Option<String>,
+    /// Structured output.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub format: Option<TextFormat>,
+}
+
+/// Structured output.
+#[derive(Debug, Serialize)]
+#[serde(tag = "type", rename_all = "snake_case")]
+pub enum TextFormat {
+    /// Any JSON object.
+    JsonObject,
+    /// JSON that matches a schema.
+    JsonSchema {
+        /// The schema's name.
+        name: String,
+        /// What it is for.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        description: Option<String>,
+        /// Whether the output must match exactly.
+        strict: bool,
+        /// The schema, as the client wrote it.
+        schema: Box<RawValue>,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_request_says_what_the_backend_demands_and_nothing_it_was_not_told() {
+        let mut request = Request::new("gpt-5.5");
+        request
+            .input
+            .push(InputItem::Message { role: Role::User, content: vec![InputPart::InputText { text: "hi".into() }] });
+        let raw = RawValue::from_string(r#"{"type":"compaction","encrypted_content":"x"}"#.into()).expect("valid");
+        request.input.push(InputItem::Raw(raw));
+        assert_eq!(
+            serde_json::to_string(&request).expect("serialises"),
+            r#"{"model":"gpt-5.5","input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"hi"}]},{"type":"compaction","encrypted_content":"x"}],"store":false,"stream":true,"include":["reasoning.encrypted_content"]}"#
+        );
+    }
+}

@@ -1,0 +1,128 @@
+//! The sections, one declaration a setting. The text beside a setting is its documentation: the
+//! reference page is made of it.
+
+use super::field::{Size, section};
+use crate::oauth::{Endpoints, OAuthConfig};
+use crate::telemetry::logs::Format;
+use crate::telemetry::traces::Protocol;
+use secrecy::{ExposeSecret, SecretString};
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::time::Duration;
+use url::Url;
+
+section! {
+    /// What belongs to no section.
+    Top in "" {
+        data_dir: PathBuf = "data", "Where the SQLite database and a generated key file are kept.";
+        database_url: Option<SecretString>, "The database: `sqlite://PATH`. Without it, `tollway.db` in the data directory.";
+        master_key: Option<SecretString>, "The key that credentials are sealed under: 32 bytes in base64. Several keys may be given, separated by white space: the first seals, all open. Without it, on SQLite, a key file in the data directory is made at first start.";
+    }
+}
+
+section! {
+    /// Listeners and limits.
+    Server in "server." {
+        listen: SocketAddr = "127.0.0.1:8787", "Where the API listens.";
+        ops_listen: SocketAddr = "127.0.0.1:9464", "Where `/healthz`, `/readyz` and `/metrics` listen.";
+        max_body: Size = "64MiB", "The largest request body, after decompression.";
+        header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
+        drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
+        drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
+        insecure_no_keys: bool = "false", "Serve requests without a key. Only on a loopback address.";
+    }
+}
+
+section! {
+    /// The Codex backend.
+    Backend in "backend." {
+        base_url: Url = "https://chatgpt.com/backend-api", "The backend's address.";
+        originator: String = "tollway", "Who Tollway says it is, for clients other than the Codex CLI.";
+        user_agent: String = "tollway/0.1.0", "The same as a user agent.";
+        client_version: String = "0.169.0", "The client version that the model catalogue is asked for.";
+        connect_timeout: Duration = "10s", "For a connection.";
+        first_byte_timeout: Duration = "120s", "From a request to the head of its answer.";
+        idle_timeout: Duration = "300s", "Between two reads of a stream.";
+        hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
+        max_attempts: u32 = "4", "How often the backend is called for one request.";
+        models_ttl: Duration = "5m", "How long a model catalogue is kept.";
+        proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
+        ca_file: Option<PathBuf>, "More root certificates, PEM.";
+    }
+}
+
+impl Backend {
+    /// The proxy's address, which may hold a password.
+    pub fn proxy_url(&self) -> Option<&str> {
+        self.proxy.as_ref().map(ExposeSecret::expose_secret)
+    }
+}
+
+section! {
+    /// The issuer of the accounts' tokens.
+    OAuth in "oauth." {
+        issuer: Url = "https://auth.openai.com", "The issuer's address.";
+        token_url: Option<Url>, "The token endpoint, where it is not below the issuer.";
+        client_id: String = "app_EMoamEEZ73f0CkXaXp7hrann", "The client id that logins belong to.";
+        scope: String = "openid profile email offline_access", "What a login asks for. Must hold `offline_access`.";
+        callback_port: u16 = "1455", "Where `account login` listens for the browser. The issuer knows 1455 and 1457.";
+        timeout: Duration = "30s", "For one exchange with the issuer.";
+    }
+}
+
+section! {
+    /// How accounts are kept alive and put aside.
+    Accounts in "accounts." {
+        refresh_margin: Duration = "60s", "An access token with less life than this is refreshed before it is used.";
+        refresh_ahead: Duration = "10m", "Refresh ahead of demand: the latest time before a token's end.";
+        refresh_spread: Duration = "20m", "Refresh ahead of demand: over how long the accounts are spread before that.";
+        reload_interval: Duration = "250ms", "How often a running server looks for changes in the database.";
+        default_cooldown: Duration = "30s", "How long an account is left alone after a rate limit without a time.";
+        default_limit: Duration = "5m", "How long an account is put aside when its quota is used up and the backend does not say until when.";
+    }
+}
+
+section! {
+    /// What model names mean.
+    Models in "models." {
+        aliases: BTreeMap<String, String> = "{\"claude-*\"=\"gpt-6.1-sol\",\"claude-haiku*\"=\"gpt-6-luna\"}", "A client's name for a model, and the model that it gets: `slug` or `slug:effort`. A name may end in `*`; the longest match wins. Entries are added to the default ones.";
+    }
+}
+
+section! {
+    /// Log lines.
+    Log in "log." {
+        format: Option<Format>, "How lines look. Without it: human at a terminal, else json.";
+        level: String = "info", "Which lines are written: a level, or a filter such as `info,tollway::relay=debug`.";
+    }
+}
+
+section! {
+    /// Traces.
+    Otlp in "otlp." {
+        endpoint: Option<Url>, "The collector, such as `http://127.0.0.1:4317`. Without it no traces are sent. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too.";
+        protocol: Protocol = "grpc", "How the collector is spoken to. `OTEL_EXPORTER_OTLP_PROTOCOL` is read too.";
+        headers: BTreeMap<String, SecretString>, "Headers for the collector.";
+        service_name: String = "tollway", "The service's name in traces. `OTEL_SERVICE_NAME` wins.";
+        sample_ratio: f64 = "1.0", "The share of traces that are kept where the caller has not decided, from 0 to 1.";
+    }
+}
+
+impl OAuth {
+    /// For the OAuth room; the identity is the one that the backend is told.
+    pub fn client_config(&self, backend: &Backend) -> OAuthConfig {
+        let mut endpoints = Endpoints::of(&self.issuer);
+        if let Some(token) = &self.token_url {
+            endpoints = endpoints.with_token(token.clone());
+        }
+        OAuthConfig {
+            endpoints,
+            client_id: self.client_id.clone(),
+            scope: self.scope.clone(),
+            originator: backend.originator.clone(),
+            user_agent: backend.user_agent.clone(),
+            timeout: self.timeout,
+        }
+    }
+}

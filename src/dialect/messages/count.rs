@@ -1,0 +1,184 @@
+//! How many tokens a request is: exactly as far as a tokenizer can tell, or roughly and at once.
+//!
+//! What is counted is what goes upstream. Text is counted with the backend's vocabulary
+//! (`o200k_base`); around it stand a few tokens a message that only the backend knows exactly. The
+//! rules for what is no text are constants below and a table in docs/compatibility-messages.md.
+
+mod image;
+
+use super::request;
+use crate::codex::Request;
+use crate::codex::request::{InputItem, InputPart, TextFormat, Tool, ToolOutput};
+use crate::dialect::{ModelMap, Problem};
+
+/// Marks around a message, a call or an output.
+const PER_ITEM: u64 = 4;
+
+/// Marks around a tool's definition.
+const PER_TOOL: u64 = 8;
+
+/// Marks before the answer.
+const PRIMING: u64 = 3;
+
+/// A document is taken for so many tokens for each started [`FILE_PAGE`] bytes.
+const PER_FILE_PAGE: u64 = 2000;
+
+/// The size of a typical page of a PDF, bytes of base64.
+const FILE_PAGE: usize = 64 * 1024;
+
+/// Text is given to the tokenizer in pieces of at most so many bytes, so that no text can make its
+/// regular expression run away; each cut can cost one token.
+const PIECE: usize = 64 * 1024;
+
+/// The tokens of a body of `POST /v1/messages/count_tokens`.
+///
+/// Takes milliseconds for each 100 kB of text, and some hundred at the first call, which builds the
+/// vocabulary: to be called where blocking is allowed.
+pub fn count_tokens(body: &[u8]) -> Result<u64, Problem> {
+    let translated = request::translate(body, &ModelMap::default())?;
+    Ok(measure(&translated.request, &exact))
+}
+
+/// About as many, at the cost of looking at each byte once.
+pub(super) fn estimate(request: &Request) -> u64 {
+    measure(request, &rough)
+}
+
+/// Adds up a request by a measure of text.
+fn measure(request: &Request, text: &dyn Fn(&str) -> u64) -> u64 {
+    let instructions = request.instructions.as_deref().map_or(0, |prompt| PER_ITEM + text(prompt));
+    let items: u64 = request.input.iter().map(|item| PER_ITEM + of_item(item, text)).sum();
+    let tools: u64 = request.tools.iter().map(|tool| PER_TOOL + of_tool(tool, text)).sum();
+    let format = request.text.as_ref().and_then(|config| config.format.as_ref());
+    let schema = format.map_or(0, |format| match format {
+        TextFormat::JsonSchema { schema, .. } => PER_TOOL + text(schema.get()),
+        TextFormat::JsonObject => 0,
+    });
+    PRIMING + instructions + items + tools + schema
+}
+
+fn of_item(item: &InputItem, text: &dyn Fn(&str) -> u64) -> u64 {
+    match item {
+        InputItem::Message { content, .. } => of_parts(content, text),
+        InputItem::Reasoning { encrypted_content, .. } => of_reasoning(encrypted_content),
+        InputItem::FunctionCall { name, arguments: input, .. } | InputItem::CustomToolCall { name, input, .. } => {
+            text(name) + text(input)
+        }
+        InputItem::FunctionCallOutput { output, .. } | InputItem::CustomToolCallOutput { output, .. } => match output {
+            ToolOutput::Text(whole) => text(whole),
+            ToolOutput::Parts(parts) => of_parts(parts, text),
+        },
+        InputItem::Raw(raw) => text(raw.get()),
+    }
+}
+
+fn of_parts(parts: &[InputPart], text: &dyn Fn(&str) -> u64) -> u64 {
+    let of_part = |part: &InputPart| match part {
+        InputPart::InputText { text: whole }
+        | InputPart::OutputText { text: whole }
+        | InputPart::SummaryText { text: whole }
+        | InputPart::Refusal { refusal: whole } => text(whole),
+        InputPart::InputImage { image_url, .. } => image::tokens(image_url),
+        InputPart::InputFile { file_data, .. } => {
+            let pages = file_data.as_ref().map_or(1, |data| data.len().div_ceil(FILE_PAGE).max(1));
+            u64::try_from(pages).unwrap_or(u64::MAX).saturating_mul(PER_FILE_PAGE)
+        }
+    };
+    parts.iter().map(of_part).sum()
+}
+
+/// Encrypted reasoning is base64 of its text and some 650 bytes around it.
+fn of_reasoning(encrypted: &str) -> u64 {
+    let bytes = (encrypted.len() / 4 * 3).saturating_sub(650);
+    u64::try_from(bytes / 4).unwrap_or(u64::MAX)
+}
+
+fn of_tool(tool: &Tool, text: &dyn Fn(&str) -> u64) -> u64 {
+    match tool {
+        Tool::Function { name, description, parameters, .. } => {
+            text(name) + description.as_deref().map_or(0, text) + text(parameters.get())
+        }
+        Tool::Custom { name, description, .. } => text(name) + description.as_deref().map_or(0, text),
+        Tool::WebSearch(_) | Tool::ImageGeneration(_) => 0,
+    }
+}
+
+fn exact(text: &str) -> u64 {
+    let vocabulary = tiktoken_rs::o200k_base_singleton();
+    let mut rest = text;
+    let mut tokens = 0;
+    while !rest.is_empty() {
+        let (piece, tail) = rest.split_at(piece_end(rest));
+        tokens += vocabulary.encode_ordinary(piece).len();
+        rest = tail;
+    }
+    u64::try_from(tokens).unwrap_or(u64::MAX)
+}
+
+/// Where to cut: after the last space of a piece if there is one, else at a character's border.
+fn piece_end(text: &str) -> usize {
+    if text.len() <= PIECE {
+        return text.len();
+    }
+    let end = text.floor_char_boundary(PIECE);
+    text[..end].rfind(' ').filter(|space| *space > 0).unwrap_or(end)
+}
+
+/// In quarters of a token: one for an ASCII letter, two for a letter of another alphabet, three for
+/// an Asian sign, eight for an emoji.
+fn rough(text: &str) -> u64 {
+    let quarters: u64 = text
+        .bytes()
+        .map(|byte| match byte {
+            0x00..=0x7F => 1,
+            0x80..=0xBF => 0,
+            0xC0..=0xDF => 2,
+            0xE0..=0xEF => 3,
+            0xF0..=0xFF => 8,
+        })
+        .sum();
+    quarters.div_ceil(4)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn count(body: &str) -> u64 {
+        count_tokens(body.as_bytes()).expect("a request")
+    }
+
+    #[test]
+    fn text_is_counted_with_the_backends_vocabulary() {
+        assert_eq!(exact("hello world"), 2);
+        assert_eq!(exact("Tollway übersetzt Nachrichten."), 7);
+        let with = |text: &str| count(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#));
+        assert_eq!(with("hello world") - with("hello"), 1);
+    }
+
+    #[test]
+    fn tools_and_results_count() {
+        let plain = count(r#"{"model":"m","messages":[{"role":"user","content":"hi"}]}"#);
+        let tool = count(
+            r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"name":"f","input_schema":{"type":"object","properties":{"city":{"type":"string"}}}}]}"#,
+        );
+        assert!(tool > plain + PER_TOOL);
+    }
+
+    #[test]
+    fn the_estimate_is_near_the_count() {
+        let text = "The quick brown fox jumps over the lazy dog, and nobody minds. ".repeat(50);
+        for text in [text.as_str(), "これは日本語の文章です。とても短いです。", "Привет, как дела? Всё хорошо."]
+        {
+            let (rough, exact) = (rough(text), exact(text));
+            assert!(rough.abs_diff(exact) * 2 <= exact.max(8), "{rough} for {exact}: {text}");
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_tokenizer_run_away() {
+        for text in [" ".repeat(300_000), "a".repeat(300_000), "é\n".repeat(100_000), "=".repeat(300_000)] {
+            assert!(exact(&text) > 0);
+        }
+    }
+}

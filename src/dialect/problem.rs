@@ -1,0 +1,168 @@
+//! What went wrong, before a dialect words it.
+
+use crate::codex::{Failure, FailureKind};
+use bytes::Bytes;
+use http::StatusCode;
+use std::time::Duration;
+
+/// A refusal or failure that a client is to be told of.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Problem {
+    /// What it is; decides status and type.
+    pub kind: ProblemKind,
+    /// For people.
+    pub message: String,
+    /// The backend's own code, where it had one and the kind has none of its own.
+    pub code: Option<String>,
+    /// The parameter to blame.
+    pub param: Option<String>,
+    /// How long to wait before another try.
+    pub retry_after: Option<Duration>,
+    /// When a limit resets, Unix seconds: the Codex CLI shows it.
+    pub resets_at: Option<i64>,
+}
+
+/// What a problem is. The comment gives the status and OpenAI's type and code; Anthropic's type
+/// follows from the status (clients.md 2).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum ProblemKind {
+    /// 400 `invalid_request_error`.
+    InvalidRequest,
+    /// 400 `invalid_request_error`, `context_length_exceeded`.
+    ContextLength,
+    /// 400 `invalid_request_error`, the backend's policy code.
+    Policy,
+    /// 401 `authentication_error`, `invalid_api_key`.
+    InvalidKey,
+    /// 403 `permission_error`.
+    PermissionDenied,
+    /// 404 `invalid_request_error`, `model_not_found`.
+    ModelNotFound,
+    /// 404 `invalid_request_error`, `not_found`.
+    NotFound,
+    /// 405 `invalid_request_error`, `method_not_allowed`.
+    MethodNotAllowed,
+    /// 413 `invalid_request_error`, `request_too_large`.
+    TooLarge,
+    /// 429, type and code `usage_limit_reached`: every account that could serve is used up.
+    UsageLimit,
+    /// 429 `rate_limit_error`, `rate_limit_exceeded`.
+    RateLimited,
+    /// 503 `server_error`, `server_is_overloaded`: the backend is at capacity.
+    Overloaded,
+    /// 503 `server_error`, `server_is_overloaded`: the gateway takes no more requests.
+    ShuttingDown,
+    /// 503 `server_error`, `no_account_available`: no account is fit to serve; an operator must act.
+    NoAccount,
+    /// 502 `server_error`, `upstream_error`: the backend failed, or cut the stream.
+    Upstream,
+    /// 504 `server_error`, `upstream_timeout`.
+    UpstreamTimeout,
+    /// 500 `server_error`, `internal_error`.
+    Internal,
+}
+
+impl ProblemKind {
+    /// The HTTP status.
+    pub fn status(self) -> StatusCode {
+        match self {
+            Self::InvalidRequest | Self::ContextLength | Self::Policy => StatusCode::BAD_REQUEST,
+            Self::InvalidKey => StatusCode::UNAUTHORIZED,
+            Self::PermissionDenied => StatusCode::FORBIDDEN,
+            Self::ModelNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UsageLimit | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
+            Self::Overloaded | Self::ShuttingDown | Self::NoAccount => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Upstream => StatusCode::BAD_GATEWAY,
+            Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
+            Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    /// OpenAI's `type`.
+    pub fn openai_type(self) -> &'static str {
+        match self {
+            Self::InvalidKey => "authentication_error",
+            Self::PermissionDenied => "permission_error",
+            Self::RateLimited => "rate_limit_error",
+            Self::UsageLimit => "usage_limit_reached",
+            Self::Overloaded
+            | Self::ShuttingDown
+            | Self::NoAccount
+            | Self::Upstream
+            | Self::UpstreamTimeout
+            | Self::Internal => "server_error",
+            _ => "invalid_request_error",
+        }
+    }
+
+    /// OpenAI's `code`, where the kind has one.
+    pub fn openai_code(self) -> Option<&'static str> {
+        Some(match self {
+            Self::InvalidRequest | Self::Policy | Self::PermissionDenied => return None,
+            Self::ContextLength => "context_length_exceeded",
+            Self::InvalidKey => "invalid_api_key",
+            Self::ModelNotFound => "model_not_found",
+            Self::NotFound => "not_found",
+            Self::MethodNotAllowed => "method_not_allowed",
+            Self::TooLarge => "request_too_large",
+            Self::UsageLimit => "usage_limit_reached",
+            Self::RateLimited => "rate_limit_exceeded",
+            Self::Overloaded | Self::ShuttingDown => "server_is_overloaded",
+            Self::NoAccount => "no_account_available",
+            Self::Upstream => "upstream_error",
+            Self::UpstreamTimeout => "upstream_timeout",
+            Self::Internal => "internal_error",
+        })
+    }
+}
+
+impl Problem {
+    /// A problem with nothing but a kind and words.
+    pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
+        Self { kind, message: message.into(), code: None, param: None, retry_after: None, resets_at: None }
+    }
+
+    /// The client's request is at fault, in this parameter.
+    pub fn invalid(param: &str, message: impl Into<String>) -> Self {
+        Self { param: Some(param.to_owned()), ..Self::new(ProblemKind::InvalidRequest, message) }
+    }
+
+    /// The code an OpenAI client sees.
+    pub fn openai_code(&self) -> Option<&str> {
+        self.kind.openai_code().or(self.code.as_deref())
+    }
+}
+
+/// An error answer, worded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Rendered {
+    /// The HTTP status.
+    pub status: StatusCode,
+    /// The JSON body.
+    pub body: Bytes,
+}
+
+pub(super) fn of_failure(failure: &Failure) -> Problem {
+    let kind = match failure.kind {
+        FailureKind::UsageLimit => ProblemKind::UsageLimit,
+        FailureKind::RateLimited => ProblemKind::RateLimited,
+        FailureKind::Overloaded => ProblemKind::Overloaded,
+        FailureKind::NotIncluded => ProblemKind::ModelNotFound,
+        FailureKind::Timeout => ProblemKind::UpstreamTimeout,
+        FailureKind::ContextLength => ProblemKind::ContextLength,
+        FailureKind::Policy => ProblemKind::Policy,
+        FailureKind::BadRequest | FailureKind::ForeignReasoning => ProblemKind::InvalidRequest,
+        FailureKind::Unauthorized | FailureKind::Forbidden => ProblemKind::NoAccount,
+        FailureKind::ServerError | FailureKind::Connection | FailureKind::StreamCut => ProblemKind::Upstream,
+    };
+    Problem {
+        kind,
+        message: failure.message.clone(),
+        code: failure.code.clone(),
+        param: failure.param.clone(),
+        retry_after: failure.retry_after,
+        resets_at: failure.resets_at,
+    }
+}

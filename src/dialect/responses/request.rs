@@ -1,0 +1,273 @@
+//! A Responses request, made acceptable to the backend with as few bytes touched as can be.
+//!
+//! Rule for the unknown: a top-level field that no table names goes upstream as it came; the backend
+//! knows its fields best. Items and tools go as they came, but for the few spellings that the
+//! backend refuses.
+
+use super::fields::{DROPPED, Members, REFUSED};
+use super::stream::Passthrough;
+use super::whole::Whole;
+use crate::codex::request::ENCRYPTED_REASONING;
+use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator};
+use bytes::Bytes;
+use serde_json::value::RawValue;
+use serde_json::{Map, Value, json};
+use std::borrow::Cow;
+
+/// Reads the request of an SDK or, with `codex_cli`, of a Codex CLI, whose requests the backend
+/// takes as they are: of these only the model's name may change.
+pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap, codex_cli: bool) -> Result<Prepared, Problem> {
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
+    })?;
+    let requested = model(&members)?;
+    let resolved = models.resolve(&requested);
+    let stream = codex_cli || flag(&members, "stream")?.unwrap_or(false);
+    let session = members.get("prompt_cache_key").and_then(text);
+    let mut edit = Edit { out: Vec::new(), ignored: Vec::new() };
+    let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
+        body.clone()
+    } else {
+        edit.members(&members, codex_cli, &resolved.slug, resolved.effort.as_deref())?;
+        edit.finish(body.len())
+    };
+    Ok(Prepared {
+        model: resolved.slug,
+        requested_model: requested.clone(),
+        stream,
+        body,
+        ignored: edit.ignored,
+        session,
+        reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested }),
+    })
+}
+
+fn model(members: &Members<'_>) -> Result<String, Problem> {
+    let value = members.get("model").ok_or_else(|| Problem::invalid("model", "`model` is required"))?;
+    text(value)
+        .filter(|name| !name.is_empty())
+        .ok_or_else(|| Problem::invalid("model", "`model` must be a non-empty string"))
+}
+
+fn flag(members: &Members<'_>, name: &'static str) -> Result<Option<bool>, Problem> {
+    match members.get(name).map(RawValue::get) {
+        None | Some("null") => Ok(None),
+        Some("true") => Ok(Some(true)),
+        Some("false") => Ok(Some(false)),
+        Some(_) => Err(Problem::invalid(name, format!("`{name}` must be true or false"))),
+    }
+}
+
+fn text(value: &RawValue) -> Option<String> {
+    serde_json::from_str(value.get()).ok()
+}
+
+/// The outgoing members, in order, and what was left out.
+struct Edit<'a> {
+    out: Vec<(Cow<'a, str>, Cow<'a, str>)>,
+    ignored: Vec<&'static str>,
+}
+
+impl<'a> Edit<'a> {
+    fn members(
+        &mut self,
+        members: &Members<'a>,
+        codex_cli: bool,
+        slug: &str,
+        effort: Option<&str>,
+    ) -> Result<(), Problem> {
+        for (key, value) in &members.0 {
+            match key.as_ref() {
+                "model" => self.put("model", json!(slug).to_string()),
+                "reasoning" if effort.is_some() => {}
+                _ if codex_cli => self.keep(key.clone(), value),
+                "stream" | "store" | "include" => {}
+                name if is_refused(name, value) => return Err(refusal(name)),
+                name if REFUSED.iter().any(|(refused, _)| *refused == name) => {}
+                "input" => self.input(value)?,
+                "tools" => self.tools(value),
+                "service_tier" => self.service_tier(value),
+                "instructions" if value.get() == "null" => {}
+                name => match DROPPED.iter().find(|dropped| **dropped == name) {
+                    Some(dropped) if value.get() != "null" => self.ignored.push(dropped),
+                    Some(_) => {}
+                    None => self.keep(key.clone(), value),
+                },
+            }
+        }
+        if let Some(effort) = effort {
+            self.effort(members.get("reasoning"), effort);
+        }
+        if !codex_cli {
+            if members.get("input").is_none() {
+                return Err(Problem::invalid("input", "`input` is required"));
+            }
+            self.include(members.get("include"))?;
+            self.put("stream", "true".to_owned());
+            self.put("store", "false".to_owned());
+        }
+        Ok(())
+    }
+
+    fn put(&mut self, name: &'static str, value: String) {
+        self.out.push((Cow::Borrowed(name), Cow::Owned(value)));
+    }
+
+    fn keep(&mut self, name: impl Into<Cow<'a, str>>, value: &'a RawValue) {
+        self.out.push((name.into(), Cow::Borrowed(value.get())));
+    }
+
+    /// A string becomes a message; `system` becomes `developer`; references to what nobody keeps go.
+    fn input(&mut self, value: &'a RawValue) -> Result<(), Problem> {
+        if let Some(said) = text(value) {
+            let message =
+                json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}]);
+            self.put("input", message.to_string());
+            return Ok(());
+        }
+        let items: Vec<&RawValue> = serde_json::from_str(value.get())
+            .map_err(|_| Problem::invalid("input", "`input` must be a string or a list of items"))?;
+        let mut edited = Vec::with_capacity(items.len());
+        let mut changed = false;
+        for item in items {
+            match self.item(item)? {
+                Item::Same => edited.push(Cow::Borrowed(item.get())),
+                Item::Edited(text) => {
+                    changed = true;
+                    edited.push(Cow::Owned(text));
+                }
+                Item::Gone => changed = true,
+            }
+        }
+        if changed {
+            self.put("input", format!("[{}]", edited.join(",")));
+        } else {
+            self.keep("input", value);
+        }
+        Ok(())
+    }
+
+    /// Items are looked into only when their bytes hold something that may need an edit.
+    fn item(&mut self, item: &RawValue) -> Result<Item, Problem> {
+        const SUSPECTS: [&str; 5] =
+            ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control", "\"status\""];
+        let raw = item.get();
+        if !raw.starts_with('{') {
+            return Err(Problem::invalid("input", "each item of `input` must be an object"));
+        }
+        if !SUSPECTS.iter().any(|suspect| raw.contains(suspect)) {
+            return Ok(Item::Same);
+        }
+        let mut tree: Map<String, Value> = serde_json::from_str(raw)
+            .map_err(|_| Problem::invalid("input", "each item of `input` must be an object"))?;
+        if tree.get("type").and_then(Value::as_str) == Some("item_reference") {
+            // The backend keeps nothing that it could refer to (protocol.md 2.4).
+            if !self.ignored.contains(&"input[].item_reference") {
+                self.ignored.push("input[].item_reference");
+            }
+            return Ok(Item::Gone);
+        }
+        let mut changed = false;
+        if tree.get("role").and_then(Value::as_str) == Some("system") {
+            tree.insert("role".to_owned(), json!("developer"));
+            changed = true;
+        }
+        if let Some(Value::Array(parts)) = tree.get_mut("content") {
+            for part in parts.iter_mut().filter_map(Value::as_object_mut) {
+                changed |= part.remove("prompt_cache_breakpoint").is_some() | part.remove("cache_control").is_some();
+            }
+        }
+        Ok(if changed { Item::Edited(Value::Object(tree).to_string()) } else { Item::Same })
+    }
+
+    /// The preview's name of the hosted search is an older spelling.
+    fn tools(&mut self, value: &'a RawValue) {
+        if !value.get().contains("web_search_preview") {
+            return self.keep("tools", value);
+        }
+        let Ok(Value::Array(mut tools)) = serde_json::from_str(value.get()) else { return self.keep("tools", value) };
+        for tool in &mut tools {
+            if tool.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("web_search_preview")) {
+                tool["type"] = json!("web_search");
+            }
+        }
+        self.put("tools", Value::Array(tools).to_string());
+    }
+
+    /// The backend knows one tier besides its default; `fast` is that tier's name among people.
+    fn service_tier(&mut self, value: &'a RawValue) {
+        match text(value).as_deref() {
+            Some("priority" | "fast") => self.put("service_tier", "\"priority\"".to_owned()),
+            Some("auto" | "default") | None => {}
+            Some(_) => self.ignored.push("service_tier"),
+        }
+    }
+
+    fn include(&mut self, value: Option<&RawValue>) -> Result<(), Problem> {
+        let asked: Option<Vec<String>> = match value {
+            None => None,
+            Some(value) => serde_json::from_str(value.get())
+                .map_err(|_| Problem::invalid("include", "`include` must be a list of strings"))?,
+        };
+        let mut include = asked.unwrap_or_default();
+        if !include.iter().any(|name| name == ENCRYPTED_REASONING) {
+            include.push(ENCRYPTED_REASONING.to_owned());
+        }
+        self.put("include", json!(include).to_string());
+        Ok(())
+    }
+
+    /// The alias's effort, unless the request names its own.
+    fn effort(&mut self, value: Option<&RawValue>, effort: &str) {
+        let mut reasoning: Map<String, Value> =
+            value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default();
+        if reasoning.get("effort").is_none_or(Value::is_null) {
+            reasoning.insert("effort".to_owned(), json!(effort));
+        }
+        self.put("reasoning", Value::Object(reasoning).to_string());
+    }
+
+    fn finish(&self, size: usize) -> Bytes {
+        let mut body = String::with_capacity(size + 256);
+        for (name, value) in &self.out {
+            body.push(if body.is_empty() { '{' } else { ',' });
+            body.push_str(&json!(name).to_string());
+            body.push(':');
+            body.push_str(value);
+        }
+        body.push('}');
+        Bytes::from(body)
+    }
+}
+
+enum Item {
+    Same,
+    Edited(String),
+    Gone,
+}
+
+fn is_refused(name: &str, value: &RawValue) -> bool {
+    !matches!(value.get(), "null" | "false") && REFUSED.iter().any(|(refused, _)| *refused == name)
+}
+
+fn refusal(name: &str) -> Problem {
+    let reason = REFUSED.iter().find(|(refused, _)| *refused == name).map_or("", |(_, reason)| *reason);
+    Problem { code: Some("unsupported_parameter".to_owned()), ..Problem::invalid(name, reason) }
+}
+
+/// Makes the translators of a Responses answer.
+struct ResponsesReply {
+    codex_cli: bool,
+    context: Context,
+    model: String,
+}
+
+impl Reply for ResponsesReply {
+    fn stream(&self) -> Box<dyn Translator> {
+        Box::new(Passthrough::new(&self.context, &self.model, !self.codex_cli))
+    }
+
+    fn whole(&self) -> Box<dyn Folder> {
+        Box::new(Whole::default())
+    }
+}

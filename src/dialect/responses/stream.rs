@@ -1,0 +1,162 @@
+//! A stream that passes through: frames leave as they came. Only the last one may be written anew,
+//! for SDKs that read the whole output from it.
+
+use super::whole::Items;
+use crate::codex::Event;
+use crate::codex::event::Depth;
+use crate::codex::sse::Frame;
+use crate::dialect::{Context, Problem, ProblemKind, Translator};
+use bytes::{BufMut, BytesMut};
+use serde::{Deserialize, Serialize};
+use serde_json::value::RawValue;
+
+/// Passes frames through and ends the stream legally if the backend does not.
+pub(super) struct Passthrough {
+    /// Finished items, where the last event is to repeat them.
+    items: Option<Items>,
+    /// The response's id as the backend gave it, or one of ours.
+    response_id: String,
+    model: String,
+    created_at: i64,
+    /// Frames with data so far: what the sequence number of a frame of ours is made of.
+    frames: u64,
+    /// Whether a terminal event has been written.
+    ended: bool,
+}
+
+impl Passthrough {
+    pub(super) fn new(context: &Context, model: &str, fill: bool) -> Self {
+        Self {
+            items: fill.then(Items::default),
+            response_id: format!("resp_{}", context.request_id.trim_start_matches("req_")),
+            model: model.to_owned(),
+            created_at: context.now,
+            frames: 0,
+            ended: false,
+        }
+    }
+
+    /// The last event with the output that SDKs expect in it; `None` where it is there already.
+    fn filled(&mut self, kind: &'static str, response: &RawValue, frame: &Frame) -> Option<String> {
+        #[derive(Deserialize)]
+        struct Numbered {
+            #[serde(default)]
+            sequence_number: Option<u64>,
+        }
+        #[derive(Serialize)]
+        struct Last<'a> {
+            #[serde(rename = "type")]
+            kind: &'static str,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            sequence_number: Option<u64>,
+            response: &'a RawValue,
+        }
+        let filled = RawValue::from_string(self.items.as_mut()?.fill(response)?).ok()?;
+        let data = frame.data()?;
+        let numbered: Numbered = serde_json::from_slice(&data).ok()?;
+        serde_json::to_string(&Last { kind, sequence_number: numbered.sequence_number, response: &filled }).ok()
+    }
+}
+
+impl Translator for Passthrough {
+    fn depth(&self) -> Depth {
+        Depth::Control
+    }
+
+    fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut) {
+        self.frames += 1;
+        if let Some(items) = &mut self.items {
+            items.note(event);
+        }
+        if let Event::Created(response) = event
+            && let Ok(summary) = response.summary()
+            && let Some(id) = summary.id
+        {
+            self.response_id = id;
+        }
+        self.ended |= event.is_terminal();
+        let rewritten = match event {
+            Event::Completed(response) => {
+                self.filled("response.completed", response.raw, frame).map(|json| ("response.completed", json))
+            }
+            Event::Incomplete(response) => {
+                self.filled("response.incomplete", response.raw, frame).map(|json| ("response.incomplete", json))
+            }
+            _ => None,
+        };
+        match rewritten {
+            Some((kind, json)) => write(kind, &json, out),
+            None => out.extend_from_slice(frame.raw()),
+        }
+    }
+
+    fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
+        let Some(problem) = failure.filter(|_| !self.ended) else { return };
+        self.ended = true;
+        let failed = Failed {
+            kind: "response.failed",
+            sequence_number: self.frames,
+            response: FailedResponse {
+                id: &self.response_id,
+                object: "response",
+                created_at: self.created_at,
+                status: "failed",
+                model: &self.model,
+                output: [],
+                parallel_tool_calls: true,
+                tool_choice: "auto",
+                tools: [],
+                error: FailedError { code: code(problem), message: &problem.message, resets_at: problem.resets_at },
+            },
+        };
+        write("response.failed", &serde_json::to_string(&failed).unwrap_or_default(), out);
+    }
+}
+
+/// Codes as the Codex CLI understands them (protocol.md 3): a cut stream is to be tried again.
+fn code(problem: &Problem) -> &str {
+    match problem.kind {
+        ProblemKind::Upstream | ProblemKind::UpstreamTimeout | ProblemKind::Internal => "server_error",
+        _ => problem.openai_code().unwrap_or("server_error"),
+    }
+}
+
+fn write(kind: &str, json: &str, out: &mut BytesMut) {
+    out.reserve(kind.len() + json.len() + 20);
+    out.put_slice(b"event: ");
+    out.put_slice(kind.as_bytes());
+    out.put_slice(b"\ndata: ");
+    out.put_slice(json.as_bytes());
+    out.put_slice(b"\n\n");
+}
+
+#[derive(Serialize)]
+struct Failed<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    sequence_number: u64,
+    response: FailedResponse<'a>,
+}
+
+/// As much of a response object as strict readers ask for.
+#[derive(Serialize)]
+struct FailedResponse<'a> {
+    id: &'a str,
+    object: &'static str,
+    created_at: i64,
+    status: &'static str,
+    model: &'a str,
+    output: [(); 0],
+    parallel_tool_calls: bool,
+    tool_choice: &'static str,
+    tools: [(); 0],
+    error: FailedError<'a>,
+}
+
+#[derive(Serialize)]
+struct FailedError<'a> {
+    code: &'a str,
+    message: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_at: Option<i64>,
+}

@@ -1,0 +1,217 @@
+//! From the backend's events to the client's bytes, streamed or whole.
+
+use super::ticket::{Outcome, Ticket};
+use super::{Learn, unix_now};
+use crate::account::InFlight;
+use crate::codex::client::EventStream;
+use crate::codex::event::Depth;
+use crate::codex::sse::Frame;
+use crate::codex::{Event, Failure, FailureKind};
+use crate::dialect::{Folder, Problem, Translator};
+use bytes::{Bytes, BytesMut};
+use std::collections::VecDeque;
+use std::time::Duration;
+
+/// Frames that are ready together leave in one write, up to this many bytes.
+const WRITE_LIMIT: usize = 64 * 1024;
+/// … and up to this many frames, so that one busy stream does not hold up the others on its thread.
+const FRAME_LIMIT: usize = 256;
+/// How long the end of the backend's body is awaited after its last event, so that the connection
+/// can be used again.
+const END_OF_BODY: Duration = Duration::from_millis(250);
+
+/// An answer whose first output has arrived: the stream belongs to its account.
+pub(super) struct Begun {
+    /// Frames that were held back until there was output.
+    pub held: VecDeque<Frame>,
+    /// The rest.
+    pub events: EventStream,
+}
+
+/// Reads on until the model has begun to answer, or `hold` has passed since the first event, since
+/// errors often hide in the first events of a stream that began with 200 (lessons.md 5).
+pub(super) async fn begin(mut events: EventStream, hold: Duration, learn: &impl Learn) -> Result<Begun, Failure> {
+    let mut frames = VecDeque::new();
+    let mut deadline = None;
+    loop {
+        let next = match deadline {
+            None => events.next().await,
+            Some(at) => match tokio::time::timeout_at(at, events.next()).await {
+                Ok(next) => next,
+                Err(_) => return Ok(Begun { held: frames, events }),
+            },
+        };
+        let Some(frame) = next? else { return Err(cut()) };
+        deadline.get_or_insert_with(|| tokio::time::Instant::now() + hold);
+        let settled = match parse(&frame, Depth::Control)? {
+            Some(event) => {
+                if let Some(failure) = observe(&event, learn) {
+                    return Err(failure);
+                }
+                is_output(&event)
+            }
+            None => false,
+        };
+        frames.push_back(frame);
+        if settled {
+            return Ok(Begun { held: frames, events });
+        }
+    }
+}
+
+/// A stream towards a client, driven by the client's reading: it waits, the backend waits.
+pub(super) struct Relayed<L> {
+    pub begun: Begun,
+    pub translator: Box<dyn Translator>,
+    pub ticket: Ticket,
+    pub learn: L,
+    /// Whether the last frame of the client's stream has been written.
+    pub finished: bool,
+    /// The account's place in flight, held until the stream is over.
+    pub _in_flight: InFlight,
+}
+
+impl<L: Learn> Relayed<L> {
+    /// The next bytes for the client; `None` when the answer is complete.
+    pub(super) async fn next_write(&mut self) -> Option<Bytes> {
+        let mut out = BytesMut::new();
+        while !self.finished && out.is_empty() {
+            // The first frame is waited for, the others are taken only if they are there.
+            let first = match self.begun.held.pop_front() {
+                Some(frame) => Ok(Some(frame)),
+                None => self.begun.events.next().await,
+            };
+            self.take(first, &mut out);
+            let mut frames = 1;
+            while !self.finished && out.len() < WRITE_LIMIT && frames < FRAME_LIMIT {
+                let ready = match self.begun.held.pop_front() {
+                    Some(frame) => Ok(Some(frame)),
+                    None => self.begun.events.buffered(),
+                };
+                if matches!(ready, Ok(None)) {
+                    break;
+                }
+                self.take(ready, &mut out);
+                frames += 1;
+            }
+        }
+        if out.is_empty() {
+            let _ = tokio::time::timeout(END_OF_BODY, self.begun.events.next()).await;
+            return None;
+        }
+        Some(out.freeze())
+    }
+
+    fn take(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
+        let ended = match next {
+            Ok(Some(frame)) => self.translate(&frame, out),
+            Ok(None) => Err(cut()),
+            Err(failure) => Err(failure),
+        };
+        match ended {
+            Ok(false) => return,
+            Ok(true) => {
+                self.ticket.end(Outcome::Ok);
+                self.translator.finish(None, out);
+            }
+            Err(failure) => {
+                let problem = Problem::from(&failure);
+                self.ticket.fail(Outcome::Cut, &problem);
+                self.translator.finish(Some(&problem), out);
+            }
+        }
+        self.finished = true;
+    }
+
+    /// Whether the answer is complete with this frame.
+    fn translate(&mut self, frame: &Frame, out: &mut BytesMut) -> Result<bool, Failure> {
+        let Some(data) = frame.data() else { return Ok(false) };
+        let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
+        let failure = observe(&event, &self.learn);
+        note_usage(&event, &mut self.ticket);
+        self.translator.event(&event, frame, out);
+        match failure {
+            Some(failure) => Err(failure),
+            None => Ok(event.is_terminal()),
+        }
+    }
+}
+
+/// Reads the whole answer.
+pub(super) async fn fold(
+    mut begun: Begun,
+    mut folder: Box<dyn Folder>,
+    ticket: &mut Ticket,
+    learn: &impl Learn,
+) -> Result<Bytes, Failure> {
+    loop {
+        let next = match begun.held.pop_front() {
+            Some(frame) => Some(frame),
+            None => begun.events.next().await?,
+        };
+        let Some(frame) = next else { return Err(cut()) };
+        let Some(data) = frame.data() else { continue };
+        let event = Event::parse(&data, folder.depth()).map_err(|error| illegible(&error))?;
+        if let Some(failure) = observe(&event, learn) {
+            return Err(failure);
+        }
+        note_usage(&event, ticket);
+        folder.event(&event);
+        if event.is_terminal() {
+            let _ = tokio::time::timeout(END_OF_BODY, begun.events.next()).await;
+            return Ok(folder.finish());
+        }
+    }
+}
+
+/// Learns from an event; a failure that it carries is returned.
+fn observe(event: &Event<'_>, learn: &impl Learn) -> Option<Failure> {
+    match event {
+        Event::Failed(response) => Some(Failure::of_failed(&response.summary().unwrap_or_default(), unix_now())),
+        Event::Error(error) => Some(Failure::of_error_event(error, unix_now())),
+        Event::RateLimits(data) => {
+            if let Some(limits) = crate::codex::limits::Limits::from_event(data) {
+                learn.limits(&limits);
+            }
+            None
+        }
+        _ => None,
+    }
+}
+
+fn note_usage(event: &Event<'_>, ticket: &mut Ticket) {
+    if let Event::Completed(response) | Event::Incomplete(response) | Event::Failed(response) = event
+        && let Ok(summary) = response.summary()
+        && let Some(usage) = summary.usage
+    {
+        ticket.usage = Some(usage);
+    }
+}
+
+/// Whether the client may be answered now: there is output, or the answer is complete.
+fn is_output(event: &Event<'_>) -> bool {
+    match event {
+        // Deltas, unread at this depth.
+        Event::Other(kind) => kind.ends_with(".delta"),
+        event => event.is_output() || event.is_terminal(),
+    }
+}
+
+fn parse(frame: &Frame, depth: Depth) -> Result<Option<Event<'_>>, Failure> {
+    match frame.data() {
+        Some(std::borrow::Cow::Borrowed(data)) => {
+            Event::parse(data, depth).map(Some).map_err(|error| illegible(&error))
+        }
+        // The backend writes one data line an event; what it joins is no event that ends the hold.
+        Some(std::borrow::Cow::Owned(_)) | None => Ok(None),
+    }
+}
+
+fn cut() -> Failure {
+    Failure::of(FailureKind::StreamCut, "the backend's stream ended before the response was complete")
+}
+
+fn illegible(error: &serde_json::Error) -> Failure {
+    // The error names a position, never the content.
+    Failure::of(FailureKind::StreamCut, format!("the backend sent an event that is not legible ({error})"))
+}

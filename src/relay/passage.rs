@@ -1,0 +1,103 @@
+//! Which headers pass through the gateway, in either direction. Everything else stops here:
+//! credentials, cookies, hop-by-hop headers and what is bound to a device (protocol.md 2.1).
+
+use http::{HeaderMap, HeaderName, HeaderValue};
+
+/// What a Codex CLI sends that the backend is to see.
+const UP: [&str; 14] = [
+    "session-id",
+    "thread-id",
+    "session_id",
+    "conversation_id",
+    "x-client-request-id",
+    "originator",
+    "user-agent",
+    "version",
+    "openai-beta",
+    "x-openai-internal-codex-responses-lite",
+    "x-openai-subagent",
+    "x-openai-memgen-request",
+    "x-openai-internal-codex-residency",
+    "x-responsesapi-include-timing-metrics",
+];
+
+/// The family of which all pass up, but for those that name an account or its routing.
+const UP_PREFIX: &str = "x-codex-";
+
+/// What the backend answers that a Codex CLI is to see (protocol.md 3, 5.1).
+const DOWN: [&str; 4] = ["x-models-etag", "openai-model", "x-reasoning-included", "x-openai-processing-ms"];
+const DOWN_PREFIX: &str = "x-codex-";
+
+/// Headers for the backend, of a real Codex CLI: its own pass through.
+pub(super) fn up(client: &HeaderMap) -> HeaderMap {
+    select(client, |name| UP.contains(&name) || name.starts_with(UP_PREFIX))
+}
+
+/// Headers for the backend, of any other client: only what names the session, for its prompt cache.
+pub(super) fn up_for_session(session: Option<&str>) -> HeaderMap {
+    let mut headers = HeaderMap::new();
+    if let Some(value) = session.and_then(|s| HeaderValue::try_from(s).ok()) {
+        headers.insert(HeaderName::from_static("session-id"), value);
+    }
+    headers
+}
+
+/// Headers for a Codex CLI, of the backend's answer.
+pub(super) fn down(backend: &HeaderMap) -> HeaderMap {
+    select(backend, |name| DOWN.contains(&name) || name.starts_with(DOWN_PREFIX))
+}
+
+/// Whether the client is the Codex CLI (or an editor built on it), by what it calls itself.
+pub fn is_codex_cli(client: &HeaderMap) -> bool {
+    let originator = client.get("originator").and_then(|v| v.to_str().ok()).unwrap_or_default();
+    originator.starts_with("codex_") || originator.starts_with("codex-") || originator == "Codex Desktop"
+}
+
+/// What names the conversation in a client's headers, the first that is there.
+pub(super) fn session(client: &HeaderMap) -> Option<String> {
+    ["session-id", "session_id", "x-claude-code-session-id", "x-session-affinity", "x-session-id", "conversation_id"]
+        .iter()
+        .find_map(|name| client.get(*name)?.to_str().ok())
+        .filter(|value| !value.is_empty() && value.len() <= 256)
+        .map(str::to_owned)
+}
+
+fn select(headers: &HeaderMap, pass: impl Fn(&str) -> bool) -> HeaderMap {
+    headers.iter().filter(|(name, _)| pass(name.as_str())).map(|(n, v)| (n.clone(), v.clone())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(names: &[&'static str]) -> HeaderMap {
+        names.iter().map(|n| (HeaderName::from_static(n), HeaderValue::from_static("v"))).collect()
+    }
+
+    #[test]
+    fn credentials_and_device_bound_headers_never_travel_up() {
+        let client = headers(&[
+            "authorization",
+            "x-api-key",
+            "cookie",
+            "chatgpt-account-id",
+            "x-openai-account-routing-override",
+            "x-oai-attestation",
+            "host",
+            "connection",
+            "x-forwarded-for",
+            "session-id",
+            "x-codex-turn-state",
+        ]);
+        let mut passed: Vec<_> = up(&client).keys().map(|n| n.as_str().to_owned()).collect();
+        passed.sort();
+        assert_eq!(passed, ["session-id", "x-codex-turn-state"]);
+    }
+
+    #[test]
+    fn cookies_and_account_ids_never_travel_down() {
+        let backend =
+            headers(&["set-cookie", "chatgpt-account-id", "cf-ray", "x-codex-primary-used-percent", "openai-model"]);
+        assert_eq!(down(&backend).len(), 2);
+    }
+}

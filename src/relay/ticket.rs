@@ -1,0 +1,173 @@
+//! A request's ticket: what is known of it, from its arrival to its last byte. Dropping it settles:
+//! metrics, the span's last attributes, and the one log line. It cannot be forgotten, whichever way
+//! a request ends; a ticket dropped without an outcome is a client that hung up.
+
+use crate::codex::Usage;
+use crate::dialect::Problem;
+use crate::telemetry::metrics;
+use std::time::{Duration, Instant};
+use tokio_util::task::task_tracker::TaskTrackerToken;
+use tracing::Span;
+
+/// How a request ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// Answered in full.
+    Ok,
+    /// Refused or failed before the first byte.
+    Refused,
+    /// Failed after the first byte.
+    Cut,
+    /// The client hung up.
+    ClientGone,
+}
+
+impl Outcome {
+    /// For logs.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Refused => "refused",
+            Self::Cut => "cut",
+            Self::ClientGone => "client_gone",
+        }
+    }
+}
+
+/// What is known of a request.
+pub struct Ticket {
+    /// What the client and the operator call the request by.
+    pub request_id: String,
+    /// The request's span: everything done for it is a child of this.
+    pub span: Span,
+    /// When the request's head had arrived.
+    arrived: Instant,
+    /// The dialect, for metrics; `other` before it is known.
+    pub dialect: &'static str,
+    /// The route's template.
+    pub route: &'static str,
+    /// The name of the key, once it is known.
+    pub key: Option<String>,
+    /// The model that goes upstream, once it is known.
+    pub model: Option<String>,
+    /// The account that serves, once it is chosen.
+    pub account: Option<String>,
+    /// How many times the backend was called.
+    pub attempts: u32,
+    /// From arrival to the first byte of the answer.
+    first_byte: Option<Duration>,
+    /// Tokens, as the backend reported them.
+    pub usage: Option<Usage>,
+    /// The status that the client gets.
+    status: u16,
+    /// How it ended, once it has.
+    outcome: Option<Outcome>,
+    /// Why, if it did not end well.
+    cause: Option<String>,
+    /// Keeps shutdown waiting until the answer has left.
+    _running: TaskTrackerToken,
+}
+
+impl Ticket {
+    /// A request has arrived.
+    pub fn new(request_id: String, route: &'static str, span: Span, running: TaskTrackerToken) -> Self {
+        metrics::request_started();
+        Self {
+            request_id,
+            span,
+            arrived: Instant::now(),
+            dialect: "other",
+            route,
+            key: None,
+            model: None,
+            account: None,
+            attempts: 0,
+            first_byte: None,
+            usage: None,
+            status: 0,
+            outcome: None,
+            cause: None,
+            _running: running,
+        }
+    }
+
+    /// The answer's head leaves with this status.
+    pub fn begin(&mut self, status: u16) {
+        self.status = status;
+        self.first_byte.get_or_insert_with(|| self.arrived.elapsed());
+    }
+
+    /// The request has ended.
+    pub fn end(&mut self, outcome: Outcome) {
+        self.outcome.get_or_insert(outcome);
+    }
+
+    /// The request has ended, and not well.
+    pub fn fail(&mut self, outcome: Outcome, problem: &Problem) {
+        self.cause.get_or_insert_with(|| problem.message.clone());
+        self.end(outcome);
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        let outcome = self.outcome.unwrap_or(Outcome::ClientGone);
+        // nginx's number for a client that closed the request.
+        let status = if self.status == 0 { 499 } else { self.status };
+        let duration = self.arrived.elapsed();
+        metrics::request_finished(&metrics::RequestFinished {
+            dialect: self.dialect,
+            model: self.model.as_deref(),
+            status,
+            duration,
+            first_byte: self.first_byte,
+            usage: self.usage,
+        });
+        self.record_span(outcome, status);
+        self.log(outcome, status, duration);
+    }
+}
+
+impl Ticket {
+    fn record_span(&self, outcome: Outcome, status: u16) {
+        let span = &self.span;
+        span.record("http.response.status_code", status);
+        if let Some(usage) = self.usage {
+            span.record("gen_ai.usage.input_tokens", usage.input);
+            span.record("gen_ai.usage.cache_read.input_tokens", usage.cached);
+            span.record("gen_ai.usage.output_tokens", usage.output);
+            span.record("gen_ai.usage.reasoning.output_tokens", usage.reasoning);
+        }
+        if outcome == Outcome::Cut || status >= 500 {
+            span.record("otel.status_code", "ERROR");
+        }
+        if outcome != Outcome::Ok {
+            span.record("error.type", outcome.as_str());
+        }
+    }
+
+    fn log(&self, outcome: Outcome, status: u16, duration: Duration) {
+        let usage = self.usage.unwrap_or_default();
+        let milliseconds = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
+        tracing::info!(
+            parent: &self.span,
+            request_id = %self.request_id,
+            route = self.route,
+            dialect = self.dialect,
+            status,
+            outcome = outcome.as_str(),
+            key = self.key.as_deref(),
+            model = self.model.as_deref(),
+            account = self.account.as_deref(),
+            attempts = self.attempts,
+            input_tokens = usage.input,
+            cached_tokens = usage.cached,
+            output_tokens = usage.output,
+            reasoning_tokens = usage.reasoning,
+            first_byte_ms = self.first_byte.map(milliseconds),
+            duration_ms = milliseconds(duration),
+            cause = self.cause.as_deref(),
+            "request",
+        );
+    }
+}

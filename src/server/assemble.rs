@@ -1,0 +1,105 @@
+//! Builds the parts that the server and the command line share out of settings and store.
+
+use super::ServerError;
+use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings};
+use crate::codex::client;
+use crate::config::Settings;
+use crate::oauth::OAuthClient;
+use crate::store::{Store, UnixMillis};
+use crate::telemetry::metrics;
+use http::HeaderValue;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// The one connection pool towards the backend and the issuer.
+pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
+    let mut builder = reqwest::Client::builder()
+        .connect_timeout(settings.backend.connect_timeout)
+        .tcp_nodelay(true)
+        .http2_adaptive_window(true)
+        .http2_keep_alive_interval(Duration::from_secs(30))
+        .http2_keep_alive_while_idle(true)
+        .pool_idle_timeout(Duration::from_secs(90))
+        // A redirect would carry credentials to another address.
+        .redirect(reqwest::redirect::Policy::none())
+        // Streams pass as they are; asking for compression would make the backend buffer them.
+        .no_gzip()
+        .no_zstd();
+    if let Some(path) = &settings.backend.ca_file {
+        let unusable = |reason: String| ServerError::Setting { setting: "backend.ca_file", reason };
+        let pem = std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
+        let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
+        builder = builder.tls_certs_merge(roots);
+    }
+    if let Some(proxy) = settings.backend.proxy_url() {
+        // The error may repeat the address, and with it a password.
+        let unusable = |_| ServerError::Setting { setting: "backend.proxy", reason: "is not a proxy's address".into() };
+        builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
+    }
+    Ok(builder.build()?)
+}
+
+/// The issuer of the accounts' tokens.
+pub fn issuer(settings: &Settings, http: &reqwest::Client) -> OAuthClient {
+    OAuthClient::new(http.clone(), settings.oauth.client_config(&settings.backend))
+}
+
+/// The directory of accounts, not yet filled.
+pub fn accounts(
+    settings: &Settings,
+    store: Store,
+    issuer: OAuthClient,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+) -> Arc<Accounts> {
+    let margin = settings.accounts.refresh_margin;
+    let ahead = settings.accounts.refresh_ahead.max(margin);
+    Accounts::new(Arc::new(Context {
+        issuer: Arc::new(issuer),
+        store: Arc::new(store),
+        observer: Arc::new(Counter),
+        clock: Arc::new(unix_millis),
+        random: Arc::new(fastrand::f64),
+        settings: TokenSettings {
+            min_life: margin,
+            ahead_shortest: ahead,
+            ahead_longest: ahead + settings.accounts.refresh_spread,
+            ..TokenSettings::default()
+        },
+        tasks,
+        shutdown,
+    }))
+}
+
+/// How the backend is spoken to.
+pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerError> {
+    let header = |setting, value: &str| {
+        HeaderValue::try_from(value)
+            .map_err(|_| ServerError::Setting { setting, reason: "cannot be sent as a header".into() })
+    };
+    Ok(client::Options {
+        base_url: settings.backend.base_url.clone(),
+        originator: header("backend.originator", &settings.backend.originator)?,
+        user_agent: header("backend.user_agent", &settings.backend.user_agent)?,
+        client_version: settings.backend.client_version.clone(),
+        first_byte_timeout: settings.backend.first_byte_timeout,
+        idle_timeout: settings.backend.idle_timeout,
+    })
+}
+
+/// Now.
+pub fn unix_millis() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}
+
+/// Counts refreshes. The account room logs them.
+struct Counter;
+
+impl Observer for Counter {
+    fn refresh(&self, event: &RefreshEvent<'_>) {
+        metrics::token_refresh(event.outcome.as_str());
+    }
+}

@@ -1,0 +1,70 @@
+//! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
+//! put the answer on the wire.
+
+mod models;
+mod reply;
+mod request;
+mod serve;
+
+use super::state::State;
+use crate::dialect::{Dialect, Problem, ProblemKind};
+use axum::Router;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use request::Arrival;
+use std::any::Any;
+use std::sync::Arc;
+use tower_http::catch_panic::CatchPanicLayer;
+use tower_http::decompression::RequestDecompressionLayer;
+
+/// The routes of the API listener.
+pub(super) fn router(state: Arc<State>) -> Router {
+    Router::new()
+        .route("/v1/responses", post(serve::responses).get(no_websocket))
+        .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
+        .route("/v1/chat/completions", post(serve::chat))
+        .route("/v1/messages", post(serve::messages))
+        .route("/v1/messages/count_tokens", post(serve::count_tokens))
+        .route("/v1/models", get(models::list))
+        .route("/v1/models/{id}", get(models::one))
+        .route("/backend-api/codex/models", get(models::codex))
+        // Claude Code asks whether anybody is there before it sends a key.
+        .route("/", get(|| async { StatusCode::OK }))
+        .route("/api/hello", get(|| async { StatusCode::OK }))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
+        .layer(CatchPanicLayer::custom(panicked))
+        .with_state(state)
+}
+
+/// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).
+async fn no_websocket(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
+    if headers.contains_key("upgrade") {
+        return (StatusCode::UPGRADE_REQUIRED, "this endpoint is served over HTTP\n").into_response();
+    }
+    let arrival = Arrival::new(&state, "/v1/responses", &headers);
+    arrival.refuse(Dialect::Responses, &Problem::new(ProblemKind::MethodNotAllowed, "Use POST"))
+}
+
+async fn not_found(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let dialect = request::dialect_of(request.uri().path(), request.headers());
+    let message = format!("There is no {} {} here", request.method(), request.uri().path());
+    Arrival::new(&state, "other", request.headers()).refuse(dialect, &Problem::new(ProblemKind::NotFound, message))
+}
+
+async fn method_not_allowed(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let dialect = request::dialect_of(request.uri().path(), request.headers());
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    let problem = Problem::new(ProblemKind::MethodNotAllowed, message);
+    Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
+}
+
+/// A panic is a bug; its message may hold anything, so it goes nowhere but the panic hook's log.
+fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
+    let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
+    reply::refusal(Dialect::Responses, &problem, "")
+}

@@ -1,0 +1,134 @@
+//! From a request on the wire to what the relay takes: its ticket, its key, its body.
+
+use super::reply;
+use crate::dialect::{Dialect, Problem, ProblemKind};
+use crate::relay::{Outcome, Ticket};
+use crate::server::assemble::unix_millis;
+use crate::server::state::State;
+use crate::store::GatewayKey;
+use crate::telemetry::traces;
+use crate::tenant::KeyRefusal;
+use axum::body::Body;
+use axum::http::{HeaderMap, header};
+use axum::response::Response;
+use bytes::Bytes;
+use http_body_util::{BodyExt, LengthLimitError, Limited};
+use std::sync::Arc;
+use std::time::Duration;
+use uuid::Uuid;
+
+/// A request that has just arrived.
+pub(super) struct Arrival {
+    /// Everything that will be known of it.
+    pub ticket: Ticket,
+}
+
+impl Arrival {
+    /// Gives the request its id and its span, under the client's trace if it sent one.
+    pub(super) fn new(state: &State, route: &'static str, headers: &HeaderMap) -> Self {
+        let request_id = format!("req_{}", Uuid::now_v7().simple());
+        let span = traces::server_span(route, &request_id, headers);
+        Self { ticket: Ticket::new(request_id, route, span, state.running.token()) }
+    }
+
+    /// Refuses the request in its dialect.
+    pub(super) fn refuse(self, dialect: Dialect, problem: &Problem) -> Response {
+        refuse(dialect, problem, self.ticket)
+    }
+
+    /// Who calls.
+    pub(super) async fn authenticate(
+        &mut self,
+        state: &State,
+        headers: &HeaderMap,
+    ) -> Result<Arc<GatewayKey>, Problem> {
+        if state.is_draining() {
+            return Err(Problem {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Problem::new(ProblemKind::ShuttingDown, "The gateway is shutting down")
+            });
+        }
+        let key = match presented(headers) {
+            None if state.open => state.keys.anonymous(),
+            None => return Err(refused(KeyRefusal::Missing)),
+            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.map_err(refused)?,
+        };
+        self.ticket.key = Some(key.name.clone());
+        Ok(key)
+    }
+}
+
+/// Ends a request with an error in its dialect.
+pub(super) fn refuse(dialect: Dialect, problem: &Problem, mut ticket: Ticket) -> Response {
+    let response = reply::refusal(dialect, problem, &ticket.request_id);
+    ticket.begin(response.status().as_u16());
+    ticket.fail(Outcome::Refused, problem);
+    response
+}
+
+/// The credential in `Authorization: Bearer` or `x-api-key`. When both are there and differ, the
+/// one that looks like a key of ours counts: some clients send a stale second one (clients.md 1.1).
+fn presented(headers: &HeaderMap) -> Option<String> {
+    let bearer = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|v| v.to_str().ok())
+        .and_then(|v| v.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token.trim());
+    let api_key = headers.get("x-api-key").and_then(|v| v.to_str().ok()).map(str::trim);
+    let candidates = [bearer, api_key];
+    let mut present = candidates.iter().flatten().filter(|c| !c.is_empty());
+    present.clone().find(|c| c.starts_with("tw-")).or_else(|| present.next()).map(|c| (*c).to_owned())
+}
+
+fn refused(refusal: KeyRefusal) -> Problem {
+    Problem::new(ProblemKind::InvalidKey, refusal.to_string())
+}
+
+/// The whole body, decompressed, within the limit.
+pub(super) async fn read(state: &State, body: Body) -> Result<Bytes, Problem> {
+    match Limited::new(body, state.max_body).collect().await {
+        Ok(collected) => Ok(collected.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::new(
+            ProblemKind::TooLarge,
+            format!("The request body is larger than {} bytes", state.max_body),
+        )),
+        Err(_) => Err(Problem::new(ProblemKind::InvalidRequest, "The request body could not be read")),
+    }
+}
+
+/// The dialect that a client expects an error in, for paths that have none.
+pub(super) fn dialect_of(path: &str, headers: &HeaderMap) -> Dialect {
+    if path.contains("/messages") || headers.contains_key("anthropic-version") {
+        Dialect::Messages
+    } else {
+        Dialect::Responses
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn headers(pairs: &[(&'static str, &'static str)]) -> HeaderMap {
+        pairs.iter().map(|(k, v)| (http::HeaderName::from_static(k), http::HeaderValue::from_static(v))).collect()
+    }
+
+    #[test]
+    fn a_key_is_found_in_either_header_and_ours_wins() {
+        let of = |pairs| presented(&headers(pairs));
+        assert_eq!(of(&[("authorization", "Bearer tw-1")]).as_deref(), Some("tw-1"));
+        assert_eq!(of(&[("authorization", "bearer tw-1")]).as_deref(), Some("tw-1"));
+        assert_eq!(of(&[("x-api-key", "tw-2")]).as_deref(), Some("tw-2"));
+        assert_eq!(of(&[("authorization", "Bearer sk-old"), ("x-api-key", "tw-2")]).as_deref(), Some("tw-2"));
+        assert_eq!(of(&[("authorization", "Basic dTpw")]), None);
+        assert_eq!(of(&[("authorization", "Bearer ")]), None);
+    }
+
+    #[test]
+    fn errors_on_unknown_paths_suit_the_caller() {
+        assert_eq!(dialect_of("/v1/messages/batches", &HeaderMap::new()), Dialect::Messages);
+        assert_eq!(dialect_of("/v1/files", &headers(&[("anthropic-version", "2023-06-01")])), Dialect::Messages);
+        assert_eq!(dialect_of("/v1/embeddings", &HeaderMap::new()), Dialect::Responses);
+    }
+}

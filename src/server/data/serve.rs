@@ -1,0 +1,115 @@
+//! The endpoints that generate.
+
+use super::request::{self, Arrival};
+use super::{reply, request::refuse};
+use crate::dialect::{Context, Dialect, Prepared, Problem, chat, messages, responses};
+use crate::relay::{Call, Outcome, Refused, is_codex_cli};
+use crate::server::assemble::unix_millis;
+use crate::server::state::State;
+use axum::body::Body;
+use axum::extract::State as Shared;
+use axum::http::{HeaderMap, Request, StatusCode};
+use axum::response::Response;
+use bytes::Bytes;
+use std::sync::Arc;
+use tracing::Instrument;
+
+/// `POST /v1/responses`.
+pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    handle(&state, Dialect::Responses, "/v1/responses", request).await
+}
+
+/// `POST /backend-api/codex/responses`: the Codex CLI's own path; others may call it too.
+pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    handle(&state, Dialect::Responses, "/backend-api/codex/responses", request).await
+}
+
+/// `POST /v1/chat/completions`.
+pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    handle(&state, Dialect::Chat, "/v1/chat/completions", request).await
+}
+
+/// `POST /v1/messages`.
+pub(super) async fn messages(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    handle(&state, Dialect::Messages, "/v1/messages", request).await
+}
+
+/// `POST /v1/messages/count_tokens`: answered here, without the backend.
+pub(super) async fn count_tokens(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let mut arrival = Arrival::new(&state, "/v1/messages/count_tokens", &head.headers);
+    arrival.ticket.dialect = Dialect::Messages.as_str();
+    let counted = async {
+        arrival.authenticate(&state, &head.headers).await?;
+        let body = request::read(&state, body).await?;
+        // Counting a long conversation takes long enough to hold up other requests.
+        let count = tokio::task::spawn_blocking(move || messages::count::count_tokens(&body)).await;
+        count.unwrap_or_else(|_| Err(Problem::new(crate::dialect::ProblemKind::Internal, "The count failed")))
+    };
+    match counted.await {
+        Err(problem) => arrival.refuse(Dialect::Messages, &problem),
+        Ok(count) => {
+            let mut ticket = arrival.ticket;
+            ticket.begin(200);
+            ticket.end(Outcome::Ok);
+            let body = serde_json::json!({ "input_tokens": count }).to_string();
+            let mut response = reply::json(StatusCode::OK, Body::from(body));
+            reply::identify(Dialect::Messages, &ticket.request_id, response.headers_mut());
+            response
+        }
+    }
+}
+
+async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    let codex_cli = dialect == Dialect::Responses && is_codex_cli(&head.headers);
+    let mut arrival = Arrival::new(state, route, &head.headers);
+    arrival.ticket.dialect = dialect.as_str();
+    let span = arrival.ticket.span.clone();
+    let work = async {
+        let call = match admit(state, dialect, codex_cli, head.headers, body, &mut arrival).await {
+            Ok(call) => call,
+            Err(problem) => return arrival.refuse(dialect, &problem),
+        };
+        let request_id = arrival.ticket.request_id.clone();
+        let ignored = call.prepared.ignored.clone();
+        match state.relay.serve(call, arrival.ticket).await {
+            Ok(answer) => reply::success(dialect, &request_id, &ignored, answer),
+            Err(refused) => {
+                let Refused(problem, ticket) = *refused;
+                refuse(dialect, &problem, ticket)
+            }
+        }
+    };
+    work.instrument(span).await
+}
+
+/// Authenticates, reads and translates.
+async fn admit(
+    state: &State,
+    dialect: Dialect,
+    codex_cli: bool,
+    headers: HeaderMap,
+    body: Body,
+    arrival: &mut Arrival,
+) -> Result<Call, Problem> {
+    let key = arrival.authenticate(state, &headers).await?;
+    let body = request::read(state, body).await?;
+    let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
+    let prepared = prepare(state, dialect, codex_cli, &body, &context)?;
+    Ok(Call { dialect, codex_cli, headers, key, prepared })
+}
+
+fn prepare(
+    state: &State,
+    dialect: Dialect,
+    codex_cli: bool,
+    body: &Bytes,
+    context: &Context,
+) -> Result<Prepared, Problem> {
+    match dialect {
+        Dialect::Responses => responses::request::prepare(body, context, &state.models, codex_cli),
+        Dialect::Chat => chat::request::prepare(body, context, &state.models),
+        Dialect::Messages => messages::request::prepare(body, context, &state.models),
+    }
+}

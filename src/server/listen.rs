@@ -1,0 +1,58 @@
+//! A listener: accepts connections, bounds the time a request's head may take, and ends gracefully.
+
+use axum::Router;
+use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use hyper_util::server::conn::auto;
+use hyper_util::server::graceful::GracefulShutdown;
+use hyper_util::service::TowerToHyperService;
+use std::time::Duration;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+
+/// How a listener treats its connections.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Options {
+    /// How long a client may take to send a request's head.
+    pub header_timeout: Duration,
+    /// How long connections may take to end once no more are accepted.
+    pub linger: Duration,
+}
+
+/// Serves `app` until `closing`, then lets the connections end.
+pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, closing: CancellationToken) {
+    let mut builder = auto::Builder::new(TokioExecutor::new());
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
+    builder.http2().timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let accepted = tokio::select! {
+            accepted = listener.accept() => accepted,
+            () = closing.cancelled() => break,
+        };
+        let stream = match accepted {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, as a rule: the next moment may be better.
+                tracing::warn!(%error, "a connection was not accepted");
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                continue;
+            }
+        };
+        // A lone event must not wait for the next one (Nagle).
+        if let Err(error) = stream.set_nodelay(true) {
+            tracing::debug!(%error, "no-delay was not set");
+        }
+        let service = TowerToHyperService::new(app.clone());
+        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = graceful.watch(connection);
+        tokio::spawn(async move {
+            if let Err(error) = connection.await {
+                tracing::debug!(%error, "a connection ended early");
+            }
+        });
+    }
+    drop(listener);
+    if tokio::time::timeout(options.linger, graceful.shutdown()).await.is_err() {
+        tracing::warn!("connections were still open at the end of the grace");
+    }
+}

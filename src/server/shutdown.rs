@@ -1,0 +1,42 @@
+//! The end: signals, and draining.
+
+use super::state::State;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
+
+/// Waits for SIGTERM or SIGINT.
+pub(super) async fn signal() {
+    // As process 1 in a container nothing but a handler makes SIGTERM count.
+    let (terminate, interrupt) = (unix_signal(SignalKind::terminate()), unix_signal(SignalKind::interrupt()));
+    tokio::select! {
+        () = received(terminate) => tracing::info!("SIGTERM: draining"),
+        () = received(interrupt) => tracing::info!("SIGINT: draining"),
+    }
+}
+
+async fn received(signal: std::io::Result<Signal>) {
+    match signal {
+        Ok(mut signal) => {
+            signal.recv().await;
+        }
+        Err(error) => {
+            tracing::error!(%error, "a signal handler could not be set");
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
+/// Readiness goes red and new requests are refused; those that run may finish within `grace`.
+pub(super) async fn drain(state: &State, delay: Duration, grace: Duration) {
+    state.draining.store(true, Ordering::Relaxed);
+    // Load balancers need a moment to see that readiness is red.
+    tokio::time::sleep(delay).await;
+    state.running.close();
+    tokio::select! {
+        () = state.running.wait() => tracing::info!("every request has finished"),
+        () = tokio::time::sleep(grace) => {
+            tracing::warn!(running = state.running.len(), "the grace is over; requests that still run are cut");
+        }
+    }
+}

@@ -1,0 +1,80 @@
+//! What the handlers share.
+
+use super::assemble::unix_millis;
+use crate::account::Accounts;
+use crate::account::pool::{self, Reason};
+use crate::dialect::ModelMap;
+use crate::relay::Relay;
+use crate::store::{AccountScope, Store};
+use crate::telemetry::{Telemetry, metrics};
+use crate::tenant::Keys;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+use tokio_util::task::TaskTracker;
+
+/// Shared by all handlers, for the life of the process.
+pub(super) struct State {
+    /// Where everything durable is; asked by readiness only.
+    pub store: Store,
+    /// The accounts, in memory.
+    pub accounts: Arc<Accounts>,
+    /// The gateway keys, in memory.
+    pub keys: Arc<Keys>,
+    /// Serves requests.
+    pub relay: Relay,
+    /// What model names mean.
+    pub models: ModelMap,
+    /// Renders the metrics.
+    pub telemetry: Telemetry,
+    /// The largest request body, in bytes, after decompression.
+    pub max_body: usize,
+    /// Whether requests without a key are served: only on loopback, by an explicit setting.
+    pub open: bool,
+    /// Requests that are being answered: shutdown waits for them.
+    pub running: TaskTracker,
+    /// Whether the process is on its way out.
+    pub draining: AtomicBool,
+}
+
+impl State {
+    /// Whether new requests are refused.
+    pub(super) fn is_draining(&self) -> bool {
+        self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Why the process is not ready; empty when it is.
+    pub(super) async fn faults(&self) -> Vec<String> {
+        let mut faults = Vec::new();
+        if self.is_draining() {
+            faults.push("shutting down".to_owned());
+        }
+        match tokio::time::timeout(Duration::from_secs(2), self.store.ping()).await {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => faults.push(format!("the database does not answer: {error}")),
+            Err(_) => faults.push("the database does not answer within 2 s".to_owned()),
+        }
+        for id in self.accounts.unpersisted() {
+            faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
+        }
+        faults
+    }
+
+    /// How many accounts are in each state; every state is named.
+    pub(super) fn accounts_by_state(&self) -> BTreeMap<&'static str, usize> {
+        let states = ["active", "limited", "cooling", "paused", "needs_login", "quarantined"];
+        let mut count: BTreeMap<_, _> = states.into_iter().map(|state| (state, 0)).collect();
+        let now = unix_millis();
+        for candidate in self.accounts.candidates() {
+            let state = pool::exclusion(&candidate, &AccountScope::All, now).map_or("active", Reason::as_str);
+            *count.entry(state).or_default() += 1;
+        }
+        count
+    }
+
+    /// Brings the gauges up to date.
+    pub(super) fn refresh_gauges(&self) {
+        metrics::accounts_by_state(&self.accounts_by_state());
+    }
+}

@@ -1,0 +1,296 @@
+//! Gateway keys. Only a keyed hash of a key is stored; making, hashing and checking keys is the
+//! business of others.
+
+use super::{
+    AccountId, KeyId, Store, UnixMillis,
+    backend::{Topic, Write, execute, fetch_all, fetch_optional},
+    error::{Result, StoreError},
+    find,
+};
+
+/// Which accounts a key may use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum AccountScope {
+    /// Every account, also those added later.
+    All,
+    /// These and no others; none at all when they were all removed.
+    Only(Vec<AccountId>),
+}
+
+impl AccountScope {
+    /// Whether the account is in it.
+    pub fn allows(&self, id: AccountId) -> bool {
+        match self {
+            Self::All => true,
+            Self::Only(ids) => ids.contains(&id),
+        }
+    }
+}
+
+/// A key as stored.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct GatewayKey {
+    /// Not secret and not part of the key.
+    pub id: KeyId,
+    /// Whose it is.
+    pub name: String,
+    /// The visible start of the key; for display only.
+    pub prefix: String,
+    /// The keyed hash of the whole key.
+    pub hash: [u8; 32],
+    /// Which accounts it may use.
+    pub accounts: AccountScope,
+    /// When it was made.
+    pub created_at: UnixMillis,
+    /// From then on it is refused.
+    pub expires_at: Option<UnixMillis>,
+    /// Since then it has been refused.
+    pub revoked_at: Option<UnixMillis>,
+    /// The key that takes its place.
+    pub rotated_to: Option<KeyId>,
+    /// Roughly: written now and then, in batches.
+    pub last_used_at: Option<UnixMillis>,
+}
+
+/// A key to store.
+#[derive(Debug, Clone)]
+pub struct NewKey {
+    /// Whose it is.
+    pub name: String,
+    /// The visible start of the key.
+    pub prefix: String,
+    /// The keyed hash of the whole key.
+    pub hash: [u8; 32],
+    /// Which accounts it may use; each of `Only` must be there.
+    pub accounts: AccountScope,
+    /// From then on it is refused.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// Gateway keys in the store; made by `Store::keys`.
+#[derive(Debug, Clone, Copy)]
+pub struct KeyStore<'a> {
+    store: &'a Store,
+}
+
+impl<'a> KeyStore<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        Self { store }
+    }
+
+    /// All keys, the newest first; also expired and revoked ones.
+    pub async fn list(&self) -> Result<Vec<GatewayKey>> {
+        // One statement, so that a key is never seen with half of its accounts.
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            KeyRow,
+            "SELECT k.id, k.name, k.prefix, k.hash, k.scoped, k.created_at, k.expires_at, k.revoked_at,
+                k.rotated_to, k.last_used_at, b.account_id
+             FROM gateway_keys k LEFT JOIN key_accounts b ON b.key_id = k.id
+             ORDER BY k.id DESC, b.account_id",
+        )?;
+        let of_one_key = |one: &KeyRow, next: &KeyRow| one.id == next.id;
+        rows.chunk_by(of_one_key).map(GatewayKey::from_rows).collect()
+    }
+
+    /// The key that `asked` means: an id, a name, the visible start of a key, or the start of an id
+    /// (six characters or more). Of several keys of one name, the one that is in use.
+    pub async fn find(&self, asked: &str) -> Result<GatewayKey> {
+        find::choose(self.list().await?, asked)
+    }
+
+    /// Stores a key.
+    pub async fn create(&self, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {
+        let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let key = insert(&mut write, new, now).await?;
+        write.commit().await?;
+        Ok(key)
+    }
+
+    /// Revokes a key for good. Returns whether it was there and not yet revoked.
+    pub async fn revoke(&self, id: KeyId, now: UnixMillis) -> Result<bool> {
+        let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let changed = execute!(
+            &mut write,
+            "UPDATE gateway_keys SET revoked_at = $2 WHERE id = $1 AND revoked_at IS NULL",
+            id.to_string(),
+            now,
+        )?;
+        if changed > 0 {
+            write.commit().await?;
+        }
+        Ok(changed > 0)
+    }
+
+    /// Stores `new` in the place of `old`, which ends at `old_expires_at`, or earlier if it would
+    /// have anyway. A key that is revoked or already rotated is `NotCurrent`.
+    pub async fn rotate(
+        &self,
+        old: KeyId,
+        new: NewKey,
+        old_expires_at: UnixMillis,
+        now: UnixMillis,
+    ) -> Result<GatewayKey> {
+        let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let state = fetch_optional!(
+            &mut write,
+            (Option<UnixMillis>, Option<String>),
+            "SELECT revoked_at, rotated_to FROM gateway_keys WHERE id = $1",
+            old.to_string(),
+        )?;
+        let not_current = |state| StoreError::NotCurrent { id: old, state };
+        match state {
+            None => {
+                return Err(StoreError::NotFound { what: "key", asked: old.to_string() });
+            }
+            Some((Some(_), _)) => return Err(not_current("revoked")),
+            Some((None, Some(_))) => return Err(not_current("already rotated")),
+            Some((None, None)) => {}
+        }
+        let key = insert(&mut write, new, now).await?;
+        execute!(
+            &mut write,
+            "UPDATE gateway_keys SET rotated_to = $2,
+                expires_at = CASE WHEN expires_at < $3 THEN expires_at ELSE $3 END
+             WHERE id = $1",
+            old.to_string(),
+            key.id.to_string(),
+            old_expires_at,
+        )?;
+        write.commit().await?;
+        Ok(key)
+    }
+
+    /// Notes when keys were used; a time earlier than the one noted is ignored. Not a change that
+    /// the revision tells.
+    pub async fn touch(&self, used: &[(KeyId, UnixMillis)]) -> Result<()> {
+        let mut write = self.store.backend.write(&[]).await?;
+        // In order of ids: two replicas that touch the same keys never wait for each other.
+        let mut used = used.to_vec();
+        used.sort_unstable();
+        for (id, at) in used {
+            execute!(
+                &mut write,
+                "UPDATE gateway_keys SET last_used_at = $2
+                 WHERE id = $1 AND (last_used_at IS NULL OR last_used_at < $2)",
+                id.to_string(),
+                at,
+            )?;
+        }
+        write.commit().await
+    }
+}
+
+async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {
+    let id = KeyId::new();
+    execute!(
+        write,
+        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        id.to_string(),
+        new.name.as_str(),
+        new.prefix.as_str(),
+        new.hash.as_slice(),
+        new.accounts != AccountScope::All,
+        now,
+        new.expires_at,
+    )?;
+    let accounts = match new.accounts {
+        AccountScope::All => AccountScope::All,
+        AccountScope::Only(mut accounts) => {
+            accounts.sort_unstable();
+            accounts.dedup();
+            bind(write, id, &accounts).await?;
+            AccountScope::Only(accounts)
+        }
+    };
+    Ok(GatewayKey {
+        id,
+        name: new.name,
+        prefix: new.prefix,
+        hash: new.hash,
+        accounts,
+        created_at: now,
+        expires_at: new.expires_at,
+        revoked_at: None,
+        rotated_to: None,
+        last_used_at: None,
+    })
+}
+
+async fn bind(write: &mut Write, key: KeyId, accounts: &[AccountId]) -> Result<()> {
+    for account in accounts {
+        let bound = execute!(
+            write,
+            "INSERT INTO key_accounts (key_id, account_id) SELECT $1, id FROM accounts WHERE id = $2",
+            key.to_string(),
+            account.to_string(),
+        )?;
+        if bound == 0 {
+            return Err(StoreError::NotFound { what: "account", asked: account.to_string() });
+        }
+    }
+    Ok(())
+}
+
+/// A key and one of its accounts, if it has any.
+#[derive(sqlx::FromRow)]
+struct KeyRow {
+    id: String,
+    name: String,
+    prefix: String,
+    hash: Vec<u8>,
+    scoped: bool,
+    created_at: UnixMillis,
+    expires_at: Option<UnixMillis>,
+    revoked_at: Option<UnixMillis>,
+    rotated_to: Option<String>,
+    last_used_at: Option<UnixMillis>,
+    account_id: Option<String>,
+}
+
+impl GatewayKey {
+    /// `rows` are all of one key, and at least one.
+    fn from_rows(rows: &[KeyRow]) -> Result<Self> {
+        let row = &rows[0];
+        let damaged = |problem| StoreError::Damaged { table: "gateway_keys", row: row.id.clone(), problem };
+        let accounts = rows.iter().filter_map(|row| row.account_id.as_deref());
+        let accounts = accounts.map(|id| id.parse().map_err(|_| damaged("an account's id is not a UUID")));
+        Ok(Self {
+            id: row.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
+            name: row.name.clone(),
+            prefix: row.prefix.clone(),
+            hash: row.hash.as_slice().try_into().map_err(|_| damaged("its hash is not 32 bytes"))?,
+            accounts: if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All },
+            created_at: row.created_at,
+            expires_at: row.expires_at,
+            revoked_at: row.revoked_at,
+            rotated_to: row
+                .rotated_to
+                .as_deref()
+                .map(|id| id.parse().map_err(|_| damaged("rotated_to is not a UUID")))
+                .transpose()?,
+            last_used_at: row.last_used_at,
+        })
+    }
+}
+
+impl find::Labelled for GatewayKey {
+    const WHAT: &'static str = "key";
+
+    fn id(&self) -> String {
+        self.id.to_string()
+    }
+
+    fn name(&self) -> &str {
+        &self.name
+    }
+
+    fn is_also_called(&self, asked: &str) -> bool {
+        self.prefix == asked
+    }
+
+    fn is_current(&self) -> bool {
+        self.revoked_at.is_none() && self.rotated_to.is_none()
+    }
+}

@@ -1,0 +1,143 @@
+//! The metric catalogue: each metric once, with its type, unit, labels and meaning.
+//!
+//! Labels are bounded whatever clients send: dialects, outcomes and states are fixed sets, and a
+//! model is named only when the backend has served it.
+
+use super::TelemetryError;
+use crate::codex::Usage;
+use ::metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use std::borrow::Cow;
+use std::collections::{BTreeMap, HashSet};
+use std::sync::{LazyLock, Mutex, PoisonError};
+use std::time::Duration;
+
+const REQUESTS: &str = "tollway_requests_total";
+const DURATION: &str = "tollway_request_duration_seconds";
+const FIRST_BYTE: &str = "tollway_time_to_first_byte_seconds";
+const TOKENS: &str = "tollway_tokens_total";
+const IN_FLIGHT: &str = "tollway_in_flight_requests";
+const ATTEMPTS: &str = "tollway_upstream_attempts_total";
+const REFRESHES: &str = "tollway_token_refreshes_total";
+const ACCOUNTS: &str = "tollway_accounts";
+const BUILD: &str = "tollway_build_info";
+
+/// From a quick refusal to a long agent turn, seconds.
+const DURATION_BUCKETS: [f64; 14] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 600.0];
+/// To the first byte, seconds.
+const FIRST_BYTE_BUCKETS: [f64; 13] = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 120.0];
+
+/// More models than this a backend does not serve.
+const MODEL_LIMIT: usize = 64;
+
+pub(super) fn install() -> Result<PrometheusHandle, TelemetryError> {
+    let buckets = |builder: PrometheusBuilder, name: &str, values: &[f64]| {
+        builder.set_buckets_for_metric(Matcher::Full(name.to_owned()), values).map_err(|_| TelemetryError::Twice)
+    };
+    let builder = buckets(PrometheusBuilder::new(), DURATION, &DURATION_BUCKETS)?;
+    let builder = buckets(builder, FIRST_BYTE, &FIRST_BYTE_BUCKETS)?;
+    let handle = builder.install_recorder().map_err(|_| TelemetryError::Twice)?;
+    describe();
+    Ok(handle)
+}
+
+fn describe() {
+    describe_counter!(REQUESTS, "Requests answered, by dialect, model and HTTP status (499: the client hung up first)");
+    describe_histogram!(DURATION, Unit::Seconds, "From a request's arrival to the last byte of its answer");
+    describe_histogram!(FIRST_BYTE, Unit::Seconds, "From a request's arrival to the first byte of a good answer");
+    describe_counter!(TOKENS, "Tokens as the backend reports them; input includes cached, output includes reasoning");
+    describe_gauge!(IN_FLIGHT, "Requests that are being answered");
+    describe_counter!(ATTEMPTS, "Calls of the backend, by outcome; more than one a request after a failover");
+    describe_counter!(REFRESHES, "Token refreshes, by outcome");
+    describe_gauge!(ACCOUNTS, "Accounts, by state");
+    describe_gauge!(BUILD, "1, with the version that runs");
+    gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
+    gauge!(IN_FLIGHT).set(0.0);
+}
+
+/// A request that is over.
+#[derive(Debug)]
+pub struct RequestFinished<'a> {
+    /// The dialect it came in.
+    pub dialect: &'static str,
+    /// The model that was asked of the backend, once that was known.
+    pub model: Option<&'a str>,
+    /// The HTTP status that the client got.
+    pub status: u16,
+    /// From arrival to the last byte.
+    pub duration: Duration,
+    /// From arrival to the first byte.
+    pub first_byte: Option<Duration>,
+    /// Tokens, if the backend reported them.
+    pub usage: Option<Usage>,
+}
+
+/// A request has arrived.
+pub fn request_started() {
+    gauge!(IN_FLIGHT).increment(1.0);
+}
+
+/// A request is over.
+pub fn request_finished(request: &RequestFinished<'_>) {
+    gauge!(IN_FLIGHT).decrement(1.0);
+    let model = model_label(request.model, request.status == 200);
+    let labels = [("dialect", Cow::Borrowed(request.dialect)), ("model", model.clone())];
+    counter!(REQUESTS, "dialect" => request.dialect, "model" => model.clone(), "status" => request.status.to_string())
+        .increment(1);
+    histogram!(DURATION, &labels).record(request.duration.as_secs_f64());
+    if let Some(first_byte) = request.first_byte.filter(|_| request.status == 200) {
+        histogram!(FIRST_BYTE, &labels).record(first_byte.as_secs_f64());
+    }
+    let Some(usage) = request.usage else { return };
+    let kinds =
+        [("input", usage.input), ("cached", usage.cached), ("output", usage.output), ("reasoning", usage.reasoning)];
+    for (kind, tokens) in kinds {
+        counter!(TOKENS, "model" => model.clone(), "kind" => kind).increment(tokens);
+    }
+}
+
+/// The backend was called.
+pub fn upstream_attempt(outcome: &'static str) {
+    counter!(ATTEMPTS, "outcome" => outcome).increment(1);
+}
+
+/// A token refresh was tried.
+pub fn token_refresh(outcome: &'static str) {
+    counter!(REFRESHES, "outcome" => outcome).increment(1);
+}
+
+/// How many accounts are in each state; every state is named, so that a series never goes missing.
+pub fn accounts_by_state(accounts: &BTreeMap<&'static str, usize>) {
+    for (state, number) in accounts {
+        #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 accounts")]
+        gauge!(ACCOUNTS, "state" => *state).set(*number as f64);
+    }
+}
+
+/// The model's own name once the backend has served it, else `other`: clients can send any name.
+fn model_label(model: Option<&str>, served: bool) -> Cow<'static, str> {
+    static SERVED: LazyLock<Mutex<HashSet<String>>> = LazyLock::new(Mutex::default);
+    let Some(model) = model else { return Cow::Borrowed("none") };
+    let mut known = SERVED.lock().unwrap_or_else(PoisonError::into_inner);
+    if known.contains(model) || (served && known.len() < MODEL_LIMIT && known.insert(model.to_owned())) {
+        return Cow::Owned(model.to_owned());
+    }
+    Cow::Borrowed("other")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_model_is_named_once_it_was_served_and_their_number_is_bounded() {
+        assert_eq!(model_label(Some("made-up"), false), "other");
+        assert_eq!(model_label(Some("gpt-x"), true), "gpt-x");
+        assert_eq!(model_label(Some("gpt-x"), false), "gpt-x");
+        for n in 0..2 * MODEL_LIMIT {
+            model_label(Some(&format!("m{n}")), true);
+        }
+        assert_eq!(model_label(Some("one-more"), true), "other");
+        assert_eq!(model_label(None, false), "none");
+    }
+}

@@ -1,0 +1,179 @@
+//! All keys, in memory. A request is authenticated without the database; a change in the database
+//! shows here within one poll of its revision.
+
+use super::key::{KeyFormatError, KeySecret};
+use crate::store::{AccountScope, GatewayKey, KeyId, Pepper, Store, StoreError, UnixMillis};
+use arc_swap::ArcSwap;
+use secrecy::ExposeSecret;
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Why a key is refused; worded for its holder.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum KeyRefusal {
+    /// No key was presented.
+    #[error("No key was given. Send your Tollway key as `Authorization: Bearer tw-…` or `x-api-key: tw-…`")]
+    Missing,
+    /// What was presented cannot be a key.
+    #[error("The key was refused: {0}")]
+    Malformed(#[from] KeyFormatError),
+    /// A well-formed key that nobody made here, or that was removed.
+    #[error("The key was refused: it is not known here")]
+    Unknown,
+    /// It was revoked.
+    #[error("The key was refused: it has been revoked")]
+    Revoked,
+    /// Its time is over.
+    #[error("The key was refused: it has expired")]
+    Expired,
+}
+
+/// A key made a moment ago is looked for at once, but never more often than this, however many
+/// unknown keys are presented.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How often last-used times are written.
+const LAST_USED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Knows every key. One for the process.
+pub struct Keys {
+    store: Store,
+    /// Under which the hashes are made.
+    pepper: Pepper,
+    /// By hash. A lookup by hash takes no secret-dependent time that helps anybody: the hash is
+    /// keyed, so its bytes cannot be steered from outside.
+    by_hash: ArcSwap<HashMap<[u8; 32], Arc<GatewayKey>>>,
+    /// The store's key revision that `by_hash` shows, and when the store was last asked for it.
+    seen: tokio::sync::Mutex<(i64, Instant)>,
+    /// Last-used times that are not written yet: one a key, so bounded by the number of keys.
+    used: Mutex<HashMap<KeyId, UnixMillis>>,
+    /// Stands for everybody where no key is asked for.
+    anonymous: Arc<GatewayKey>,
+}
+
+impl Keys {
+    /// Reads all keys.
+    pub async fn load(store: Store) -> Result<Arc<Self>, StoreError> {
+        let pepper = store.pepper().await?;
+        let keys = Self {
+            store,
+            pepper,
+            by_hash: ArcSwap::default(),
+            seen: tokio::sync::Mutex::new((i64::MIN, Instant::now())),
+            used: Mutex::default(),
+            anonymous: Arc::new(anonymous()),
+        };
+        keys.reload().await?;
+        Ok(Arc::new(keys))
+    }
+
+    /// The key that stands for everybody where no key is asked for.
+    pub fn anonymous(&self) -> Arc<GatewayKey> {
+        self.anonymous.clone()
+    }
+
+    /// Whose key this is, if it may be used now.
+    pub async fn authenticate(&self, presented: &str, now: UnixMillis) -> Result<Arc<GatewayKey>, KeyRefusal> {
+        let hash = KeySecret::parse(presented)?.hash(self.pepper.expose_secret());
+        let mut found = self.by_hash.load().get(&hash).cloned();
+        if found.is_none() {
+            self.look_again().await;
+            found = self.by_hash.load().get(&hash).cloned();
+        }
+        let key = found.ok_or(KeyRefusal::Unknown)?;
+        if key.revoked_at.is_some() {
+            return Err(KeyRefusal::Revoked);
+        }
+        if key.expires_at.is_some_and(|expires| expires <= now) {
+            return Err(KeyRefusal::Expired);
+        }
+        self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
+        Ok(key)
+    }
+
+    /// Follows the store until `stop`.
+    pub async fn watch(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(interval);
+        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            if let Err(error) = self.reload().await {
+                tracing::warn!(%error, "gateway keys could not be read again; those known go on");
+            }
+        }
+    }
+
+    /// Writes last-used times in batches until `stop`, and once more then.
+    pub async fn write_last_used(self: Arc<Self>, stop: CancellationToken) {
+        loop {
+            let stopping = tokio::select! {
+                () = tokio::time::sleep(LAST_USED_INTERVAL) => false,
+                () = stop.cancelled() => true,
+            };
+            let used: Vec<_> =
+                std::mem::take(&mut *self.used.lock().unwrap_or_else(PoisonError::into_inner)).into_iter().collect();
+            if !used.is_empty()
+                && let Err(error) = self.store.keys().touch(&used).await
+            {
+                tracing::warn!(%error, "last-used times of keys were not written");
+            }
+            if stopping {
+                return;
+            }
+        }
+    }
+
+    /// Reads the keys if the store's revision moved.
+    async fn reload(&self) -> Result<(), StoreError> {
+        let mut seen = self.seen.lock().await;
+        self.reload_seen(&mut seen).await
+    }
+
+    /// The same for a key that is not known. Whoever asks while another looks shares that look; a
+    /// flood of unknown keys waits, and costs ten small reads a second. The lock is held while
+    /// waiting, for that is what makes one look serve all.
+    async fn look_again(&self) {
+        let asked = Instant::now();
+        let mut seen = self.seen.lock().await;
+        if seen.1 >= asked {
+            return;
+        }
+        tokio::time::sleep_until(seen.1 + LOOK_AGAIN).await;
+        if let Err(error) = self.reload_seen(&mut seen).await {
+            tracing::warn!(%error, "an unknown key could not be looked for");
+        }
+    }
+
+    async fn reload_seen(&self, seen: &mut (i64, Instant)) -> Result<(), StoreError> {
+        let revision = self.store.revision().await?.keys;
+        seen.1 = Instant::now();
+        if revision == seen.0 {
+            return Ok(());
+        }
+        let keys = self.store.keys().list().await?;
+        self.by_hash.store(Arc::new(keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect()));
+        seen.0 = revision;
+        Ok(())
+    }
+}
+
+/// Stands for everybody; is in no database.
+fn anonymous() -> GatewayKey {
+    GatewayKey {
+        id: KeyId::new(),
+        name: "anonymous".to_owned(),
+        prefix: String::new(),
+        hash: [0; 32],
+        accounts: AccountScope::All,
+        created_at: 0,
+        expires_at: None,
+        revoked_at: None,
+        rotated_to: None,
+        last_used_at: None,
+    }
+}

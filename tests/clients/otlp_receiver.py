@@ -1,0 +1,59 @@
+"""Receives traces as OTLP over HTTP and prints each span as one line of JSON: the end of the way
+behind the collector. The first line is the port."""
+
+import gzip
+import json
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
+    ExportTraceServiceRequest,
+    ExportTraceServiceResponse,
+)
+
+
+def plain(value):
+    kind = value.WhichOneof("value")
+    return getattr(value, kind) if kind and kind not in ("array_value", "kvlist_value") else None
+
+
+class Receiver(BaseHTTPRequestHandler):
+    protocol_version = "HTTP/1.1"
+
+    def do_POST(self):
+        body = self.rfile.read(int(self.headers["content-length"]))
+        if self.headers.get("content-encoding") == "gzip":
+            body = gzip.decompress(body)
+        for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
+            service = {item.key: plain(item.value) for item in resource.resource.attributes}.get("service.name")
+            for scope in resource.scope_spans:
+                for span in scope.spans:
+                    self.tell(service, span)
+        answer = ExportTraceServiceResponse().SerializeToString()
+        self.send_response(200)
+        self.send_header("content-type", "application/x-protobuf")
+        self.send_header("content-length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
+
+    def tell(self, service, span):
+        attributes = {item.key: plain(item.value) for item in span.attributes}
+        seen = {
+            "service": service,
+            "name": span.name,
+            "kind": span.kind,
+            "trace": span.trace_id.hex(),
+            "id": span.span_id.hex(),
+            "parent": span.parent_span_id.hex(),
+            "attributes": attributes,
+            "events": [event.name for event in span.events],
+            "links": [link.trace_id.hex() for link in span.links],
+        }
+        print(json.dumps(seen, default=repr), flush=True)
+
+    def log_message(self, *_):
+        pass
+
+
+server = ThreadingHTTPServer(("127.0.0.1", 0), Receiver)
+print(server.server_port, flush=True)
+server.serve_forever()

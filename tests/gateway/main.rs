@@ -1,0 +1,17 @@
+//! The built gateway over real sockets, in front of the simulated backend: one module an area of
+//! behaviour.
+
+#[path = "../support/mod.rs"]
+mod support;
+
+mod accounts;
+mod clients;
+mod config;
+mod crash;
+mod failover;
+mod keys;
+mod observability;
+mod refresh;
+mod secrets;
+mod serving;
+mod shutdown;

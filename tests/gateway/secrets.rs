@@ -1,0 +1,68 @@
+//! No token and no key is ever written where somebody may read it: not in the database, not in the
+//! log, not on the metrics page, not in an error.
+
+use std::path::Path;
+
+use serde_json::json;
+
+use crate::support::{Dialect, Setup, Sim};
+
+/// Every file below `root` that holds one of the secrets, with the secret's name.
+fn leaks(root: &Path, secrets: &[(String, String)]) -> Vec<String> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(root).expect("a directory") {
+        let path = entry.expect("an entry").path();
+        if path.is_dir() {
+            found.extend(leaks(&path, secrets));
+            continue;
+        }
+        let bytes = std::fs::read(&path).expect("a file");
+        let holds = |secret: &str| bytes.windows(secret.len()).any(|window| window == secret.as_bytes());
+        found.extend(
+            secrets.iter().filter(|(_, secret)| holds(secret)).map(|(name, _)| format!("{name} in {}", path.display())),
+        );
+    }
+    found
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_token_and_no_key_is_written_anywhere() {
+    let sim = Sim::start().await;
+    let account = sim.expired_account().await;
+    let setup = Setup::new(&sim).set("TOLLWAY_LOG__LEVEL", "debug");
+    let imported = setup.import(&account);
+    let key = setup.key("ada");
+    let gateway = setup.serve().await;
+    let prompt = "a-prompt-nobody-may-log";
+    for dialect in Dialect::ALL {
+        gateway.whole(&key, dialect, &dialect.ask(prompt)).await;
+        gateway.streamed(&key, dialect, &dialect.ask_streamed(prompt)).await;
+        sim.fault(json!({"kind": "server_error", "times": 4})).await;
+        assert_ne!(gateway.send(&key, dialect, &dialect.ask(prompt)).await.status(), 200);
+        sim.post("faults", json!({"kind": "unauthorized", "times": 1})).await;
+        assert_eq!(gateway.send(&key, dialect, &dialect.ask(prompt)).await.status(), 200);
+    }
+    let renewed = sim.live_refresh_tokens(&account).await.pop().expect("a live token");
+    let secrets = [
+        ("the first access token".to_owned(), account.access_token.clone()),
+        ("the first refresh token".to_owned(), account.refresh_token.clone()),
+        ("the id token".to_owned(), account.id_token.clone()),
+        ("the renewed refresh token".to_owned(), renewed),
+        ("the gateway key".to_owned(), key.clone()),
+        ("the gateway key's secret part".to_owned(), key[12..].to_owned()),
+        ("the prompt".to_owned(), prompt.to_owned()),
+    ];
+    let (_, metrics) = gateway.ops_page("/metrics").await;
+    let listed =
+        [setup.ok(&["account", "list"]), setup.ok(&["account", "show", &account.email]), setup.ok(&["key", "list"])];
+    assert!(gateway.log().contains("req_"), "there is a log to be searched");
+    // Stopped, so that SQLite has folded its log into the database file.
+    let setup = gateway.stop().await;
+    let found = leaks(setup.root(), &secrets);
+    assert!(found.is_empty(), "{found:#?}");
+    for (name, secret) in &secrets {
+        for page in listed.iter().chain([&metrics, &imported]) {
+            assert!(!page.contains(secret), "{name} is printed");
+        }
+    }
+}

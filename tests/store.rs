@@ -1,0 +1,69 @@
+//! The store on real databases. Every case runs on SQLite, as a test of its own, and on PostgreSQL,
+//! all in one test that starts one server.
+
+#![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing there")]
+
+#[path = "store/accounts.rs"]
+mod accounts;
+#[path = "store/database.rs"]
+mod database;
+#[path = "store/keys.rs"]
+mod keys;
+#[path = "support/postgres.rs"]
+mod postgres;
+#[path = "store/schema.rs"]
+mod schema;
+#[path = "store/sealing.rs"]
+mod sealing;
+#[path = "store/sqlite_files.rs"]
+mod sqlite_files;
+
+macro_rules! on_both_databases {
+    ($($room:ident::$case:ident),* $(,)?) => {
+        mod on_sqlite {
+            $(#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn $case() {
+                super::$room::$case(super::database::Database::sqlite()).await;
+            })*
+        }
+
+        #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+        async fn every_case_holds_on_postgres() {
+            let Some(server) = postgres::Postgres::start() else { return };
+            $(
+                println!("{}", stringify!($case));
+                $room::$case(database::Database::postgres(&server).await).await;
+            )*
+        }
+    };
+}
+
+on_both_databases![
+    accounts::an_account_comes_back_as_it_was_stored,
+    accounts::the_same_user_in_the_same_workspace_is_the_same_account,
+    accounts::a_login_replaces_credentials_and_clears_what_was_wrong,
+    accounts::a_name_that_is_taken_gets_a_number,
+    accounts::accounts_are_found_by_id_name_email_and_start_of_id,
+    accounts::refreshed_credentials_are_stored_only_over_those_they_came_from,
+    accounts::a_good_exchange_ends_needs_login_but_no_quarantine,
+    accounts::of_many_refreshes_at_once_one_is_stored,
+    accounts::what_was_learnt_about_old_credentials_does_not_touch_new_ones,
+    accounts::pauses_and_limits_come_and_go,
+    accounts::many_accounts_added_at_once_all_arrive_under_different_names,
+    keys::a_key_comes_back_as_it_was_stored,
+    keys::a_key_for_an_account_that_is_not_there_is_refused_whole,
+    keys::a_key_never_gains_accounts_by_their_removal,
+    keys::a_key_is_revoked_once,
+    keys::a_rotated_key_ends_with_its_grace_and_not_later_than_it_would_have,
+    keys::only_a_current_key_can_be_rotated,
+    keys::the_key_in_use_has_the_name,
+    keys::last_use_is_noted_without_a_change_of_revision,
+    schema::every_change_and_nothing_else_moves_the_revision,
+    schema::migrating_again_or_at_once_or_cut_short_does_no_harm,
+    schema::a_schema_from_the_future_is_refused,
+    sealing::the_pepper_is_made_once_even_by_two_at_once,
+    sealing::a_wrong_key_is_refused_by_its_id,
+    sealing::an_envelope_in_another_row_or_column_is_refused_by_its_place,
+    sealing::a_rotation_that_was_stopped_goes_on_where_it_was,
+    sealing::a_rotation_beside_refreshes_loses_none_of_them,
+];

@@ -1,0 +1,82 @@
+use tollway::store::{AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError};
+
+use crate::database::{Database, NEW_KEY, NOW, OLD_KEY, account, add, credentials, key};
+
+pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Database) {
+    let store = db.store().await;
+    let (accounts, keys) = (store.accounts(), store.keys());
+    let mut last = store.revision().await.unwrap();
+    let mut moved = async || {
+        let Revision { accounts, keys } = store.revision().await.unwrap();
+        let moved = (accounts - last.accounts, keys - last.keys);
+        last = Revision { accounts, keys };
+        moved
+    };
+
+    let ada = add(&store, "ada").await.id;
+    assert_eq!(moved().await, (1, 0), "created");
+    accounts.upsert(account("ada"), NOW).await.unwrap();
+    assert_eq!(moved().await, (1, 0), "replaced");
+    let saved = accounts.save_refreshed(ada, 2, &credentials("ada", 2), NOW).await.unwrap();
+    assert_eq!((saved, moved().await), (Saved::Stored { generation: 3 }, (1, 0)));
+    accounts.set_state(ada, Some(3), AccountState::Quarantined, None, None, NOW).await.unwrap();
+    assert_eq!(moved().await, (1, 0), "state");
+    accounts.set_paused(ada, true, NOW).await.unwrap();
+    assert_eq!(moved().await, (1, 0), "paused");
+    accounts.set_limited(ada, Some(NOW), None, NOW).await.unwrap();
+    assert_eq!(moved().await, (1, 0), "limited");
+    let laptop = keys.create(key("laptop", 1, AccountScope::All), NOW).await.unwrap().id;
+    assert_eq!(moved().await, (0, 1), "key created");
+    let second = keys.rotate(laptop, key("laptop", 2, AccountScope::All), NOW, NOW).await.unwrap().id;
+    assert_eq!(moved().await, (0, 1), "key rotated");
+    keys.revoke(second, NOW).await.unwrap();
+    assert_eq!(moved().await, (0, 1), "key revoked");
+    accounts.remove(ada).await.unwrap();
+    assert_eq!(moved().await, (1, 1), "removed, from the keys too");
+
+    store.pepper().await.unwrap();
+    accounts.remove(ada).await.unwrap();
+    accounts.set_paused(AccountId::new(), true, NOW).await.unwrap();
+    let saved = accounts.save_refreshed(ada, 3, &credentials("ada", 3), NOW).await.unwrap();
+    assert_eq!(saved, Saved::Gone);
+    keys.revoke(KeyId::new(), NOW).await.unwrap();
+    keys.rotate(laptop, key("laptop", 3, AccountScope::All), NOW, NOW).await.unwrap_err();
+    let both = db.open(&format!("{NEW_KEY},{OLD_KEY}")).await.unwrap();
+    both.rotate_keyring(Rotation::default()).await.unwrap();
+    assert_eq!(moved().await, (0, 0), "nothing of that is a change to a reader");
+}
+
+pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Database) {
+    let replicas = [db.open(OLD_KEY).await.unwrap(), db.open(OLD_KEY).await.unwrap()];
+    let migrations: Vec<_> = (0..12)
+        .map(|number| {
+            let store = replicas[number % 2].clone();
+            tokio::spawn(async move { store.migrate().await })
+        })
+        .collect();
+    // Some are cut off wherever they happen to be; the others must not be hurt by it.
+    for migration in migrations.iter().step_by(3) {
+        tokio::task::yield_now().await;
+        migration.abort();
+    }
+    for migration in migrations {
+        match migration.await {
+            Ok(done) => done.unwrap(),
+            Err(cut) => assert!(cut.is_cancelled()),
+        }
+    }
+    let store = db.store().await;
+    store.ping().await.unwrap();
+    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1 });
+    add(&store, "ada").await;
+}
+
+pub(crate) async fn a_schema_from_the_future_is_refused(db: Database) {
+    let store = db.store().await;
+    db.run(
+        "INSERT INTO _sqlx_migrations (version, description, success, checksum, execution_time)
+         SELECT 9999, 'from the future', success, checksum, 0 FROM _sqlx_migrations",
+    )
+    .await;
+    assert!(matches!(store.migrate().await, Err(StoreError::Migrate(_))));
+}
