@@ -1,0 +1,106 @@
+//! From a Chat Completions body to the backend's request.
+//!
+//! Rule for what is not known: an unknown field is ignored and named; a known field of the wrong
+//! type, and a content part that the model would have to see and cannot, are the client's fault.
+//! `null` is the same as absent.
+
+mod content;
+pub(super) mod fields;
+mod history;
+mod options;
+mod responses_shaped;
+mod tools;
+
+use super::names::Names;
+use super::{Answer, Shape};
+use crate::codex::Request;
+use crate::dialect::responses::fields::Members;
+use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
+use bytes::Bytes;
+use fields::{Fields, Ignored};
+use history::Conversation;
+use serde_json::value::RawValue;
+use std::sync::Arc;
+
+/// Turns the body of `POST /v1/chat/completions` into the backend's request.
+///
+/// Fails with [`ProblemKind::InvalidRequest`] only.
+pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
+    })?;
+    if members.get("messages").is_none() && members.get("input").is_some() {
+        return responses_shaped::prepare(&members, context, models);
+    }
+    let translated = translate(Fields::new(members), models)?;
+    let request = &translated.request;
+    let shape = Shape {
+        id: completion_id(context),
+        created: context.now,
+        model: translated.model.clone(),
+        names: translated.names,
+        is_legacy: translated.is_legacy,
+        include_usage: translated.include_usage,
+    };
+    let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
+    Ok(Prepared {
+        body: Bytes::from(upstream),
+        model: translated.request.model,
+        requested_model: translated.model,
+        stream: translated.is_stream,
+        ignored: translated.ignored,
+        session: translated.request.prompt_cache_key,
+        reply: Box::new(Answer(Arc::new(shape))),
+    })
+}
+
+/// What OpenAI's ids look like, made of ours.
+fn completion_id(context: &Context) -> String {
+    format!("chatcmpl-{}", context.request_id.trim_start_matches("req_"))
+}
+
+/// A body as the backend takes it, with what the answer must know.
+struct Translated {
+    request: Request,
+    model: String,
+    names: Names,
+    is_stream: bool,
+    is_legacy: bool,
+    include_usage: bool,
+    ignored: Vec<&'static str>,
+}
+
+/// Reads the body field by field.
+fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Problem> {
+    fields::refuse_what_cannot_be_done(&mut fields)?;
+    let mut ignored = Ignored::default();
+    let model: String = fields.take("model")?.unwrap_or_default();
+    if model.is_empty() {
+        return Err(Problem::invalid("model", "you must provide a model parameter"));
+    }
+    let messages: Vec<&RawValue> = fields.take("messages")?.unwrap_or_default();
+    if messages.is_empty() {
+        return Err(Problem::invalid("messages", "`messages` must be a list with at least one message"));
+    }
+    let resolved = models.resolve(&model);
+    let mut request = Request::new(resolved.slug);
+    let mut names = Names::default();
+
+    let text = options::text(&mut fields)?;
+    let conversation = history::translate(&messages, &mut ignored)?;
+    // The backend gives JSON objects only if a message speaks of JSON, and instructions are none.
+    let keeps_instructions = !text.as_ref().is_some_and(options::is_json_object);
+    let Conversation { instructions, items } = conversation.leading(keeps_instructions);
+    request.instructions = instructions;
+    request.input = items;
+    request.text = text;
+
+    let is_legacy = tools::translate(&mut fields, &mut request, &mut names)?;
+    request.reasoning = options::reasoning(&mut fields, resolved.effort)?;
+    request.service_tier = options::service_tier(&mut fields, &mut ignored)?;
+    request.prompt_cache_key = fields.take("prompt_cache_key")?;
+    let is_stream = fields.take("stream")?.unwrap_or(false);
+    let include_usage = options::include_usage(&mut fields)?;
+    fields.name_the_rest(&mut ignored);
+    Ok(Translated { request, model, names, is_stream, is_legacy, include_usage, ignored: ignored.into_names() })
+}

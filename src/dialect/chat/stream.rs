@@ -1,0 +1,115 @@
+//! Writes an answer as chunks.
+//!
+//! The grammar: one chunk with the role, chunks that add, one chunk with the finish reason, one with
+//! nothing but usage if it was asked for, `[DONE]`; or an error object in place of everything that
+//! is left. After an error there is no finish reason and no `[DONE]`, for both say that all is well.
+
+use super::assembly::{Assembly, Piece, Sink};
+use super::frames::{Annotation, Call, CallDelta, Delta, Function, Usage, finish_reason};
+use super::{Shape, error};
+use crate::codex::Event;
+use crate::codex::event::Depth;
+use crate::codex::sse::Frame;
+use crate::dialect::{Problem, ProblemKind, Translator};
+use bytes::BytesMut;
+use std::sync::Arc;
+
+/// A streamed answer in the making.
+pub(super) struct Stream {
+    shape: Arc<Shape>,
+    assembly: Assembly,
+    /// Whether the chunk with the role was written.
+    has_begun: bool,
+}
+
+impl Stream {
+    pub(super) fn new(shape: Arc<Shape>) -> Self {
+        Self { shape, assembly: Assembly::default(), has_begun: false }
+    }
+
+    fn begin(&mut self, out: &mut BytesMut) {
+        if !std::mem::replace(&mut self.has_begun, true) {
+            let role = Delta { role: Some("assistant"), content: Some(""), ..Delta::default() };
+            self.shape.write_delta(role, None, None, out);
+        }
+    }
+}
+
+impl Translator for Stream {
+    fn depth(&self) -> Depth {
+        Depth::Full
+    }
+
+    fn event(&mut self, event: &Event<'_>, _frame: &Frame, out: &mut BytesMut) {
+        match event {
+            Event::Failed(_) | Event::Error(_) | Event::RateLimits(_) | Event::Other(_) => {}
+            _ => {
+                self.begin(out);
+                self.assembly.event(event, &mut Chunks { shape: &self.shape, out });
+            }
+        }
+    }
+
+    fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
+        let cut;
+        let failure = match (failure, self.assembly.outcome()) {
+            (None, Some(outcome)) => {
+                let (shape, tier) = (&self.shape, outcome.service_tier.as_deref());
+                let reason = finish_reason(outcome.finish, shape.is_legacy);
+                shape.write_delta(Delta::default(), Some(reason), tier, out);
+                if let Some(usage) = outcome.usage.as_ref().filter(|_| shape.include_usage) {
+                    shape.write_usage(Usage::from(usage), tier, out);
+                }
+                out.extend_from_slice(b"data: [DONE]\n\n");
+                return;
+            }
+            (Some(failure), _) => failure,
+            (None, None) => {
+                cut = Problem::new(ProblemKind::Upstream, "the backend's stream ended before the answer was complete");
+                &cut
+            }
+        };
+        out.extend_from_slice(b"data: ");
+        out.extend_from_slice(error::envelope(failure).as_bytes());
+        out.extend_from_slice(b"\n\n");
+    }
+}
+
+/// Pieces as chunks.
+struct Chunks<'a> {
+    shape: &'a Shape,
+    out: &'a mut BytesMut,
+}
+
+impl Sink for Chunks<'_> {
+    fn take(&mut self, piece: Piece<'_>) {
+        let shape = self.shape;
+        let delta = match piece {
+            Piece::Text(text) => Delta { content: Some(text), ..Delta::default() },
+            Piece::Refusal(text) => Delta { refusal: Some(text), ..Delta::default() },
+            Piece::Reasoning(text) => Delta { reasoning_content: Some(text), ..Delta::default() },
+            Piece::Citation(citation) => {
+                let Some(annotation) = Annotation::of(citation) else { return };
+                Delta { annotations: Some([annotation]), ..Delta::default() }
+            }
+            // The older form has room for one call.
+            Piece::Call { index, .. } | Piece::Arguments { index, .. } if shape.is_legacy && index > 0 => return,
+            Piece::Call { name, .. } if shape.is_legacy => {
+                let name = Some(shape.names.restore(name));
+                Delta { function_call: Some(Function { name, arguments: "" }), ..Delta::default() }
+            }
+            Piece::Arguments { text, .. } if shape.is_legacy => {
+                Delta { function_call: Some(Function { name: None, arguments: text }), ..Delta::default() }
+            }
+            Piece::Call { index, id, name, family } => {
+                let call = Call::new(family, Some(id), Some(shape.names.restore(name)), "");
+                Delta { tool_calls: Some([CallDelta { index, call }]), ..Delta::default() }
+            }
+            Piece::Arguments { index, family, text } => {
+                let call = Call::new(family, None, None, text);
+                Delta { tool_calls: Some([CallDelta { index, call }]), ..Delta::default() }
+            }
+        };
+        shape.write_delta(delta, None, None, self.out);
+    }
+}
