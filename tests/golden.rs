@@ -87,16 +87,35 @@ fn answers_come_down_as_the_golden_files_say() {
     assert!(streams >= 40, "{streams} streams");
 }
 
+/// Byte by byte is a cut at every byte; the streams about framing are also cut in two at each.
 #[test]
 fn a_cut_at_any_byte_changes_nothing() {
     for case in cases() {
         let Some(sse) = &case.stream else { continue };
+        let name = case.directory.display();
         let prepared = prepare(case.api, &case.request).unwrap();
         let uncut = answer(case.api, &*prepared.reply, &[sse]);
-        for at in 1..sse.len() {
-            let (head, tail) = sse.split_at(at);
-            let cut = answer(case.api, &*prepared.reply, &[head, tail]);
-            assert_eq!(cut, uncut, "{} cut at {at}", case.directory.display());
+        let bytes: Vec<&[u8]> = sse.chunks(1).collect();
+        assert_eq!(answer(case.api, &*prepared.reply, &bytes), uncut, "{name} byte by byte");
+        if name.to_string().contains("/framing_") {
+            for at in 1..sse.len() {
+                let (head, tail) = sse.split_at(at);
+                let cut = answer(case.api, &*prepared.reply, &[head, tail]);
+                assert_eq!(cut, uncut, "{name} cut at {at}");
+            }
         }
+    }
+}
+
+#[test]
+fn schemas_go_upstream_to_the_byte() {
+    let schema = r#"{"type":"object","properties":{"z":{"type":"string"},"a":{"minimum":1.0}}}"#;
+    let tools = format!(r#"{{"type":"function","name":"f","parameters":{schema}}},{{"type":"web_search_preview"}}"#);
+    for (api, said) in
+        [(Api::Responses, r#""input":"hi""#), (Api::Chat, r#""messages":[{"role":"user","content":"hi"}]"#)]
+    {
+        let body = format!(r#"{{"model":"m",{said},"tools":[{tools}]}}"#);
+        let upstream = prepare(api, body.as_bytes()).unwrap().body;
+        assert!(String::from_utf8_lossy(&upstream).contains(schema), "{api:?}");
     }
 }

@@ -139,7 +139,7 @@ fn add_call(calls: &mut Vec<Value>, index: usize, part: Value) -> Result<(), Str
 /// A Responses stream: one terminal event and nothing after it, numbers that never fall back.
 fn responses(answer: &Answer) -> Result<(), String> {
     let (mut terminal, mut number) = (None, None);
-    for payload in payloads(&answer.stream)? {
+    for payload in payloads(&answer.stream.replace("\r\n", "\n"))? {
         let event: Value = serde_json::from_str(payload).map_err(|e| e.to_string())?;
         if let Some(terminal) = terminal {
             return Err(format!("after {terminal}: {payload}"));

@@ -14,7 +14,6 @@ use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
 use slot::{Body, Key, Kind, Slot};
-use std::borrow::Cow;
 
 /// A piece of the assistant's message, in the order in which a stream sends it.
 #[derive(Debug, Clone, Copy)]
@@ -286,17 +285,14 @@ impl Assembly {
             let same = |at: &usize| !is_taken[*at] && self.slots[*at].kind() == kind;
             let by_id = (0..is_taken.len()).filter(same).find(|at| self.slots[*at].is_named(&key));
             let by_place = || (0..is_taken.len()).filter(same).find(|at| self.slots[*at].may_be(&key));
-            match by_id.or_else(by_place) {
-                Some(at) => {
-                    is_taken[at] = true;
-                    if !self.slots[at].is_done {
-                        self.finish_item(at, &key, &item, sink);
-                    }
+            if let Some(at) = by_id.or_else(by_place) {
+                is_taken[at] = true;
+                if !self.slots[at].is_done {
+                    self.finish_item(at, &key, &item, sink);
                 }
-                None => {
-                    slot::open(&mut self.slots, kind, &key);
-                    self.finish_item(self.slots.len() - 1, &key, &item, sink);
-                }
+            } else {
+                slot::open(&mut self.slots, kind, &key);
+                self.finish_item(self.slots.len() - 1, &key, &item, sink);
             }
         }
     }
@@ -313,7 +309,7 @@ fn call_of(item: &Item) -> Option<(Option<&str>, &str)> {
 }
 
 /// Sends a piece unless it is empty.
-fn emit<'a>(text: &'a Cow<'_, str>, piece: fn(&'a str) -> Piece<'a>, sink: &mut impl Sink) {
+fn emit<'a>(text: &'a str, piece: fn(&'a str) -> Piece<'a>, sink: &mut impl Sink) {
     if !text.is_empty() {
         sink.take(piece(text));
     }

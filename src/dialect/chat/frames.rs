@@ -16,11 +16,25 @@ pub(super) struct Chunk<'a> {
     created: i64,
     model: &'a str,
     choices: &'a [Choice<'a>],
-    /// Null in every chunk but the last, where usage was asked for; else absent.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    usage: Option<Option<Usage>>,
+    #[serde(skip_serializing_if = "Tokens::is_absent")]
+    usage: Tokens,
     #[serde(skip_serializing_if = "Option::is_none")]
     service_tier: Option<&'a str>,
+}
+
+/// `usage` of a chunk: absent unless asked for, else null in every chunk but the last.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Tokens {
+    Absent,
+    Null,
+    Known(Usage),
+}
+
+impl Tokens {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
 }
 
 /// The one choice of a chunk.
@@ -231,15 +245,16 @@ impl Shape {
         out: &mut BytesMut,
     ) {
         let choices = [Choice { index: 0, delta, logprobs: (), finish_reason }];
-        self.write(&choices, self.include_usage.then_some(None), tier, out);
+        let usage = if self.include_usage { Tokens::Null } else { Tokens::Absent };
+        self.write(&choices, usage, tier, out);
     }
 
     /// Writes the chunk that holds nothing but usage.
     pub(super) fn write_usage(&self, usage: Usage, tier: Option<&str>, out: &mut BytesMut) {
-        self.write(&[], Some(Some(usage)), tier, out);
+        self.write(&[], Tokens::Known(usage), tier, out);
     }
 
-    fn write(&self, choices: &[Choice<'_>], usage: Option<Option<Usage>>, tier: Option<&str>, out: &mut BytesMut) {
+    fn write(&self, choices: &[Choice<'_>], usage: Tokens, tier: Option<&str>, out: &mut BytesMut) {
         let chunk = Chunk {
             id: &self.id,
             object: "chat.completion.chunk",

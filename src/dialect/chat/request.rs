@@ -93,6 +93,9 @@ fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Pr
     let Conversation { instructions, items } = conversation.leading(keeps_instructions);
     request.instructions = instructions;
     request.input = items;
+    if request.input.is_empty() {
+        return Err(Problem::invalid("messages", "`messages` must hold something to answer"));
+    }
     request.text = text;
 
     let is_legacy = tools::translate(&mut fields, &mut request, &mut names)?;

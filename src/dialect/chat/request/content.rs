@@ -40,6 +40,7 @@ enum Image {
 }
 
 #[derive(Debug, Default, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the wire")]
 struct File {
     #[serde(default)]
     file_data: Option<String>,

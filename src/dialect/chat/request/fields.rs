@@ -79,8 +79,7 @@ impl<'a> Fields<'a> {
     /// Notes what nobody took.
     pub(super) fn name_the_rest(self, ignored: &mut Ignored) {
         for (name, value) in self.0 {
-            let changes_nothing = value.get() == "null" || (name == "store" && value.get() == "false");
-            if !changes_nothing {
+            if !is_neutral(&name, value) {
                 ignored.add(IGNORED.iter().find(|(known, _)| *known == name).map_or(UNKNOWN, |(known, _)| known));
             }
         }
@@ -91,10 +90,23 @@ impl<'a> Fields<'a> {
 pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, Problem> {
     serde_json::from_str(raw.get()).map_err(|error| {
         let words = error.to_string();
-        // The position is one inside the value, which would mislead.
-        let reason = words.split(" at line ").next().unwrap_or_default();
-        Problem::invalid(path, format!("Invalid value for `{path}`: {reason}"))
+        Problem::invalid(path, format!("Invalid value for `{path}`: {}", reason(&words)))
     })
+}
+
+/// Serde's words without what only we understand: a position inside the value, names of our types.
+fn reason(words: &str) -> String {
+    let words = words.split(" at line ").next().unwrap_or_default();
+    match words.split_once(", expected struct ") {
+        Some((found, _)) => format!("{found}, expected an object"),
+        None if words.contains("untagged enum") => "it has none of the known forms".to_owned(),
+        None => words.to_owned(),
+    }
+}
+
+/// Whether a field asks for nothing that would not be so without it.
+pub(super) fn is_neutral(name: &str, value: &RawValue) -> bool {
+    value.get() == "null" || (name == "store" && value.get() == "false")
 }
 
 /// What one request asked for in vain.

@@ -139,14 +139,15 @@ pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result
 impl History {
     /// What the system said first becomes `instructions`: they stand at the very beginning of the
     /// cached prefix, and models weigh them as the system prompt. What it says later stays in its
-    /// place as a developer's message. Where `as_instructions` is false the first stays in its place too.
+    /// place as a developer's message. Where `as_instructions` is false the first stays in its place
+    /// too, and where nobody else spoke: the backend wants input.
     pub(super) fn leading(self, as_instructions: bool) -> Conversation {
         let Self { system, mut items, .. } = self;
         if system.is_empty() {
             return Conversation { instructions: None, items };
         }
         let text = system.join("\n\n");
-        if as_instructions {
+        if as_instructions && !items.is_empty() {
             return Conversation { instructions: Some(text), items };
         }
         items.insert(0, InputItem::Message { role: Role::Developer, content: vec![InputPart::InputText { text }] });

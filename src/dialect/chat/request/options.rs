@@ -40,6 +40,7 @@ struct Format<'a> {
 }
 
 #[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the wire")]
 struct Schema<'a> {
     #[serde(default)]
     name: Option<String>,

@@ -1,7 +1,7 @@
 //! Requests shaped like Responses (`input` and no `messages`) that come to the chat path: some
 //! editors send them there and expect chunks of Chat Completions back (clients.md 1.3).
 
-use super::fields::{IGNORED, Ignored, refuse_what_cannot_be_done};
+use super::fields::{IGNORED, Ignored, is_neutral, refuse_what_cannot_be_done};
 use super::{Fields, completion_id, options};
 use crate::dialect::chat::names::Names;
 use crate::dialect::chat::{Answer, Shape};
@@ -23,7 +23,7 @@ pub(super) fn prepare(members: &Members<'_>, context: &Context, models: &ModelMa
     for (name, value) in &members.0 {
         let of_chat = IGNORED.iter().find(|(known, _)| known == name && *known != "service_tier");
         match (of_chat, &**name) {
-            (Some(_), _) if value.get() == "null" => {}
+            (Some(_), name) if is_neutral(name, value) => {}
             (Some((known, _)), _) => ignored.add(known),
             (None, "stream_options" | "n" | "logprobs" | "audio" | "modalities") => {}
             (None, _) => {
