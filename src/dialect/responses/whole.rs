@@ -51,14 +51,10 @@ impl Items {
             let items: Vec<_> = self.0.iter().map(|item| item.raw.get()).collect();
             added.push(("output", format!("[{}]", items.join(","))));
         }
-        if members.get("object").is_none() {
-            added.push(("object", "\"response\"".to_owned()));
-        }
-        if members.get("created_at").is_none() {
-            added.push(("created_at", absent.created_at.to_string()));
-        }
-        if members.get("model").is_none() {
-            added.push(("model", serde_json::to_string(absent.model).ok()?));
+        for (name, value) in absent.members() {
+            if members.get(name).is_none() {
+                added.push((name, value));
+            }
         }
         added.extend(members.get("usage").and_then(with_details).map(|usage| ("usage", usage)));
         if added.is_empty() {
@@ -85,6 +81,20 @@ pub(super) struct Absent<'a> {
     pub(super) model: &'a str,
     /// Unix seconds.
     pub(super) created_at: i64,
+}
+
+impl Absent<'_> {
+    /// What the SDKs' types require of a response object.
+    fn members(&self) -> [(&'static str, String); 6] {
+        [
+            ("object", json!("response").to_string()),
+            ("created_at", self.created_at.to_string()),
+            ("model", json!(self.model).to_string()),
+            ("parallel_tool_calls", json!(true).to_string()),
+            ("tool_choice", json!("auto").to_string()),
+            ("tools", json!([]).to_string()),
+        ]
+    }
 }
 
 fn is_empty(output: &RawValue) -> bool {
