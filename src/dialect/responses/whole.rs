@@ -102,13 +102,24 @@ fn is_empty(output: &RawValue) -> bool {
     output.get() == "null" || inner.trim().is_empty()
 }
 
-/// The usage with its details, which SDKs read without looking; `None` if they are there.
+/// Counts that SDKs' types require and the backend may leave out.
+const DETAILS: [(&str, &str); 3] = [
+    ("input_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cache_write_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+];
+
+/// The usage with its details; `None` if they are there, or if it is no usage.
 fn with_details(usage: &RawValue) -> Option<String> {
     let mut usage: Map<String, Value> = serde_json::from_str(usage.get()).ok()?;
     let mut is_changed = false;
-    for (name, count) in [("input_tokens_details", "cached_tokens"), ("output_tokens_details", "reasoning_tokens")] {
-        if usage.get(name).is_none_or(Value::is_null) {
-            usage.insert(name.to_owned(), json!({ count: 0 }));
+    for (details, count) in DETAILS {
+        let details = usage.entry(details).or_insert(Value::Null);
+        if !details.is_object() {
+            *details = json!({});
+        }
+        if details[count].is_null() {
+            details[count] = json!(0);
             is_changed = true;
         }
     }
