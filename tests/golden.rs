@@ -6,6 +6,8 @@
 //! that is meant, `UPDATE_GOLDEN=1 cargo test --test golden` writes what is; read the diff. A case
 //! whose name begins with `codex_cli` is a request of the Codex CLI.
 
+#![expect(clippy::unwrap_used, reason = "a test that cannot read its files has failed")]
+
 #[path = "golden_openai/grammar.rs"]
 mod grammar;
 #[path = "golden_openai/properties.rs"]

@@ -125,7 +125,10 @@ fn take(said: &mut Said, chunk: &Value) -> Result<(), String> {
 fn add_call(calls: &mut Vec<Value>, index: usize, part: Value) -> Result<(), String> {
     let name = |call: &Value| [&call["function"], &call["custom"], call].into_iter().any(|it| it["name"].is_string());
     if index == calls.len() {
-        return if name(&part) { Ok(calls.push(part)) } else { Err(format!("begins without a name: {part}")) };
+        let is_named = name(&part);
+        let fault = format!("begins without a name: {part}");
+        calls.push(part);
+        return if is_named { Ok(()) } else { Err(fault) };
     }
     let call = calls.get_mut(index).filter(|_| !name(&part)).ok_or(format!("out of order: {part}"))?;
     for path in ["/function/arguments", "/custom/input", "/arguments"] {

@@ -69,23 +69,21 @@ pub(crate) fn answer(api: Api, reply: &dyn Reply, chunks: &[&[u8]]) -> Answer {
         decoder.push(Bytes::copy_from_slice(chunk));
         while let Some(frame) = decoder.next_frame().unwrap() {
             let Some(data) = frame.data().filter(|_| !is_over) else { continue };
-            match (Event::parse(&data, translator.depth()), Event::parse(&data, folder.depth())) {
-                (Ok(event), Ok(same)) => {
-                    translator.event(&event, &frame, &mut out);
-                    folder.event(&same);
-                    is_over = event.is_terminal();
-                    failure = match &event {
-                        Event::Completed(_) | Event::Incomplete(_) => None,
-                        Event::Failed(failed) => Some(Failure::of_failed(&failed.summary().unwrap_or_default(), 0)),
-                        Event::Error(error) => Some(Failure::of_error_event(error, 0)),
-                        _ => failure,
-                    };
-                }
-                _ => {
-                    is_over = true;
-                    failure = Some(Failure::of(FailureKind::StreamCut, "an event of the backend was not legible"));
-                }
-            }
+            let (Ok(event), Ok(same)) = (Event::parse(&data, translator.depth()), Event::parse(&data, folder.depth()))
+            else {
+                is_over = true;
+                failure = Some(Failure::of(FailureKind::StreamCut, "an event of the backend was not legible"));
+                continue;
+            };
+            translator.event(&event, &frame, &mut out);
+            folder.event(&same);
+            is_over = event.is_terminal();
+            failure = match &event {
+                Event::Completed(_) | Event::Incomplete(_) => None,
+                Event::Failed(failed) => Some(Failure::of_failed(&failed.summary().unwrap_or_default(), 0)),
+                Event::Error(error) => Some(Failure::of_error_event(error, 0)),
+                _ => failure,
+            };
         }
     }
     let problem = failure.as_ref().map(Problem::from);

@@ -51,14 +51,10 @@ impl Items {
             let items: Vec<_> = self.0.iter().map(|item| item.raw.get()).collect();
             added.push(("output", format!("[{}]", items.join(","))));
         }
-        if members.get("object").is_none() {
-            added.push(("object", "\"response\"".to_owned()));
-        }
-        if members.get("created_at").is_none() {
-            added.push(("created_at", absent.created_at.to_string()));
-        }
-        if members.get("model").is_none() {
-            added.push(("model", serde_json::to_string(absent.model).ok()?));
+        for (name, value) in absent.members() {
+            if members.get(name).is_none() {
+                added.push((name, value));
+            }
         }
         added.extend(members.get("usage").and_then(with_details).map(|usage| ("usage", usage)));
         if added.is_empty() {
@@ -87,18 +83,43 @@ pub(super) struct Absent<'a> {
     pub(super) created_at: i64,
 }
 
+impl Absent<'_> {
+    /// What the SDKs' types require of a response object.
+    fn members(&self) -> [(&'static str, String); 6] {
+        [
+            ("object", json!("response").to_string()),
+            ("created_at", self.created_at.to_string()),
+            ("model", json!(self.model).to_string()),
+            ("parallel_tool_calls", json!(true).to_string()),
+            ("tool_choice", json!("auto").to_string()),
+            ("tools", json!([]).to_string()),
+        ]
+    }
+}
+
 fn is_empty(output: &RawValue) -> bool {
     let inner = output.get().trim_start_matches('[').trim_end_matches(']');
     output.get() == "null" || inner.trim().is_empty()
 }
 
-/// The usage with its details, which SDKs read without looking; `None` if they are there.
+/// Counts that SDKs' types require and the backend may leave out.
+const DETAILS: [(&str, &str); 3] = [
+    ("input_tokens_details", "cached_tokens"),
+    ("input_tokens_details", "cache_write_tokens"),
+    ("output_tokens_details", "reasoning_tokens"),
+];
+
+/// The usage with its details; `None` if they are there, or if it is no usage.
 fn with_details(usage: &RawValue) -> Option<String> {
     let mut usage: Map<String, Value> = serde_json::from_str(usage.get()).ok()?;
     let mut is_changed = false;
-    for (name, count) in [("input_tokens_details", "cached_tokens"), ("output_tokens_details", "reasoning_tokens")] {
-        if usage.get(name).is_none_or(Value::is_null) {
-            usage.insert(name.to_owned(), json!({ count: 0 }));
+    for (details, count) in DETAILS {
+        let details = usage.entry(details).or_insert(Value::Null);
+        if !details.is_object() {
+            *details = json!({});
+        }
+        if details[count].is_null() {
+            details[count] = json!(0);
             is_changed = true;
         }
     }
