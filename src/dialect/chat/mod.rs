@@ -8,7 +8,6 @@
 mod assembly;
 pub mod error;
 mod frames;
-mod names;
 pub mod request;
 mod stream;
 mod whole;
@@ -16,8 +15,8 @@ mod whole;
 pub use request::fields::{IGNORED, REFUSED};
 pub use request::prepare;
 
+use crate::dialect::names::Names;
 use crate::dialect::{Folder, Reply, Translator};
-use names::Names;
 use std::sync::Arc;
 
 /// What an answer must know of its request.

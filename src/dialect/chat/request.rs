@@ -11,9 +11,9 @@ mod options;
 mod responses_shaped;
 mod tools;
 
-use super::names::Names;
 use super::{Answer, Shape};
 use crate::codex::Request;
+use crate::dialect::names::Names;
 use crate::dialect::responses::fields::Members;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
 use bytes::Bytes;

@@ -10,7 +10,7 @@ use super::fields::{self, Ignored, parse};
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
 use crate::dialect::Problem;
 use crate::dialect::chat::assembly::Family;
-use crate::dialect::chat::names;
+use crate::dialect::names;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;

@@ -3,8 +3,8 @@
 
 use super::fields::{IGNORED, Ignored, is_neutral, refuse_what_cannot_be_done};
 use super::{Fields, completion_id, options};
-use crate::dialect::chat::names::Names;
 use crate::dialect::chat::{Answer, Shape};
+use crate::dialect::names::Names;
 use crate::dialect::responses::fields::Members;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, responses};
 use bytes::Bytes;

@@ -4,7 +4,7 @@ use super::fields::{Fields, parse};
 use crate::codex::Request;
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
-use crate::dialect::chat::names::{Names, shorten};
+use crate::dialect::names::{Names, shorten};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
