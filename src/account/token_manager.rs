@@ -214,9 +214,14 @@ impl TokenManager {
     fn take_off(self: &Arc<Self>, memory: &mut Memory, reason: RefreshReason) -> watch::Receiver<Progress> {
         let (progress, flight) = watch::channel(Progress::Exchanging);
         memory.flight = Some(flight.clone());
-        // Under the span of the first caller; those who join later wait in spans of their own.
-        let span = tracing::info_span!("token refresh", otel.kind = "client", account_id = %self.id);
         let task = Arc::clone(self).fly(reason, progress);
+        // A child of the request that found the token due, though that request may be gone before it.
+        let span = tracing::info_span!(
+            "token refresh",
+            otel.kind = "client",
+            tollway.account_id = %self.id,
+            tollway.refresh_reason = reason.as_str(),
+        );
         self.context.tasks.spawn(task.instrument(span));
         flight
     }

@@ -193,8 +193,7 @@ impl Relay {
         let mut tried = Tried { refreshed: false, stripped: journey.stripped };
         let manager = &member.manager;
         ticket.account = Some(manager.snapshot().account.name.clone());
-        let valid = manager.credentials().instrument(ticket.span.clone());
-        let mut credentials = valid.await.map_err(|error| End::Next(without_token(&error)))?;
+        let mut credentials = manager.credentials().await.map_err(|error| End::Next(without_token(&error)))?;
         loop {
             ticket.attempts += 1;
             let failure = match self.attempt(member, &credentials, call, journey, ticket).await {
@@ -211,7 +210,6 @@ impl Relay {
                     tried.refreshed = true;
                     credentials = manager
                         .force_refresh(credentials.generation)
-                        .instrument(ticket.span.clone())
                         .await
                         .map_err(|error| End::Next(without_token(&error)))?;
                 }
