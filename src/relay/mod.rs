@@ -15,7 +15,7 @@ pub use catalogue::Listing;
 pub use passage::is_codex_cli;
 pub use ticket::{Outcome, Ticket};
 
-use crate::account::pool::{self, Choice};
+use crate::account::pool::{self, Choice, Reason};
 use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
@@ -311,17 +311,16 @@ impl Relay {
     fn exhausted(&self, call: &Call, last: Option<&Failure>) -> Problem {
         let choice = self.look(&call.key);
         if choice.ordered.is_empty()
-            && let Some(reset) = choice.soonest_reset
+            && let Some((until, kind)) = soonest_back(&choice)
         {
-            let wait = Duration::from_millis(u64::try_from(reset - millis_from_now(Duration::ZERO)).unwrap_or(0));
-            return Problem {
-                retry_after: Some(wait),
-                resets_at: Some(reset / 1000),
-                ..Problem::new(
-                    ProblemKind::UsageLimit,
-                    "The usage limit of every account that could serve has been reached",
-                )
+            let message = match kind {
+                ProblemKind::UsageLimit => "The usage limit of every account that could serve has been reached",
+                _ => "Every account that could serve is rate limited for the moment",
             };
+            let wait = Duration::from_millis(u64::try_from(until - millis_from_now(Duration::ZERO)).unwrap_or(0));
+            // The Codex CLI shows this time to its user.
+            let resets_at = (kind == ProblemKind::UsageLimit).then_some(until / 1000);
+            return Problem { retry_after: Some(wait), resets_at, ..Problem::new(kind, message) };
         }
         match last {
             // A Codex CLI calls thirty times after a 5xx, but takes this one as final (protocol.md 5.4).
@@ -335,6 +334,16 @@ impl Relay {
             ),
         }
     }
+}
+
+/// When the first account that is only aside for a time is back, and what keeps it aside.
+fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind)> {
+    let aside = choice.excluded.iter().filter_map(|(_, reason)| match reason {
+        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit)),
+        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited)),
+        _ => None,
+    });
+    aside.min_by_key(|(until, _)| *until)
 }
 
 /// An account that has no token to call with: another one may.

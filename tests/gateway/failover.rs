@@ -88,6 +88,21 @@ async fn an_account_put_aside_is_left_alone_until_its_reset() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn while_every_account_cools_the_client_is_told_to_wait_and_nobody_is_asked() {
+    let (sim, gateway, key, first, second) = two_accounts().await;
+    sim.fault(json!({"kind": "rate_limit", "retry_after": 30, "times": null})).await;
+    for dialect in Dialect::ALL {
+        let answer = gateway.send(&key, dialect, &dialect.ask("hello")).await;
+        let wait: u64 = answer.headers()["retry-after"].to_str().ok().and_then(|v| v.parse().ok()).expect("seconds");
+        let (status, answer) = json_of(answer).await;
+        assert_eq!(status, 429, "{dialect:?}: {answer}");
+        assert_eq!(dialect.error_type(&answer), "rate_limit_error", "{dialect:?}: {answer}");
+        assert!((1..=30).contains(&wait), "{dialect:?}: retry-after {wait}");
+    }
+    assert_eq!(responses(&sim, &first).await + responses(&sim, &second).await, 2, "each was asked once");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn when_all_are_aside_the_client_is_told_the_soonest_reset() {
     let (sim, gateway, key, first, second) = two_accounts().await;
     sim.fault(json!({"scope": first.id, "kind": "usage_limit", "resets_in_seconds": 900, "times": null})).await;
