@@ -108,15 +108,15 @@ async fn when_all_are_aside_the_client_is_told_the_soonest_reset() {
 async fn a_stream_cut_after_its_first_byte_ends_with_the_dialects_error() {
     let (sim, gateway, key, first, second) = two_accounts().await;
     for fault in [
-        json!({"kind": "cut", "after_events": 12}),
-        json!({"kind": "cut", "after_events": 12, "clean": true}),
+        json!({"kind": "cut", "after_events": 80}),
+        json!({"kind": "cut", "after_events": 80, "clean": true}),
         json!({"kind": "failed_event", "at": "after_text", "code": "server_is_overloaded"}),
-        json!({"kind": "malformed", "after_events": 12}),
+        json!({"kind": "malformed", "after_events": 80}),
     ] {
         for dialect in Dialect::ALL {
             let before = responses(&sim, &first).await + responses(&sim, &second).await;
             sim.fault(fault.clone()).await;
-            let events = gateway.streamed(&key, dialect, &dialect.ask_streamed("[long 40]")).await;
+            let events = gateway.streamed(&key, dialect, &dialect.ask_streamed("[long 200]")).await;
             assert!(dialect.streamed_text(&events).contains("word0"), "{fault}, {dialect:?}: some text came");
             assert!(dialect.ended_in_error(&events), "{fault}, {dialect:?}: {:#?}", events.last());
             let after = responses(&sim, &first).await + responses(&sim, &second).await;
@@ -131,8 +131,8 @@ async fn a_cut_answer_is_never_given_as_whole() {
     let account = sim.account(json!({})).await;
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     for dialect in Dialect::ALL {
-        sim.fault(json!({"kind": "cut", "after_events": 12, "clean": true})).await;
-        let (status, answer) = json_of(gateway.send(&key, dialect, &dialect.ask("[long 40]")).await).await;
+        sim.fault(json!({"kind": "cut", "after_events": 80, "clean": true})).await;
+        let (status, answer) = json_of(gateway.send(&key, dialect, &dialect.ask("[long 200]")).await).await;
         assert_eq!(status, 502, "{dialect:?}: {answer}");
         assert!(answer["error"]["message"].is_string(), "{dialect:?}: {answer}");
     }

@@ -23,7 +23,7 @@ async fn expired() -> (Sim, Gateway, String, SimAccount) {
 fn crowd(gateway: &Gateway, key: &str) -> tokio::task::JoinSet<Option<u16>> {
     let mut crowd = tokio::task::JoinSet::new();
     for number in 0..CROWD {
-        let dialect = Dialect::ALL[number % 3];
+        let dialect = Dialect::ALL[number % Dialect::ALL.len()];
         let request = gateway.http.post(format!("{}{}", gateway.url, dialect.path()));
         let request = request.bearer_auth(key).json(&dialect.ask("hello"));
         crowd.spawn(async move { Some(request.send().await.ok()?.status().as_u16()) });
@@ -151,10 +151,10 @@ async fn a_refresh_that_fails_for_a_while_is_tried_again() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn an_account_near_its_end_is_refreshed_ahead_of_demand() {
-    let sim = Sim::with(&["--access-token-life", "300"]).await;
+    // Tokens with a short life are renewed half-way.
+    let sim = Sim::with(&["--access-token-life", "6"]).await;
     let account = sim.account(json!({})).await;
-    let setup =
-        Setup::new(&sim).set("TOLLWAY_ACCOUNTS__REFRESH_AHEAD", "299s").set("TOLLWAY_ACCOUNTS__REFRESH_SPREAD", "0s");
+    let setup = Setup::new(&sim);
     setup.import(&account);
     let _gateway = setup.serve().await;
     eventually("a refresh that nobody asked for", async || (sim.refreshes(&account).await > 0).then_some(())).await;

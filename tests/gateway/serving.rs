@@ -159,7 +159,10 @@ async fn models_come_in_three_shapes() {
 async fn the_codex_cli_s_own_paths_pass_events_through() {
     let (_sim, gateway, key) = gateway().await;
     let dialect = Dialect::Responses;
-    let answer = gateway.post(&key, "/backend-api/codex/responses", &dialect.ask_streamed("hello")).await;
+    // This path changes nothing, so the request must be as the CLI sends it.
+    let mut ask = dialect.ask_streamed("hello");
+    ask["store"] = json!(false);
+    let answer = gateway.post(&key, "/backend-api/codex/responses", &ask).await;
     assert_eq!(answer.status(), 200);
     let events = crate::support::events(&answer.text().await.expect("a stream"));
     assert_eq!(dialect.streamed_text(&events), "You said: hello");

@@ -78,7 +78,7 @@ pub(crate) struct Counters {
     pub(crate) logins: u64,
     /// Requests whose `x-codex-turn-state` was another account's.
     pub(crate) foreign_turn_state: u64,
-    /// Answers by status, over all its calls.
+    /// Answers by status, over all its calls; 0 is a connection closed on command.
     pub(crate) statuses: BTreeMap<u16, u64>,
     /// Tokens of the completed streams.
     pub(crate) tokens: Usage,
@@ -210,7 +210,7 @@ impl Limits {
     /// Books one answer. Below `ceiling` the account never locks itself.
     pub(crate) fn grow(&mut self, percent: f64, ceiling: f64) {
         let add = |used: f64, more: f64| {
-            if used < ceiling { (used + more).min(ceiling) } else { used }
+            if used < ceiling { four_places(used + more).min(ceiling) } else { used }
         };
         self.used_percent = add(self.used_percent, percent);
         self.secondary_used_percent = add(self.secondary_used_percent, percent / 10.0);
@@ -263,6 +263,11 @@ impl Limits {
             "secondary_window": window(self.secondary_used_percent, SECONDARY, self.secondary_resets_at),
         })
     }
+}
+
+/// Cuts off what adding floats leaves behind.
+fn four_places(percent: f64) -> f64 {
+    (percent * 10_000.0).round() / 10_000.0
 }
 
 #[cfg(test)]

@@ -221,7 +221,7 @@ impl Fault {
 #[derive(Debug, Default)]
 pub(crate) struct Fate {
     /// Delays and holds, in order.
-    pub(crate) waits: Vec<(When, Wait)>,
+    waits: Vec<(When, Wait)>,
     /// Pause before each event or chunk.
     pub(crate) slow: Option<(u64, Option<usize>)>,
     /// How it ends, if not well.
@@ -229,7 +229,7 @@ pub(crate) struct Fate {
 }
 
 #[derive(Debug)]
-pub(crate) enum Wait {
+enum Wait {
     Millis(u64),
     Release(watch::Receiver<u64>),
 }

@@ -17,7 +17,7 @@ use serde_json::{Map, Value};
 use time::OffsetDateTime;
 
 use crate::grants::Shut;
-use crate::mishap;
+use crate::mishap::{self, HangUp};
 use crate::state::{Sim, now};
 use crate::traffic::Captured;
 
@@ -186,7 +186,9 @@ pub(crate) async fn follow(
     let mut pending = Pending { sim: &sim, answered: false };
     let response = next.run(request).await;
     pending.answered = true;
-    let status = response.status().as_u16();
+    // A hang-up has no status: nothing goes out.
+    let hung_up = response.extensions().get::<HangUp>().is_some();
+    let status = if hung_up { 0 } else { response.status().as_u16() };
     sim.traffic.answered(&format!("{method} {}", uri.path()), status);
     if let Some(id) = trail.0.get()
         && let Some(account) = sim.world().accounts.get_mut(id)

@@ -13,6 +13,7 @@ mod events;
 mod faults;
 mod grants;
 mod intake;
+mod items;
 mod jwt;
 mod markers;
 mod mishap;

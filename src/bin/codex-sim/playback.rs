@@ -194,7 +194,9 @@ mod tests {
     }
 
     fn with(end: Kind) -> VecDeque<Step> {
-        schedule(&events(), Duration::ZERO, &Fate { end: Some(end), ..Fate::default() })
+        let mut fate = Fate::default();
+        fate.end = Some(end);
+        schedule(&events(), Duration::ZERO, &fate)
     }
 
     #[test]
@@ -215,7 +217,8 @@ mod tests {
 
     #[test]
     fn slow_streams_lose_no_byte() {
-        let fate = Fate { slow: Some((1, Some(7))), ..Fate::default() };
+        let mut fate = Fate::default();
+        fate.slow = Some((1, Some(7)));
         let bytes = |steps: VecDeque<Step>| -> Vec<u8> {
             let sent = steps.into_iter().filter_map(|step| match step {
                 Step::Send(bytes) | Step::Finish(bytes) => Some(bytes),

@@ -33,7 +33,7 @@ fn value(schema: &Value, root: &Value, depth: usize) -> Value {
     }
     match kind(schema) {
         "string" => Value::String(string(schema)),
-        "integer" => json!(number(schema).ceil()).as_f64().map_or(Value::Null, integer),
+        "integer" => integer(number(schema).ceil()),
         "number" => json!(number(schema)),
         "boolean" => json!(false),
         "null" => Value::Null,
@@ -82,11 +82,7 @@ fn number(schema: &Value) -> f64 {
     let bound = |key| schema.get(key).and_then(Value::as_f64);
     let least = bound("minimum").or_else(|| bound("exclusiveMinimum").map(|open| open + 1.0));
     let most = bound("maximum").or_else(|| bound("exclusiveMaximum").map(|open| open - 1.0));
-    let start = match (least, most) {
-        (Some(least), _) => least,
-        (None, Some(most)) => most.min(0.0),
-        (None, None) => 0.0,
-    };
+    let start = least.unwrap_or_else(|| most.map_or(0.0, |top| top.min(0.0)));
     match bound("multipleOf") {
         Some(step) if step > 0.0 => (start / step).ceil() * step,
         _ => start,

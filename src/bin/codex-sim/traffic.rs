@@ -61,7 +61,7 @@ pub(crate) struct Traffic {
 pub(crate) struct PathCount {
     /// Requests.
     pub(crate) requests: u64,
-    /// Answers by status.
+    /// Answers by status; 0 is a connection closed on command.
     pub(crate) statuses: BTreeMap<u16, u64>,
 }
 

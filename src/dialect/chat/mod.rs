@@ -1,57 +1,50 @@
-//! OpenAI Chat Completions (clients.md 1.3, 5, 8).
+//! OpenAI Chat Completions: what most clients speak that are not made by a model's vendor.
 //!
-//! `request` turns a body into the backend's request; `turn` turns the backend's events into pieces
-//! of an assistant's turn; `stream` and `whole` write these pieces as chunks or as one completion,
-//! so that the two cannot disagree.
+//! `request` turns a body into the backend's request, `assembly` turns the backend's events into
+//! pieces of one assistant message, and `stream` and `whole` write those pieces as chunks or as one
+//! completion: the two cannot disagree, for they differ only in where the pieces go. Pure
+//! translation, no I/O; this room knows nothing of accounts, keys or HTTP.
 
+mod assembly;
 pub mod error;
-mod history;
+mod frames;
 pub mod request;
 mod stream;
-mod tools;
-mod turn;
 mod whole;
-mod wire;
 
-pub use request::IGNORED;
+pub use request::fields::{IGNORED, REFUSED};
+pub use request::prepare;
 
 use crate::dialect::names::Names;
-use crate::dialect::{Context, Folder, Reply, Translator};
+use crate::dialect::{Folder, Reply, Translator};
 use std::sync::Arc;
 
 /// What an answer must know of its request.
 #[derive(Debug)]
 struct Shape {
-    /// Ids and the time of creation are made of it.
-    context: Context,
+    /// `chatcmpl-…`, the same in every chunk.
+    id: String,
+    /// Unix seconds.
+    created: i64,
     /// The model as the client named it.
     model: String,
     /// Tool names by the short form that went upstream.
     names: Names,
-    /// Whether a stream ends with a chunk of usage.
+    /// Whether the client offered `functions` and so expects `function_call` instead of `tool_calls`.
+    is_legacy: bool,
+    /// Whether a stream ends with a chunk that holds nothing but usage.
     include_usage: bool,
-    /// Whether tools came as `functions`, so that calls go back as `function_call`.
-    legacy: bool,
-}
-
-impl Shape {
-    fn id(&self) -> String {
-        format!("chatcmpl-{}", self.context.request_id.trim_start_matches("req_"))
-    }
 }
 
 /// Makes the translators of one answer.
-struct ChatReply(Arc<Shape>);
+struct Answer(Arc<Shape>);
 
-impl Reply for ChatReply {
+impl Reply for Answer {
     fn stream(&self) -> Box<dyn Translator> {
-        Box::new(stream::Chunks::new(self.0.clone()))
+        Box::new(stream::Stream::new(Arc::clone(&self.0)))
     }
 
     fn whole(&self) -> Box<dyn Folder> {
-        Box::new(whole::Completion::new(self.0.clone()))
+        Box::new(whole::Whole::new(Arc::clone(&self.0)))
     }
 }
-
-#[cfg(test)]
-mod tests;

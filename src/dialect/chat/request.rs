@@ -1,167 +1,109 @@
 //! From a Chat Completions body to the backend's request.
+//!
+//! Rule for what is not known: an unknown field is ignored and named; a known field of the wrong
+//! type, and a content part that the model would have to see and cannot, are the client's fault.
+//! `null` is the same as absent.
 
-use super::wire::{FormatKind, Request as Wire, ResponseFormat};
-use super::{ChatReply, Shape, history, tools};
+mod content;
+pub(super) mod fields;
+mod history;
+mod options;
+mod responses_shaped;
+mod tools;
+
+use super::{Answer, Shape};
 use crate::codex::Request;
-use crate::codex::request::{Reasoning, Text, TextFormat, Tool};
 use crate::dialect::names::Names;
-use crate::dialect::responses;
+use crate::dialect::responses::fields::Members;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
 use bytes::Bytes;
-use serde::Deserialize;
+use fields::{Fields, Ignored};
+use history::Conversation;
 use serde_json::value::RawValue;
-use serde_json::{Map, Value};
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// Fields that the backend has no place for. Leaving them out changes how the model answers, not
-/// what it is asked; each that a request has is named in `x-tollway-ignored`.
-pub const IGNORED: [&str; 18] = [
-    "audio",
-    "frequency_penalty",
-    "logit_bias",
-    "max_completion_tokens",
-    "max_tokens",
-    "metadata",
-    "modalities",
-    "prediction",
-    "presence_penalty",
-    "prompt_cache_retention",
-    "safety_identifier",
-    "seed",
-    "stop",
-    "store",
-    "temperature",
-    "top_k",
-    "top_p",
-    "user",
-];
-
-/// Reads a request. One that is shaped like a Responses request (some editors send these here) is
-/// understood, and answered in this dialect.
+/// Turns the body of `POST /v1/chat/completions` into the backend's request.
+///
+/// Fails with [`ProblemKind::InvalidRequest`] only.
 pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
-    let present: Present<'_> = parse(body)?;
-    if !present.has("messages") && present.has("input") {
-        return responses_shaped(body, context, models);
+    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
+        Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
+    })?;
+    if members.get("messages").is_none() && members.get("input").is_some() {
+        return responses_shaped::prepare(&members, context, models);
     }
-    let mut wire: Wire = parse(body)?;
-    let requested = wire.model.take().filter(|name| !name.is_empty());
-    let requested = requested.ok_or_else(|| Problem::invalid("model", "`model` is required"))?;
-    refuse(&wire)?;
-    let resolved = models.resolve(&requested);
-    let (mut names, mut ignored) = (Names::default(), present.ignored());
-    let mut request = Request::new(resolved.slug.clone());
-    tools::translate(&mut wire, &mut request, &mut names, &mut ignored)?;
-    history::translate(wire.messages.take().unwrap_or_default(), &mut request)?;
-    options(&wire, &mut request, resolved.effort, &mut ignored);
+    let translated = translate(Fields::new(members), models)?;
+    let request = &translated.request;
     let shape = Shape {
-        context: context.clone(),
-        model: requested.clone(),
-        names,
-        include_usage: wire.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
-        legacy: wire.functions.is_some(),
+        id: completion_id(context),
+        created: context.now,
+        model: translated.model.clone(),
+        names: translated.names,
+        is_legacy: translated.is_legacy,
+        include_usage: translated.include_usage,
     };
-    let body = serde_json::to_vec(&request).map_err(|error| Problem::new(ProblemKind::Internal, error.to_string()))?;
+    let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
-        model: resolved.slug,
-        requested_model: requested,
-        stream: wire.stream.unwrap_or(false),
-        body: Bytes::from(body),
-        ignored,
-        session: request.prompt_cache_key,
-        reply: Box::new(ChatReply(Arc::new(shape))),
+        body: Bytes::from(upstream),
+        model: translated.request.model,
+        requested_model: translated.model,
+        stream: translated.is_stream,
+        ignored: translated.ignored,
+        session: translated.request.prompt_cache_key,
+        reply: Box::new(Answer(Arc::new(shape))),
     })
 }
 
-/// The names of the fields that are there and not null.
-#[derive(Deserialize)]
-struct Present<'a>(#[serde(borrow)] BTreeMap<std::borrow::Cow<'a, str>, &'a RawValue>);
-
-impl Present<'_> {
-    fn has(&self, name: &str) -> bool {
-        self.0.get(name).is_some_and(|value| value.get() != "null")
-    }
-
-    fn ignored(&self) -> Vec<&'static str> {
-        IGNORED.into_iter().filter(|name| self.has(name)).collect()
-    }
+/// What OpenAI's ids look like, made of ours.
+fn completion_id(context: &Context) -> String {
+    format!("chatcmpl-{}", context.request_id.trim_start_matches("req_"))
 }
 
-fn parse<'a, T: Deserialize<'a>>(body: &'a Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a chat completion request: {error}"))
-    })
+/// A body as the backend takes it, with what the answer must know.
+struct Translated {
+    request: Request,
+    model: String,
+    names: Names,
+    is_stream: bool,
+    is_legacy: bool,
+    include_usage: bool,
+    ignored: Vec<&'static str>,
 }
 
-fn responses_shaped(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
-    let prepared = responses::request::prepare(body, context, models, false)?;
-    let shape = Shape {
-        context: context.clone(),
-        model: prepared.requested_model.clone(),
-        names: Names::default(),
-        include_usage: true,
-        legacy: false,
-    };
-    Ok(Prepared { reply: Box::new(ChatReply(Arc::new(shape))), ..prepared })
-}
+/// Reads the body field by field.
+fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Problem> {
+    fields::refuse_what_cannot_be_done(&mut fields)?;
+    let mut ignored = Ignored::default();
+    let model: String = fields.take("model")?.unwrap_or_default();
+    if model.is_empty() {
+        return Err(Problem::invalid("model", "you must provide a model parameter"));
+    }
+    let messages: Vec<&RawValue> = fields.take("messages")?.unwrap_or_default();
+    if messages.is_empty() {
+        return Err(Problem::invalid("messages", "`messages` must be a list with at least one message"));
+    }
+    let resolved = models.resolve(&model);
+    let mut request = Request::new(resolved.slug);
+    let mut names = Names::default();
 
-/// What cannot be left out without answering another question.
-fn refuse(wire: &Wire) -> Result<(), Problem> {
-    if wire.messages.as_ref().is_none_or(Vec::is_empty) {
-        return Err(Problem::invalid("messages", "`messages` must be a non-empty list"));
+    let text = options::text(&mut fields)?;
+    let conversation = history::translate(&messages, &mut ignored)?;
+    // The backend gives JSON objects only if a message speaks of JSON, and instructions are none.
+    let keeps_instructions = !text.as_ref().is_some_and(options::is_json_object);
+    let Conversation { instructions, items } = conversation.leading(keeps_instructions);
+    request.instructions = instructions;
+    request.input = items;
+    if request.input.is_empty() {
+        return Err(Problem::invalid("messages", "`messages` must hold something to answer"));
     }
-    if wire.n.is_some_and(|n| n != 1) {
-        return Err(Problem::invalid("n", "`n` must be 1: the backend gives one answer a request"));
-    }
-    if wire.logprobs == Some(true) || wire.top_logprobs.is_some_and(|n| n > 0) {
-        return Err(Problem::invalid("logprobs", "`logprobs` are not available: the backend does not give them"));
-    }
-    Ok(())
-}
+    request.text = text;
 
-fn options(wire: &Wire, request: &mut Request, alias_effort: Option<String>, ignored: &mut Vec<&'static str>) {
-    let asked = wire.reasoning_effort.clone().or_else(|| wire.reasoning.as_ref().and_then(|r| r.effort.clone()));
-    // The summary is what `reasoning_content` is made of.
-    request.reasoning = Some(Reasoning { effort: asked.or(alias_effort), summary: Some("auto".to_owned()) });
-    request.prompt_cache_key.clone_from(&wire.prompt_cache_key);
-    match wire.service_tier.as_deref() {
-        Some("priority" | "fast") => request.service_tier = Some("priority".to_owned()),
-        Some("auto" | "default") | None => {}
-        Some(_) => ignored.push("service_tier"),
-    }
-    let format = wire.response_format.as_ref().and_then(text_format);
-    if format.is_some() || wire.verbosity.is_some() {
-        request.text = Some(Text { verbosity: wire.verbosity.clone(), format });
-    }
-    if let Some(options) = &wire.web_search_options {
-        let mut search = Map::new();
-        for name in ["search_context_size", "user_location"] {
-            if let Some(value) = options.get(name) {
-                // Chat nests what Responses has flat.
-                let value = value.get("approximate").map_or_else(|| value.clone(), |inner| with_type(inner.clone()));
-                search.insert(name.to_owned(), value);
-            }
-        }
-        request.tools.push(Tool::WebSearch(search));
-    }
-}
-
-fn with_type(mut location: Value) -> Value {
-    if let Some(fields) = location.as_object_mut() {
-        fields.insert("type".to_owned(), Value::from("approximate"));
-    }
-    location
-}
-
-fn text_format(format: &ResponseFormat) -> Option<TextFormat> {
-    match (format.kind, &format.json_schema) {
-        (FormatKind::Text, _) => None,
-        (FormatKind::JsonSchema, Some(json_schema)) => Some(TextFormat::JsonSchema {
-            name: json_schema.name.clone().unwrap_or_else(|| "response".to_owned()),
-            description: json_schema.description.clone(),
-            strict: json_schema.strict.unwrap_or(false),
-            schema: json_schema.schema.clone().unwrap_or_else(tools::any_object),
-        }),
-        (FormatKind::JsonObject | FormatKind::JsonSchema, _) => Some(TextFormat::JsonObject),
-    }
+    let is_legacy = tools::translate(&mut fields, &mut request, &mut names)?;
+    request.reasoning = options::reasoning(&mut fields, resolved.effort)?;
+    request.service_tier = options::service_tier(&mut fields, &mut ignored)?;
+    request.prompt_cache_key = fields.take("prompt_cache_key")?;
+    let is_stream = fields.take("stream")?.unwrap_or(false);
+    let include_usage = options::include_usage(&mut fields)?;
+    fields.name_the_rest(&mut ignored);
+    Ok(Translated { request, model, names, is_stream, is_legacy, include_usage, ignored: ignored.into_names() })
 }

@@ -1,186 +1,112 @@
-//! A turn as one completion.
+//! Folds an answer into one completion.
 
 use super::Shape;
-use super::turn::{Call, Finish, Sink, Turn};
+use super::assembly::{Assembly, Family, Finish, Piece, Sink};
+use super::frames::{Annotation, Call, Completion, Function, Message, Usage, WholeChoice, finish_reason};
+use crate::codex::Event;
 use crate::codex::event::Depth;
-use crate::codex::{Event, Usage};
 use crate::dialect::Folder;
 use bytes::Bytes;
-use serde::Serialize;
-use serde_json::value::RawValue;
+use serde_json::Value;
 use std::sync::Arc;
 
-/// Folds a turn into a completion.
-pub(super) struct Completion {
+/// A whole answer in the making.
+pub(super) struct Whole {
     shape: Arc<Shape>,
-    turn: Turn,
-    message: Message,
+    assembly: Assembly,
+    said: Said,
 }
 
-impl Completion {
+impl Whole {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
-        Self { turn: Turn::new(shape.clone()), shape, message: Message::default() }
+        Self { shape, assembly: Assembly::default(), said: Said::default() }
     }
 }
 
-impl Folder for Completion {
+/// The message so far.
+#[derive(Default)]
+struct Said {
+    text: Option<String>,
+    refusal: Option<String>,
+    reasoning: Option<String>,
+    citations: Vec<Value>,
+    calls: Vec<Made>,
+}
+
+/// A call and what it is made with.
+struct Made {
+    family: Family,
+    id: String,
+    name: String,
+    text: String,
+}
+
+impl Sink for Said {
+    fn take(&mut self, piece: Piece<'_>) {
+        match piece {
+            Piece::Text(text) => self.text.get_or_insert_default().push_str(text),
+            Piece::Refusal(text) => self.refusal.get_or_insert_default().push_str(text),
+            Piece::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(text),
+            Piece::Citation(citation) => self.citations.push(citation.clone()),
+            Piece::Call { id, name, family, .. } => {
+                self.calls.push(Made { family, id: id.to_owned(), name: name.to_owned(), text: String::new() });
+            }
+            Piece::Arguments { index, text, .. } => {
+                if let Some(call) = usize::try_from(index).ok().and_then(|at| self.calls.get_mut(at)) {
+                    call.text.push_str(text);
+                }
+            }
+        }
+    }
+}
+
+impl Said {
+    fn message<'a>(&'a self, shape: &'a Shape) -> Message<'a> {
+        let has_nothing_else = self.calls.is_empty() && self.refusal.is_none();
+        let function_call = self.calls.first().filter(|_| shape.is_legacy);
+        let tool_calls = self.calls.iter().filter(|_| !shape.is_legacy);
+        Message {
+            role: "assistant",
+            // Clients stumble over a message with nothing in it at all.
+            content: self.text.as_deref().or(has_nothing_else.then_some("")),
+            refusal: self.refusal.as_deref(),
+            reasoning_content: self.reasoning.as_deref(),
+            annotations: self.citations.iter().filter_map(Annotation::of).collect(),
+            tool_calls: tool_calls
+                .map(|call| Call::new(call.family, Some(&call.id), Some(shape.names.restore(&call.name)), &call.text))
+                .collect(),
+            function_call: function_call
+                .map(|call| Function { name: Some(shape.names.restore(&call.name)), arguments: &call.text }),
+        }
+    }
+}
+
+impl Folder for Whole {
+    /// Everything: the completion is what the stream would have said, delta by delta.
     fn depth(&self) -> Depth {
         Depth::Full
     }
 
     fn event(&mut self, event: &Event<'_>) {
-        self.turn.event(event, &mut self.message);
+        self.assembly.event(event, &mut self.said);
     }
 
     fn finish(self: Box<Self>) -> Bytes {
-        let Self { shape, turn, mut message } = *self;
-        message.role = "assistant";
-        // Without text and without calls there was an answer all the same: an empty one.
-        if message.content.is_none() && message.tool_calls.is_empty() && message.refusal.is_none() {
-            message.content = Some(String::new());
-        }
-        if shape.legacy
-            && let Some(ToolCall::Function { function, .. }) = message.tool_calls.pop()
-        {
-            message.tool_calls.clear();
-            message.function_call = Some(function);
-        }
-        let completion = Answer {
-            id: shape.id(),
+        let (shape, outcome) = (&*self.shape, self.assembly.outcome());
+        let completion = Completion {
+            id: &shape.id,
             object: "chat.completion",
-            created: shape.context.now,
+            created: shape.created,
             model: &shape.model,
-            choices: [Choice {
+            choices: [WholeChoice {
                 index: 0,
-                message,
+                message: self.said.message(shape),
                 logprobs: (),
-                finish_reason: turn.finish.unwrap_or(Finish::Stop).as_str(),
+                finish_reason: finish_reason(outcome.map_or(Finish::Stop, |outcome| outcome.finish), shape.is_legacy),
             }],
-            usage: turn.usage.unwrap_or_default().into(),
-            service_tier: turn.service_tier.as_deref(),
+            usage: outcome.and_then(|outcome| outcome.usage.as_ref()).map(Usage::from),
+            service_tier: outcome.and_then(|outcome| outcome.service_tier.as_deref()),
         };
         Bytes::from(serde_json::to_vec(&completion).unwrap_or_default())
-    }
-}
-
-impl Sink for Message {
-    fn text(&mut self, text: &str) {
-        self.content.get_or_insert_default().push_str(text);
-    }
-
-    fn reasoning(&mut self, text: &str) {
-        self.reasoning_content.get_or_insert_default().push_str(text);
-    }
-
-    fn refusal(&mut self, text: &str) {
-        self.refusal.get_or_insert_default().push_str(text);
-    }
-
-    fn annotation(&mut self, annotation: &RawValue) {
-        self.annotations.push(annotation.to_owned());
-    }
-
-    fn call(&mut self, _: usize, call: &Call) {
-        let id = call.id.clone();
-        let begun = if call.is_custom {
-            ToolCall::Custom { id, custom: CustomCall { name: call.name.clone(), input: String::new() } }
-        } else {
-            ToolCall::Function { id, function: FunctionCall { name: call.name.clone(), arguments: String::new() } }
-        };
-        self.tool_calls.push(begun);
-    }
-
-    fn arguments(&mut self, index: usize, _: &Call, more: &str) {
-        match self.tool_calls.get_mut(index) {
-            Some(ToolCall::Function { function, .. }) => function.arguments.push_str(more),
-            Some(ToolCall::Custom { custom, .. }) => custom.input.push_str(more),
-            None => {}
-        }
-    }
-}
-
-#[derive(Serialize)]
-struct Answer<'a> {
-    id: String,
-    object: &'static str,
-    created: i64,
-    model: &'a str,
-    choices: [Choice; 1],
-    usage: UsageObject,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    service_tier: Option<&'a str>,
-}
-
-#[derive(Serialize)]
-struct Choice {
-    index: u32,
-    message: Message,
-    logprobs: (),
-    finish_reason: &'static str,
-}
-
-#[derive(Default, Serialize)]
-struct Message {
-    role: &'static str,
-    content: Option<String>,
-    refusal: Option<String>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    reasoning_content: Option<String>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    annotations: Vec<Box<RawValue>>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    function_call: Option<FunctionCall>,
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    tool_calls: Vec<ToolCall>,
-}
-
-#[derive(Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
-enum ToolCall {
-    Function { id: String, function: FunctionCall },
-    Custom { id: String, custom: CustomCall },
-}
-
-#[derive(Serialize)]
-struct FunctionCall {
-    name: String,
-    arguments: String,
-}
-
-#[derive(Serialize)]
-struct CustomCall {
-    name: String,
-    input: String,
-}
-
-/// Tokens in OpenAI's words: the prompt includes what was cached, the completion what was reasoned.
-#[derive(Serialize)]
-pub(super) struct UsageObject {
-    prompt_tokens: u64,
-    completion_tokens: u64,
-    total_tokens: u64,
-    prompt_tokens_details: PromptDetails,
-    completion_tokens_details: CompletionDetails,
-}
-
-#[derive(Serialize)]
-struct PromptDetails {
-    cached_tokens: u64,
-}
-
-#[derive(Serialize)]
-struct CompletionDetails {
-    reasoning_tokens: u64,
-}
-
-impl From<Usage> for UsageObject {
-    fn from(usage: Usage) -> Self {
-        Self {
-            prompt_tokens: usage.input,
-            completion_tokens: usage.output,
-            total_tokens: usage.total,
-            prompt_tokens_details: PromptDetails { cached_tokens: usage.cached },
-            completion_tokens_details: CompletionDetails { reasoning_tokens: usage.reasoning },
-        }
     }
 }

@@ -2,7 +2,7 @@
 //! so requests are edited at their top level only and events pass through as bytes.
 
 pub mod error;
-mod fields;
+pub(super) mod fields;
 pub mod request;
 mod stream;
 mod whole;

@@ -149,8 +149,7 @@ impl<'a> Edit<'a> {
 
     /// Items are looked into only when their bytes hold something that may need an edit.
     fn item(&mut self, item: &RawValue) -> Result<Item, Problem> {
-        const SUSPECTS: [&str; 5] =
-            ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control", "\"status\""];
+        const SUSPECTS: [&str; 4] = ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control"];
         let raw = item.get();
         if !raw.starts_with('{') {
             return Err(Problem::invalid("input", "each item of `input` must be an object"));
@@ -180,18 +179,24 @@ impl<'a> Edit<'a> {
         Ok(if changed { Item::Edited(Value::Object(tree).to_string()) } else { Item::Same })
     }
 
-    /// The preview's name of the hosted search is an older spelling.
+    /// The preview's name of the hosted search is an older spelling. The other tools keep their
+    /// bytes: the order of a schema's properties is the order in which the model fills them.
     fn tools(&mut self, value: &'a RawValue) {
-        if !value.get().contains("web_search_preview") {
+        const OLDER: &str = "web_search_preview";
+        let Ok(tools) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else { return self.keep("tools", value) };
+        let renamed = |tool: &&'a RawValue| -> Option<String> {
+            let mut tool: Map<String, Value> =
+                tool.get().contains(OLDER).then(|| serde_json::from_str(tool.get()).ok())??;
+            let is_older = tool.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with(OLDER));
+            tool.insert("type".to_owned(), json!("web_search"));
+            is_older.then(|| Value::Object(tool).to_string())
+        };
+        let edited: Vec<Option<String>> = tools.iter().map(renamed).collect();
+        if edited.iter().all(Option::is_none) {
             return self.keep("tools", value);
         }
-        let Ok(Value::Array(mut tools)) = serde_json::from_str(value.get()) else { return self.keep("tools", value) };
-        for tool in &mut tools {
-            if tool.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with("web_search_preview")) {
-                tool["type"] = json!("web_search");
-            }
-        }
-        self.put("tools", Value::Array(tools).to_string());
+        let tools = tools.iter().zip(&edited).map(|(tool, edited)| edited.as_deref().unwrap_or(tool.get()));
+        self.put("tools", format!("[{}]", tools.collect::<Vec<_>>().join(",")));
     }
 
     /// The backend knows one tier besides its default; `fast` is that tier's name among people.
@@ -268,6 +273,6 @@ impl Reply for ResponsesReply {
     }
 
     fn whole(&self) -> Box<dyn Folder> {
-        Box::new(Whole::default())
+        Box::new(Whole::new(&self.context, &self.model))
     }
 }

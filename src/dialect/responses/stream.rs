@@ -1,7 +1,7 @@
 //! A stream that passes through: frames leave as they came. Only the last one may be written anew,
 //! for SDKs that read the whole output from it.
 
-use super::whole::Items;
+use super::whole::{Absent, Items};
 use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
@@ -18,7 +18,9 @@ pub(super) struct Passthrough {
     response_id: String,
     model: String,
     created_at: i64,
-    /// Frames with data so far: what the sequence number of a frame of ours is made of.
+    /// The newest frame: a frame of ours takes the number after its.
+    newest: Option<Frame>,
+    /// Frames so far: the number of a frame of ours if the newest has none.
     frames: u64,
     /// Whether a terminal event has been written.
     ended: bool,
@@ -31,6 +33,7 @@ impl Passthrough {
             response_id: format!("resp_{}", context.request_id.trim_start_matches("req_")),
             model: model.to_owned(),
             created_at: context.now,
+            newest: None,
             frames: 0,
             ended: false,
         }
@@ -38,11 +41,6 @@ impl Passthrough {
 
     /// The last event with the output that SDKs expect in it; `None` where it is there already.
     fn filled(&mut self, kind: &'static str, response: &RawValue, frame: &Frame) -> Option<String> {
-        #[derive(Deserialize)]
-        struct Numbered {
-            #[serde(default)]
-            sequence_number: Option<u64>,
-        }
         #[derive(Serialize)]
         struct Last<'a> {
             #[serde(rename = "type")]
@@ -51,10 +49,9 @@ impl Passthrough {
             sequence_number: Option<u64>,
             response: &'a RawValue,
         }
-        let filled = RawValue::from_string(self.items.as_mut()?.fill(response)?).ok()?;
-        let data = frame.data()?;
-        let numbered: Numbered = serde_json::from_slice(&data).ok()?;
-        serde_json::to_string(&Last { kind, sequence_number: numbered.sequence_number, response: &filled }).ok()
+        let absent = Absent { model: &self.model, created_at: self.created_at };
+        let filled = RawValue::from_string(self.items.as_mut()?.fill(response, &absent)?).ok()?;
+        serde_json::to_string(&Last { kind, sequence_number: number(frame), response: &filled }).ok()
     }
 }
 
@@ -65,6 +62,7 @@ impl Translator for Passthrough {
 
     fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut) {
         self.frames += 1;
+        self.newest = Some(frame.clone());
         if let Some(items) = &mut self.items {
             items.note(event);
         }
@@ -95,7 +93,11 @@ impl Translator for Passthrough {
         self.ended = true;
         let failed = Failed {
             kind: "response.failed",
-            sequence_number: self.frames,
+            sequence_number: self
+                .newest
+                .as_ref()
+                .and_then(number)
+                .map_or(self.frames, |newest| newest.saturating_add(1)),
             response: FailedResponse {
                 id: &self.response_id,
                 object: "response",
@@ -113,9 +115,21 @@ impl Translator for Passthrough {
     }
 }
 
-/// Codes as the Codex CLI understands them (protocol.md 3): a cut stream is to be tried again.
+/// The frame's place in the stream, as the backend counts.
+fn number(frame: &Frame) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        #[serde(default)]
+        sequence_number: Option<u64>,
+    }
+    serde_json::from_slice::<Numbered>(&frame.data()?).ok()?.sequence_number
+}
+
+/// Codes as the Codex CLI understands them (protocol.md 3): a cut stream is to be tried again, a
+/// limit that is used up is not, and has this name inside a stream.
 fn code(problem: &Problem) -> &str {
     match problem.kind {
+        ProblemKind::UsageLimit => "insufficient_quota",
         ProblemKind::Upstream | ProblemKind::UpstreamTimeout | ProblemKind::Internal => "server_error",
         _ => problem.openai_code().unwrap_or("server_error"),
     }

@@ -1,3 +1,5 @@
+//! Sealing and opening, keyrings, and the key file.
+
 use std::{fs, os::unix::fs::PermissionsExt};
 
 use proptest::prelude::*;

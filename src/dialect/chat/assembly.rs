@@ -1,0 +1,316 @@
+//! From the backend's events to the pieces of one assistant message, whatever order or gaps the
+//! events come with.
+//!
+//! Each output item has a [`Slot`] that counts what of it has gone out. Deltas go out as they come;
+//! a finished item sends what its deltas lacked, and so does the final response for items that were
+//! never finished. So a stream without deltas, without `output_item.added` or with nothing but the
+//! final response says the same as a complete one, and nothing is said twice.
+
+mod slot;
+
+use crate::codex::event::{ContentPart, Delta, Item};
+use crate::codex::{Event, Usage};
+use serde::Deserialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use slot::{Body, Key, Kind, Slot};
+
+/// A piece of the assistant's message, in the order in which a stream sends it.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Piece<'a> {
+    Text(&'a str),
+    Refusal(&'a str),
+    Reasoning(&'a str),
+    /// A citation in the backend's form, `{"type":"url_citation","url":…}`.
+    Citation(&'a Value),
+    /// A call begins. Indexes count from 0 in the order of these pieces.
+    Call {
+        index: u32,
+        id: &'a str,
+        name: &'a str,
+        family: Family,
+    },
+    /// Arguments of a function or input of a custom tool.
+    Arguments {
+        index: u32,
+        family: Family,
+        text: &'a str,
+    },
+}
+
+/// The two kinds of tools that clients run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Family {
+    Function,
+    Custom,
+}
+
+/// Where pieces go.
+pub(super) trait Sink {
+    fn take(&mut self, piece: Piece<'_>);
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone)]
+pub(super) struct Outcome {
+    pub(super) finish: Finish,
+    pub(super) usage: Option<Usage>,
+    pub(super) service_tier: Option<String>,
+}
+
+/// Why an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Finish {
+    Stop,
+    Calls,
+    Length,
+    ContentFilter,
+}
+
+/// An answer in the making.
+#[derive(Debug, Default)]
+pub(super) struct Assembly {
+    slots: Vec<Slot>,
+    /// Calls that have begun: the next one's index.
+    calls: u32,
+    /// Whether reasoning has gone out: its parts are set apart by a blank line.
+    has_reasoned: bool,
+    outcome: Option<Outcome>,
+}
+
+impl Assembly {
+    /// How the answer ended; `None` while it has not.
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Takes the next event.
+    pub(super) fn event(&mut self, event: &Event<'_>, sink: &mut impl Sink) {
+        if self.outcome.is_some() {
+            return;
+        }
+        match event {
+            Event::ItemAdded(added) => {
+                if let Ok(item) = added.item() {
+                    self.added(&item, added.output_index, sink);
+                }
+            }
+            Event::ItemDone(done) => {
+                if let Ok(item) = done.item() {
+                    self.done(&item, done.output_index, sink);
+                }
+            }
+            Event::TextDelta(delta) => self.text(delta, sink),
+            Event::RefusalDelta(delta) => self.refusal(delta, sink),
+            Event::SummaryDelta(delta) => self.reasoning(delta, delta.summary_index, true, sink),
+            Event::ReasoningDelta(delta) => self.reasoning(delta, delta.content_index, false, sink),
+            Event::Annotation(added) => self.annotation(added.output_index, added.annotation, sink),
+            Event::ArgumentsDelta(delta) => self.arguments(Kind::Function, delta, sink),
+            Event::CustomInputDelta(delta) => self.arguments(Kind::Custom, delta, sink),
+            Event::ArgumentsDone(done) => {
+                let key = Key { index: done.output_index, item: done.item_id.as_deref(), call: None };
+                self.arguments_done(Kind::Function, &key, done.name.as_deref(), &done.arguments, sink);
+            }
+            Event::CustomInputDone(done) => {
+                let key = Key { index: done.output_index, item: done.item_id.as_deref(), call: None };
+                self.arguments_done(Kind::Custom, &key, None, &done.input, sink);
+            }
+            Event::Completed(response) => self.ended(response.raw, false, sink),
+            Event::Incomplete(response) => self.ended(response.raw, true, sink),
+            _ => {}
+        }
+    }
+
+    fn added(&mut self, item: &Item, index: u32, sink: &mut impl Sink) {
+        let Some((kind, key)) = slot::identify(item, index) else { return };
+        let slot = match slot::find_open(&self.slots, kind, &key) {
+            Some(at) => &mut self.slots[at],
+            None => slot::open(&mut self.slots, kind, &key),
+        };
+        slot.adopt(&key);
+        if let (Body::Call(call), Some((name, text))) = (&mut slot.body, call_of(item)) {
+            call.name = call.name.take().or_else(|| name.map(str::to_owned));
+            call.finish_arguments(text, &mut self.calls, sink);
+        }
+    }
+
+    /// The slot that a delta belongs to; `None` if its item is finished, for then all of it has been said.
+    fn open_slot(&mut self, kind: Kind, key: &Key<'_>) -> Option<&mut Slot> {
+        if slot::is_finished(&self.slots, kind, key) {
+            return None;
+        }
+        Some(match slot::find_open(&self.slots, kind, key) {
+            Some(at) => &mut self.slots[at],
+            None => slot::open(&mut self.slots, kind, key),
+        })
+    }
+
+    fn text(&mut self, delta: &Delta<'_>, sink: &mut impl Sink) {
+        if let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &Key::of(delta)) {
+            message.text.note(delta.content_index, delta.delta.len());
+            emit(&delta.delta, Piece::Text, sink);
+        }
+    }
+
+    fn refusal(&mut self, delta: &Delta<'_>, sink: &mut impl Sink) {
+        if let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &Key::of(delta)) {
+            message.refusal.note(delta.content_index, delta.delta.len());
+            emit(&delta.delta, Piece::Refusal, sink);
+        }
+    }
+
+    fn reasoning(&mut self, delta: &Delta<'_>, part: u32, is_summary: bool, sink: &mut impl Sink) {
+        let has_reasoned = self.has_reasoned;
+        let Some(slot) = self.open_slot(Kind::Reasoning, &Key::of(delta)) else { return };
+        let Body::Reasoning(reasoning) = &mut slot.body else { return };
+        let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
+        let is_new = sent.note(part, delta.delta.len()) == 0;
+        if !delta.delta.is_empty() {
+            if is_new && has_reasoned {
+                sink.take(Piece::Reasoning("\n\n"));
+            }
+            sink.take(Piece::Reasoning(&delta.delta));
+            self.has_reasoned = true;
+        }
+    }
+
+    fn annotation(&mut self, index: u32, raw: &RawValue, sink: &mut impl Sink) {
+        let key = Key { index, item: None, call: None };
+        let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &key) else { return };
+        if let Ok(citation) = serde_json::from_str(raw.get()) {
+            message.annotations += 1;
+            sink.take(Piece::Citation(&citation));
+        }
+    }
+
+    fn arguments(&mut self, kind: Kind, delta: &Delta<'_>, sink: &mut impl Sink) {
+        if let Some(Slot { body: Body::Call(call), .. }) = self.open_slot(kind, &Key::of(delta)) {
+            call.append(&delta.delta, sink);
+        }
+    }
+
+    fn arguments_done(&mut self, kind: Kind, key: &Key<'_>, name: Option<&str>, text: &str, sink: &mut impl Sink) {
+        let calls = &mut self.calls;
+        if slot::is_finished(&self.slots, kind, key) {
+            return;
+        }
+        // Without a slot there is nothing yet to call: the finished item will tell.
+        let Some(at) = slot::find_open(&self.slots, kind, key) else { return };
+        if let Body::Call(call) = &mut self.slots[at].body {
+            call.name = call.name.take().or_else(|| name.map(str::to_owned));
+            call.finish_arguments(text, calls, sink);
+        }
+    }
+
+    fn done(&mut self, item: &Item, index: u32, sink: &mut impl Sink) {
+        let Some((kind, key)) = slot::identify(item, index) else { return };
+        if slot::is_finished(&self.slots, kind, &key) {
+            return;
+        }
+        let at = slot::find_open(&self.slots, kind, &key).unwrap_or_else(|| {
+            slot::open(&mut self.slots, kind, &key);
+            self.slots.len() - 1
+        });
+        self.finish_item(at, &key, item, sink);
+    }
+
+    /// Sends what the deltas of an item lacked.
+    fn finish_item(&mut self, at: usize, key: &Key<'_>, item: &Item, sink: &mut impl Sink) {
+        let slot = &mut self.slots[at];
+        slot.adopt(key);
+        slot.is_done = true;
+        match (&mut slot.body, item) {
+            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, sink),
+            (Body::Reasoning(reasoning), Item::Reasoning { summary, content, .. }) => {
+                let raw = content.iter().flatten().zip(0..).map(|(part, at)| (part, at, false));
+                for (part, at, is_summary) in summary.iter().zip(0..).map(|(part, at)| (part, at, true)).chain(raw) {
+                    let (ContentPart::SummaryText { text } | ContentPart::ReasoningText { text }) = part else {
+                        continue;
+                    };
+                    let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
+                    let (is_new, rest) = sent.rest(at, text);
+                    if !rest.is_empty() {
+                        if is_new && self.has_reasoned {
+                            sink.take(Piece::Reasoning("\n\n"));
+                        }
+                        sink.take(Piece::Reasoning(rest));
+                        self.has_reasoned = true;
+                    }
+                }
+            }
+            (Body::Call(call), item) => {
+                if let Some((name, text)) = call_of(item) {
+                    call.name = call.name.take().or_else(|| name.map(str::to_owned));
+                    call.close(slot.item_id.as_deref(), text, &mut self.calls, sink);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    fn ended(&mut self, response: &RawValue, is_incomplete: bool, sink: &mut impl Sink) {
+        #[derive(Default, Deserialize)]
+        struct Output<'a> {
+            #[serde(borrow, default)]
+            output: Option<Vec<&'a RawValue>>,
+        }
+        let output: Output<'_> = serde_json::from_str(response.get()).unwrap_or_default();
+        self.hydrate(&output.output.unwrap_or_default(), sink);
+        let summary: crate::codex::event::ResponseSummary = serde_json::from_str(response.get()).unwrap_or_default();
+        let is_incomplete = is_incomplete || summary.status.as_deref() == Some("incomplete");
+        if !is_incomplete {
+            for slot in self.slots.iter_mut().filter(|slot| !slot.is_done) {
+                if let Body::Call(call) = &mut slot.body {
+                    call.close(slot.item_id.as_deref(), "", &mut self.calls, sink);
+                }
+            }
+        }
+        let reason = summary.incomplete_details.and_then(|details| details.reason);
+        let finish = match reason.as_deref() {
+            Some("content_filter") => Finish::ContentFilter,
+            _ if is_incomplete => Finish::Length,
+            _ if self.calls > 0 => Finish::Calls,
+            _ => Finish::Stop,
+        };
+        self.outcome = Some(Outcome { finish, usage: summary.usage, service_tier: summary.service_tier });
+    }
+
+    /// Takes from the final response the items that never finished. Its items stand there without
+    /// their indexes and may have other ids, so the first item of a kind is the first slot of that kind.
+    fn hydrate(&mut self, output: &[&RawValue], sink: &mut impl Sink) {
+        let mut is_taken = vec![false; self.slots.len()];
+        for (raw, index) in output.iter().zip(0..) {
+            let Ok(item) = serde_json::from_str::<Item>(raw.get()) else { continue };
+            let Some((kind, key)) = slot::identify(&item, index) else { continue };
+            let same = |at: &usize| !is_taken[*at] && self.slots[*at].kind() == kind;
+            let by_id = (0..is_taken.len()).filter(same).find(|at| self.slots[*at].is_named(&key));
+            let by_place = || (0..is_taken.len()).filter(same).find(|at| self.slots[*at].may_be(&key));
+            if let Some(at) = by_id.or_else(by_place) {
+                is_taken[at] = true;
+                if !self.slots[at].is_done {
+                    self.finish_item(at, &key, &item, sink);
+                }
+            } else {
+                slot::open(&mut self.slots, kind, &key);
+                self.finish_item(self.slots.len() - 1, &key, &item, sink);
+            }
+        }
+    }
+}
+
+/// Name and arguments of a call.
+fn call_of(item: &Item) -> Option<(Option<&str>, &str)> {
+    match item {
+        Item::FunctionCall { name, arguments: text, .. } | Item::CustomToolCall { name, input: text, .. } => {
+            Some((name.as_deref().filter(|name| !name.is_empty()), text))
+        }
+        _ => None,
+    }
+}
+
+/// Sends a piece unless it is empty.
+fn emit<'a>(text: &'a str, piece: fn(&'a str) -> Piece<'a>, sink: &mut impl Sink) {
+    if !text.is_empty() {
+        sink.take(piece(text));
+    }
+}

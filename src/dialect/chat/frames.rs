@@ -1,0 +1,272 @@
+//! The shapes of Chat Completions' answers: chunks, the completion, usage.
+//!
+//! Everything borrows: a delta is serialised from the backend's frame straight into the answer.
+
+use super::Shape;
+use super::assembly::{Family, Finish};
+use bytes::{BufMut, BytesMut};
+use serde::Serialize;
+use serde_json::Value;
+
+/// One chunk of a stream.
+#[derive(Debug, Serialize)]
+pub(super) struct Chunk<'a> {
+    id: &'a str,
+    object: &'static str,
+    created: i64,
+    model: &'a str,
+    choices: &'a [Choice<'a>],
+    #[serde(skip_serializing_if = "Tokens::is_absent")]
+    usage: Tokens,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'a str>,
+}
+
+/// `usage` of a chunk: absent unless asked for, else null in every chunk but the last.
+#[derive(Debug, Serialize)]
+#[serde(untagged)]
+enum Tokens {
+    Absent,
+    Null,
+    Known(Usage),
+}
+
+impl Tokens {
+    fn is_absent(&self) -> bool {
+        matches!(self, Self::Absent)
+    }
+}
+
+/// The one choice of a chunk.
+#[derive(Debug, Serialize)]
+struct Choice<'a> {
+    index: u32,
+    delta: Delta<'a>,
+    logprobs: (),
+    finish_reason: Option<&'static str>,
+}
+
+/// What a chunk adds to the message.
+#[derive(Debug, Default, Serialize)]
+pub(super) struct Delta<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) role: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) annotations: Option<[Annotation<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) tool_calls: Option<[CallDelta<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function_call: Option<Function<'a>>,
+}
+
+/// Part of a call: its beginning has id, type and name, the rest has none of them.
+#[derive(Debug, Serialize)]
+pub(super) struct CallDelta<'a> {
+    pub(super) index: u32,
+    #[serde(flatten)]
+    pub(super) call: Call<'a>,
+}
+
+/// A call, or part of one.
+#[derive(Debug, Serialize)]
+pub(super) struct Call<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    id: Option<&'a str>,
+    #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
+    kind: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    function: Option<Function<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    custom: Option<Custom<'a>>,
+}
+
+impl<'a> Call<'a> {
+    /// A call with what is known of it; `text` is arguments or input.
+    pub(super) fn new(family: Family, id: Option<&'a str>, name: Option<&'a str>, text: &'a str) -> Self {
+        let is_custom = family == Family::Custom;
+        Self {
+            id,
+            kind: id.map(|_| if is_custom { "custom" } else { "function" }),
+            function: (!is_custom).then_some(Function { name, arguments: text }),
+            custom: is_custom.then_some(Custom { name, input: text }),
+        }
+    }
+}
+
+/// The function of a call, or part of it.
+#[derive(Debug, Serialize)]
+pub(super) struct Function<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) name: Option<&'a str>,
+    pub(super) arguments: &'a str,
+}
+
+#[derive(Debug, Serialize)]
+struct Custom<'a> {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    name: Option<&'a str>,
+    input: &'a str,
+}
+
+/// A citation. Chat Completions nests what the backend has flat.
+#[derive(Debug, Serialize)]
+pub(super) struct Annotation<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    url_citation: UrlCitation<'a>,
+}
+
+#[derive(Debug, Serialize)]
+struct UrlCitation<'a> {
+    url: &'a str,
+    title: &'a str,
+    start_index: u64,
+    end_index: u64,
+}
+
+impl<'a> Annotation<'a> {
+    /// `None` for what is not a citation of a page: Chat Completions has no other.
+    pub(super) fn of(citation: &'a Value) -> Option<Self> {
+        let text = |name: &str| citation.get(name).and_then(Value::as_str).unwrap_or_default();
+        let number = |name: &str| citation.get(name).and_then(Value::as_u64).unwrap_or_default();
+        (text("type") == "url_citation").then(|| Self {
+            kind: "url_citation",
+            url_citation: UrlCitation {
+                url: text("url"),
+                title: text("title"),
+                start_index: number("start_index"),
+                end_index: number("end_index"),
+            },
+        })
+    }
+}
+
+/// Tokens of one answer.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct Usage {
+    #[serde(rename = "prompt_tokens")]
+    input: u64,
+    #[serde(rename = "completion_tokens")]
+    output: u64,
+    #[serde(rename = "total_tokens")]
+    total: u64,
+    prompt_tokens_details: InputDetails,
+    completion_tokens_details: OutputDetails,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct InputDetails {
+    #[serde(rename = "cached_tokens")]
+    cached: u64,
+    #[serde(rename = "cache_write_tokens", skip_serializing_if = "Option::is_none")]
+    written: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize)]
+struct OutputDetails {
+    #[serde(rename = "reasoning_tokens")]
+    reasoning: u64,
+}
+
+impl From<&crate::codex::Usage> for Usage {
+    fn from(usage: &crate::codex::Usage) -> Self {
+        Self {
+            input: usage.input,
+            output: usage.output,
+            total: usage.total,
+            prompt_tokens_details: InputDetails { cached: usage.cached, written: usage.cache_write },
+            completion_tokens_details: OutputDetails { reasoning: usage.reasoning },
+        }
+    }
+}
+
+/// The completion object.
+#[derive(Debug, Serialize)]
+pub(super) struct Completion<'a> {
+    pub(super) id: &'a str,
+    pub(super) object: &'static str,
+    pub(super) created: i64,
+    pub(super) model: &'a str,
+    pub(super) choices: [WholeChoice<'a>; 1],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) usage: Option<Usage>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) service_tier: Option<&'a str>,
+}
+
+/// The one choice of a completion.
+#[derive(Debug, Serialize)]
+pub(super) struct WholeChoice<'a> {
+    pub(super) index: u32,
+    pub(super) message: Message<'a>,
+    pub(super) logprobs: (),
+    pub(super) finish_reason: &'static str,
+}
+
+/// The assistant's message.
+#[derive(Debug, Serialize)]
+pub(super) struct Message<'a> {
+    pub(super) role: &'static str,
+    pub(super) content: Option<&'a str>,
+    pub(super) refusal: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_content: Option<&'a str>,
+    pub(super) annotations: Vec<Annotation<'a>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) tool_calls: Vec<Call<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) function_call: Option<Function<'a>>,
+}
+
+/// `finish_reason` on the wire.
+pub(super) fn finish_reason(finish: Finish, is_legacy: bool) -> &'static str {
+    match finish {
+        Finish::Stop => "stop",
+        Finish::Calls if is_legacy => "function_call",
+        Finish::Calls => "tool_calls",
+        Finish::Length => "length",
+        Finish::ContentFilter => "content_filter",
+    }
+}
+
+impl Shape {
+    /// Writes a chunk that adds to the message or ends it.
+    pub(super) fn write_delta(
+        &self,
+        delta: Delta<'_>,
+        finish_reason: Option<&'static str>,
+        tier: Option<&str>,
+        out: &mut BytesMut,
+    ) {
+        let choices = [Choice { index: 0, delta, logprobs: (), finish_reason }];
+        let usage = if self.include_usage { Tokens::Null } else { Tokens::Absent };
+        self.write(&choices, usage, tier, out);
+    }
+
+    /// Writes the chunk that holds nothing but usage.
+    pub(super) fn write_usage(&self, usage: Usage, tier: Option<&str>, out: &mut BytesMut) {
+        self.write(&[], Tokens::Known(usage), tier, out);
+    }
+
+    fn write(&self, choices: &[Choice<'_>], usage: Tokens, tier: Option<&str>, out: &mut BytesMut) {
+        let chunk = Chunk {
+            id: &self.id,
+            object: "chat.completion.chunk",
+            created: self.created,
+            model: &self.model,
+            choices,
+            usage,
+            service_tier: tier,
+        };
+        out.extend_from_slice(b"data: ");
+        // Neither the buffer nor these types can fail to serialise.
+        let _ = serde_json::to_writer(out.writer(), &chunk);
+        out.extend_from_slice(b"\n\n");
+    }
+}

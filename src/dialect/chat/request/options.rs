@@ -1,0 +1,104 @@
+//! How hard to think, how to write, which tier.
+
+use super::fields::{self, Fields, Ignored};
+use crate::codex::request::{Reasoning, Text, TextFormat};
+use crate::dialect::Problem;
+use serde::Deserialize;
+use serde_json::value::RawValue;
+use std::borrow::Cow;
+
+/// `reasoning`, as some clients write what Chat Completions calls `reasoning_effort`.
+#[derive(Debug, Default, Deserialize)]
+struct WireReasoning {
+    #[serde(default)]
+    effort: Option<String>,
+    #[serde(default)]
+    summary: Option<String>,
+}
+
+/// The effort: what the request says, else what the alias carries, else the backend's default. Who
+/// names an effort knows of reasoning and is shown a summary of it; nobody else pays for one.
+pub(super) fn reasoning(fields: &mut Fields<'_>, of_alias: Option<String>) -> Result<Option<Reasoning>, Problem> {
+    let effort: Option<String> = fields.take("reasoning_effort")?;
+    let wire: Option<WireReasoning> = fields.take("reasoning")?;
+    let is_known = effort.is_some() || wire.is_some();
+    let wire = wire.unwrap_or_default();
+    let effort = effort.or(wire.effort);
+    let thinks = effort.as_deref() != Some("none");
+    let summary = wire.summary.or_else(|| (is_known && thinks).then(|| "auto".to_owned()));
+    let effort = effort.or(of_alias);
+    Ok((effort.is_some() || summary.is_some()).then_some(Reasoning { effort, summary }))
+}
+
+/// `response_format`.
+#[derive(Debug, Deserialize)]
+struct Format<'a> {
+    #[serde(borrow, rename = "type")]
+    kind: Cow<'a, str>,
+    #[serde(borrow, default)]
+    json_schema: Option<Schema<'a>>,
+}
+
+#[derive(Debug, Deserialize)]
+#[expect(clippy::struct_field_names, reason = "the names of the wire")]
+struct Schema<'a> {
+    #[serde(default)]
+    name: Option<String>,
+    #[serde(default)]
+    description: Option<String>,
+    #[serde(default)]
+    strict: Option<bool>,
+    #[serde(borrow, default)]
+    schema: Option<&'a RawValue>,
+}
+
+/// Verbosity and format of the answer.
+pub(super) fn text(fields: &mut Fields<'_>) -> Result<Option<Text>, Problem> {
+    let verbosity = fields.take("verbosity")?;
+    let format = fields.take::<Format<'_>>("response_format")?.map(format).transpose()?.flatten();
+    Ok((verbosity.is_some() || format.is_some()).then_some(Text { verbosity, format }))
+}
+
+pub(super) fn is_json_object(text: &Text) -> bool {
+    matches!(text.format, Some(TextFormat::JsonObject))
+}
+
+fn format(format: Format<'_>) -> Result<Option<TextFormat>, Problem> {
+    const PATH: &str = "response_format";
+    match (&*format.kind, format.json_schema) {
+        ("text", _) => Ok(None),
+        ("json_object", _) => Ok(Some(TextFormat::JsonObject)),
+        ("json_schema", Some(Schema { name, description, strict, schema: Some(schema) })) => {
+            Ok(Some(TextFormat::JsonSchema {
+                name: name.unwrap_or_else(|| "output".to_owned()),
+                description,
+                strict: strict.unwrap_or(false),
+                schema: schema.to_owned(),
+            }))
+        }
+        ("json_schema", _) => Err(Problem::invalid(PATH, "`response_format.json_schema.schema` is required")),
+        (other, _) => Err(Problem::invalid(PATH, format!("`response_format.type`: unknown type '{other}'"))),
+    }
+}
+
+/// The backend knows one tier besides its default; `fast` is that tier's name among people.
+pub(super) fn service_tier(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<Option<String>, Problem> {
+    let tier: Option<String> = fields.take("service_tier")?;
+    match tier.as_deref() {
+        Some("priority" | "fast") => return Ok(Some("priority".to_owned())),
+        Some("auto" | "default") | None => {}
+        Some(_) => ignored.add(fields::SERVICE_TIER),
+    }
+    Ok(None)
+}
+
+/// Whether a stream is to end with usage.
+pub(super) fn include_usage(fields: &mut Fields<'_>) -> Result<bool, Problem> {
+    #[derive(Default, Deserialize)]
+    struct StreamOptions {
+        #[serde(default)]
+        include_usage: Option<bool>,
+    }
+    let options: Option<StreamOptions> = fields.take("stream_options")?;
+    Ok(options.unwrap_or_default().include_usage.unwrap_or(false))
+}
