@@ -139,14 +139,13 @@ async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
     let rows = accounts.iter().map(|account| {
         [
             account.name.clone(),
-            account.email.clone().unwrap_or_else(|| "–".into()),
             account.id.to_string(),
             account.plan.clone().unwrap_or_else(|| "–".into()),
             standing(account, now),
             account.access_expires_at.map_or_else(|| "–".into(), |at| distance(at, now)),
         ]
     });
-    Ok(show::print(&table(["NAME", "EMAIL", "ID", "PLAN", "STATE", "TOKEN ENDS"], rows))?)
+    Ok(show::print(&table(["NAME", "ID", "PLAN", "STATE", "TOKEN ENDS"], rows))?)
 }
 
 async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result<()> {
