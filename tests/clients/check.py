@@ -3,9 +3,9 @@
 import os
 import sys
 
-URL = os.environ["TOLLWAY_URL"]
-KEY = os.environ["TOLLWAY_KEY"]
-MODEL = os.environ.get("TOLLWAY_MODEL", "gpt-6.1-sol")
+URL = os.environ["TW_URL"]
+KEY = os.environ["TW_KEY"]
+MODEL = os.environ.get("TW_MODEL", "gpt-6.1-sol")
 # One pixel, PNG.
 PIXEL = (
     "iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9QDwADhgGAWjR9awAAAABJRU5ErkJggg=="

@@ -18,7 +18,7 @@ model_provider = "tollway"
 [model_providers.tollway]
 name = "Tollway"
 base_url = "{URL}/v1"
-env_key = "TOLLWAY_KEY"
+env_key = "TW_KEY"
 wire_api = "responses"
 """
 
@@ -28,7 +28,7 @@ def run(model, marker):
     home, work = pathlib.Path(tempfile.mkdtemp()), pathlib.Path(tempfile.mkdtemp())
     (home / "config.toml").write_text(CONFIG.format(model=model))
     command = [CODEX, "exec", "--json", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", marker]
-    environment = os.environ | {"CODEX_HOME": str(home), "TOLLWAY_KEY": KEY}
+    environment = os.environ | {"CODEX_HOME": str(home), "TW_KEY": KEY}
     done = subprocess.run(
         command, cwd=work, env=environment, stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=120
     )

@@ -19,7 +19,7 @@ async fn passes(script: &str, program: Option<&str>) {
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     let mut command = Command::new(python);
     command.arg(Tools::script(script)).args(program);
-    command.env("TOLLWAY_URL", &gateway.url).env("TOLLWAY_KEY", &key);
+    command.env("TW_URL", &gateway.url).env("TW_KEY", &key);
     // Set on developers' machines; the scripts choose their own.
     for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"] {
         command.env_remove(name);

@@ -9,9 +9,9 @@ pub(crate) struct Tools {
 }
 
 impl Tools {
-    /// `TOLLWAY_TEST_TOOLS`, or the installer's default.
+    /// `TW_TEST_TOOLS`, or the installer's default.
     pub(crate) fn new() -> Self {
-        let given = std::env::var_os("TOLLWAY_TEST_TOOLS").map(PathBuf::from);
+        let given = std::env::var_os("TW_TEST_TOOLS").map(PathBuf::from);
         let directory = given.unwrap_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients/.tools"));
         Self { directory }
     }
