@@ -1,13 +1,13 @@
 //! `tollway account`.
 
-use super::show::{distance, moment, table};
+use super::show::{self, distance, moment, say, table};
 use super::{login, open};
 use crate::config::Settings;
 use crate::oauth::{Enrolment, auth_json};
 use crate::server::assemble::{self, unix_millis};
 use crate::store::{Account, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted};
 use anyhow::{Context, Result, bail};
-use std::io::{IsTerminal, Read, Write};
+use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -94,9 +94,9 @@ async fn import(store: &Store, path: &PathBuf, name: Option<String>) -> Result<(
     for enrolment in found {
         enrol(store, enrolment, name.clone()).await?;
     }
-    println!(
+    say!(
         "If another program goes on using that login, one of the two will lose it at the next refresh: log out there, or log in here on its own with `tollway account login`."
-    );
+    )?;
     Ok(())
 }
 
@@ -121,7 +121,7 @@ pub(super) async fn enrol(store: &Store, enrolment: Enrolment, name: Option<Stri
         Upserted::Replaced(account) => ("was here already: its credentials were replaced", account),
     };
     let plan = account.plan.as_deref().unwrap_or("unknown");
-    println!("account {} {verb} (id {}, plan {plan})", account.name, account.id);
+    say!("account {} {verb} (id {}, plan {plan})", account.name, account.id)?;
     Ok(())
 }
 
@@ -129,11 +129,11 @@ async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
     let accounts = store.accounts().list().await?;
     if json {
         let list: Vec<_> = accounts.iter().map(to_json).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        say!("{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(());
     }
     if accounts.is_empty() {
-        println!("no accounts yet: add one with `tollway account login` or `tollway account import`");
+        say!("no accounts yet: add one with `tollway account login` or `tollway account import`")?;
         return Ok(());
     }
     let rows = accounts.iter().map(|account| {
@@ -145,14 +145,13 @@ async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
             account.access_expires_at.map_or_else(|| "–".into(), |at| distance(at, now)),
         ]
     });
-    print!("{}", table(["NAME", "ID", "PLAN", "STATE", "TOKEN ENDS"], rows));
-    Ok(())
+    Ok(show::print(&table(["NAME", "ID", "PLAN", "STATE", "TOKEN ENDS"], rows))?)
 }
 
 async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result<()> {
     let account = store.accounts().find(asked).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&to_json(&account))?);
+        say!("{}", serde_json::to_string_pretty(&to_json(&account))?)?;
         return Ok(());
     }
     let at = |time: Option<UnixMillis>| time.map_or_else(|| "–".to_owned(), |time| moment(time, now));
@@ -171,8 +170,7 @@ async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result
         ["generation".to_owned(), account.generation.to_string()],
         ["added".to_owned(), moment(account.created_at, now)],
     ];
-    print!("{}", table(["ACCOUNT", ""], rows));
-    Ok(())
+    Ok(show::print(&table(["ACCOUNT", ""], rows))?)
 }
 
 /// What keeps an account from serving, the gravest first.
@@ -213,7 +211,7 @@ fn to_json(account: &Account) -> serde_json::Value {
 async fn pause(store: &Store, asked: &str, paused: bool, now: UnixMillis) -> Result<()> {
     let account = store.accounts().find(asked).await?;
     store.accounts().set_paused(account.id, paused, now).await?;
-    println!("account {} {}", account.name, if paused { "is paused" } else { "is in service again" });
+    say!("account {} {}", account.name, if paused { "is paused" } else { "is in service again" })?;
     Ok(())
 }
 
@@ -234,7 +232,7 @@ async fn refresh(settings: &Settings, store: &Store, asked: &str) -> Result<()> 
     let ends = credentials
         .access_expires_at
         .map_or_else(String::new, |at| format!(", the new token ends {}", moment(at, unix_millis())));
-    println!("account {} is refreshed{ends}", account.name);
+    say!("account {} is refreshed{ends}", account.name)?;
     Ok(())
 }
 
@@ -244,7 +242,7 @@ async fn remove(store: &Store, asked: &str, yes: bool) -> Result<()> {
         bail!("nothing was removed");
     }
     store.accounts().remove(account.id).await?;
-    println!("account {} is removed; its login still stands at the issuer until it ends", account.name);
+    say!("account {} is removed; its login still stands at the issuer until it ends", account.name)?;
     Ok(())
 }
 
@@ -253,8 +251,7 @@ pub(super) fn confirmed(question: &str) -> Result<bool> {
     if !std::io::stdin().is_terminal() {
         bail!("{question} Say --yes: there is no terminal to ask at");
     }
-    print!("{question} [y/N] ");
-    std::io::stdout().flush()?;
+    show::print(&format!("{question} [y/N] "))?;
     let mut answer = String::new();
     std::io::stdin().read_line(&mut answer)?;
     Ok(matches!(answer.trim(), "y" | "Y" | "yes"))

@@ -1,6 +1,7 @@
 //! `tollway healthcheck`: for containers without a shell or curl.
 
 use super::Common;
+use super::show::say;
 use anyhow::Result;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::process::ExitCode;
@@ -20,13 +21,16 @@ pub(super) async fn run(common: &Common, options: Options) -> Result<ExitCode> {
     };
     let client = reqwest::Client::builder().no_proxy().timeout(Duration::from_secs(3)).build()?;
     match client.get(&url).send().await {
-        Ok(response) if response.status().is_success() => Ok(ExitCode::SUCCESS),
+        Ok(response) if response.status().is_success() => {
+            say!("{url}: {}", response.status())?;
+            Ok(ExitCode::SUCCESS)
+        }
         Ok(response) => {
             eprintln!("{url}: {} {}", response.status(), response.text().await.unwrap_or_default());
             Ok(ExitCode::FAILURE)
         }
         Err(error) => {
-            eprintln!("{url}: {error}");
+            eprintln!("{url}: {:#}", anyhow::Error::from(error.without_url()));
             Ok(ExitCode::FAILURE)
         }
     }

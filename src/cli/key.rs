@@ -1,10 +1,10 @@
 //! `tollway key`.
 
 use super::open;
-use super::show::{distance, moment, table};
+use super::show::{self, distance, moment, say, table};
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
-use crate::store::{AccountScope, GatewayKey, NewKey, Store, UnixMillis};
+use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, Store, UnixMillis};
 use crate::tenant::KeySecret;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
@@ -82,8 +82,7 @@ async fn create(
     let secret = KeySecret::mint()?;
     let new = stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await?;
     let key = store.keys().create(new, now).await?;
-    tell(&secret, &key, now);
-    Ok(())
+    tell(&secret, &key, now)
 }
 
 async fn stored(
@@ -104,41 +103,44 @@ async fn stored(
 }
 
 /// The key goes to standard output by itself, so that a script can take it; the rest goes beside it.
-fn tell(secret: &KeySecret, key: &GatewayKey, now: UnixMillis) {
-    println!("{}", secret.reveal());
+fn tell(secret: &KeySecret, key: &GatewayKey, now: UnixMillis) -> Result<()> {
+    show::hand_over(&format!("{}\n", secret.reveal())).with_context(|| {
+        format!("the new key could not be printed and is lost: run `tollway key revoke {}` and make another", key.id)
+    })?;
     let ends = key.expires_at.map_or_else(String::new, |at| format!(", ends {}", moment(at, now)));
     eprintln!("key {} made (id {}{ends}). It is not shown again.", key.name, key.id);
+    Ok(())
 }
 
 async fn list(store: &Store, json: bool, now: UnixMillis) -> Result<()> {
     let keys = store.keys().list().await?;
     if json {
         let list: Vec<_> = keys.iter().map(to_json).collect();
-        println!("{}", serde_json::to_string_pretty(&list)?);
+        say!("{}", serde_json::to_string_pretty(&list)?)?;
         return Ok(());
     }
     if keys.is_empty() {
-        println!("no keys yet: make one with `tollway key create --name NAME`");
+        say!("no keys yet: make one with `tollway key create --name NAME`")?;
         return Ok(());
     }
+    let accounts = store.accounts().list().await?;
     let rows = keys.iter().map(|key| {
         [
             key.name.clone(),
             format!("{}…", key.prefix),
             key.id.to_string(),
             standing(key, now),
-            scope(key),
+            scope(key, &accounts),
             key.last_used_at.map_or_else(|| "never".into(), |at| distance(at, now)),
         ]
     });
-    print!("{}", table(["NAME", "KEY", "ID", "STATE", "ACCOUNTS", "LAST USED"], rows));
-    Ok(())
+    Ok(show::print(&table(["NAME", "KEY", "ID", "STATE", "ACCOUNTS", "LAST USED"], rows))?)
 }
 
 async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result<()> {
     let key = store.keys().find(asked).await?;
     if json {
-        println!("{}", serde_json::to_string_pretty(&to_json(&key))?);
+        say!("{}", serde_json::to_string_pretty(&to_json(&key))?)?;
         return Ok(());
     }
     let rows = [
@@ -146,14 +148,13 @@ async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result
         ["key".to_owned(), format!("{}…", key.prefix)],
         ["id".to_owned(), key.id.to_string()],
         ["state".to_owned(), standing(&key, now)],
-        ["accounts".to_owned(), scope(&key)],
+        ["accounts".to_owned(), scope(&key, &store.accounts().list().await?)],
         ["made".to_owned(), moment(key.created_at, now)],
         ["ends".to_owned(), key.expires_at.map_or_else(|| "never".into(), |at| moment(at, now))],
         ["last used".to_owned(), key.last_used_at.map_or_else(|| "never".into(), |at| moment(at, now))],
         ["replaced by".to_owned(), key.rotated_to.map_or_else(|| "–".into(), |id| id.to_string())],
     ];
-    print!("{}", table(["GATEWAY KEY", ""], rows));
-    Ok(())
+    Ok(show::print(&table(["GATEWAY KEY", ""], rows))?)
 }
 
 fn standing(key: &GatewayKey, now: UnixMillis) -> String {
@@ -165,10 +166,15 @@ fn standing(key: &GatewayKey, now: UnixMillis) -> String {
     }
 }
 
-fn scope(key: &GatewayKey) -> String {
+/// The names of the accounts that a key may use.
+fn scope(key: &GatewayKey, accounts: &[Account]) -> String {
     match &key.accounts {
         AccountScope::All => "all".to_owned(),
-        AccountScope::Only(ids) => ids.iter().map(ToString::to_string).collect::<Vec<_>>().join(","),
+        AccountScope::Only(ids) if ids.is_empty() => "none left".to_owned(),
+        AccountScope::Only(ids) => {
+            let name = |id: &AccountId| accounts.iter().find(|account| account.id == *id).map(|a| a.name.clone());
+            ids.iter().map(|id| name(id).unwrap_or_else(|| id.to_string())).collect::<Vec<_>>().join(", ")
+        }
     }
 }
 
@@ -193,9 +199,9 @@ fn to_json(key: &GatewayKey) -> serde_json::Value {
 async fn revoke(store: &Store, asked: &str, now: UnixMillis) -> Result<()> {
     let key = store.keys().find(asked).await?;
     if store.keys().revoke(key.id, now).await? {
-        println!("key {} ({}…) is revoked", key.name, key.prefix);
+        say!("key {} ({}…) is revoked", key.name, key.prefix)?;
     } else {
-        println!("key {} ({}…) was revoked before", key.name, key.prefix);
+        say!("key {} ({}…) was revoked before", key.name, key.prefix)?;
     }
     Ok(())
 }
@@ -207,8 +213,9 @@ async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) ->
     let secret = KeySecret::mint()?;
     let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
     let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
-    tell(&secret, &key, now);
-    eprintln!("the old key ({}…) ends {}", old.prefix, moment(after(now, grace), now));
+    tell(&secret, &key, now)?;
+    let old = store.keys().find(&old.id.to_string()).await?;
+    eprintln!("the old key ({}…) is {}", old.prefix, standing(&old, now));
     Ok(())
 }
 

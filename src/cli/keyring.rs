@@ -1,6 +1,7 @@
 //! `tollway keyring`: the master keys.
 
 use super::open;
+use super::show::say;
 use crate::config::Settings;
 use crate::store::vault::{KeyFile, Keyring};
 use crate::store::{Rotation, Store};
@@ -19,11 +20,10 @@ pub(super) enum Command {
 
 pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     match command {
-        Command::Generate => println!("{}", Keyring::generate_text()?.expose_secret()),
-        Command::Show => show(settings).await?,
-        Command::Rotate => rotate(settings).await?,
+        Command::Generate => Ok(say!("{}", Keyring::generate_text()?.expose_secret())?),
+        Command::Show => show(settings).await,
+        Command::Rotate => rotate(settings).await,
     }
-    Ok(())
 }
 
 async fn show(settings: &Settings) -> Result<()> {
@@ -33,12 +33,15 @@ async fn show(settings: &Settings) -> Result<()> {
         None => KeyFile::at(settings.key_file()).load()?,
     };
     let given: Vec<&str> = keyring.iter().flat_map(Keyring::key_ids).collect();
+    if given.is_empty() && in_use.is_empty() {
+        say!("no key is given and none is in use; on SQLite one is made at first start")?;
+    }
     for (place, id) in given.iter().enumerate() {
         let role = if place == 0 { "seals and opens" } else { "opens" };
-        println!("{id}  {role}{}", if in_use.contains(*id) { ", in use" } else { "" });
+        say!("{id}  {role}{}", if in_use.contains(*id) { ", in use" } else { "" })?;
     }
     for id in in_use.iter().filter(|id| !given.contains(&id.as_str())) {
-        println!("{id}  in use, but not given: the server will refuse to start");
+        say!("{id}  in use, but not given: the server will refuse to start")?;
     }
     Ok(())
 }
@@ -48,16 +51,17 @@ async fn rotate(settings: &Settings) -> Result<()> {
     let rotated = store.rotate_keyring(Rotation::default()).await;
     store.close().await;
     let report = rotated?;
-    println!(
+    say!(
         "{} values resealed, {} were under the first key already, {} changed meanwhile and were looked at again",
-        report.resealed, report.current, report.raced
-    );
+        report.resealed,
+        report.current,
+        report.raced
+    )?;
     if report.remaining > 0 {
         bail!(
             "{} values are still under another key: restart every server with the new key first, then run this again",
             report.remaining
         );
     }
-    println!("the other keys can be dropped");
-    Ok(())
+    Ok(say!("any other key can be dropped")?)
 }

@@ -14,6 +14,7 @@ mod show;
 use crate::config::{Loaded, Sources};
 use anyhow::Result;
 use clap::{Args, Parser, Subcommand};
+use show::say;
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -64,6 +65,8 @@ enum Command {
     Keyring(keyring::Command),
     /// Ask a running server whether it is ready; for container health checks
     Healthcheck(healthcheck::Options),
+    /// Print the version
+    Version,
 }
 
 impl Common {
@@ -120,14 +123,15 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     match cli.command {
         Command::Serve(options) => serve::run(&common, &options).await?,
         Command::Migrate => {
-            open::store(&common.load()?.settings).await?;
-            println!("the schema is up to date");
+            open::store(&common.load()?.settings).await?.close().await;
+            say!("the schema is up to date")?;
         }
         Command::Config(command) => return config::run(&common, &command),
         Command::Account(command) => account::run(&common.load()?.settings, command).await?,
         Command::Key(command) => key::run(&common.load()?.settings, command).await?,
         Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
         Command::Healthcheck(options) => return healthcheck::run(&common, options).await,
+        Command::Version => say!("tollway {}", env!("CARGO_PKG_VERSION"))?,
     }
     Ok(ExitCode::SUCCESS)
 }

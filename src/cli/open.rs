@@ -4,7 +4,6 @@ use crate::config::Settings;
 use crate::store::vault::{KeyFile, KeyFileOrigin, Keyring};
 use crate::store::{OpenOptions, Store};
 use anyhow::{Context, Result, bail};
-use secrecy::ExposeSecret;
 
 /// The open and migrated store.
 pub(super) async fn store(settings: &Settings) -> Result<Store> {
@@ -12,7 +11,7 @@ pub(super) async fn store(settings: &Settings) -> Result<Store> {
     let in_use = Store::key_ids_in_use(&url).await?;
     let keyring = match &settings.top.master_key {
         Some(text) => Keyring::parse(text).context("master_key")?,
-        None if url.expose_secret().starts_with("sqlite:") => {
+        None if settings.is_sqlite() => {
             let file = KeyFile::at(settings.key_file());
             let (keyring, origin) = file.load_or_create(&in_use)?;
             if origin == KeyFileOrigin::Created {

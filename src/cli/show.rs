@@ -1,10 +1,33 @@
-//! How commands print: aligned tables, times that people read.
+//! How commands print: aligned tables, times that people read, and a reader who may be gone.
 
 use crate::store::UnixMillis;
 use std::fmt::Write;
+use std::io::{self, ErrorKind, Write as _};
 use std::time::Duration;
 use time::OffsetDateTime;
 use time::macros::format_description;
+
+/// Prints to standard output. `println!` would panic when the reader has gone away, as `head` does;
+/// that is no fault of the command's, and no reason to leave half of its work undone.
+pub(super) fn print(text: &str) -> io::Result<()> {
+    match hand_over(text) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(()),
+        done => done,
+    }
+}
+
+/// Prints to standard output what must arrive.
+pub(super) fn hand_over(text: &str) -> io::Result<()> {
+    let mut out = io::stdout().lock();
+    out.write_all(text.as_bytes())?;
+    out.flush()
+}
+
+/// Prints a line to standard output.
+macro_rules! say {
+    ($($line:tt)*) => { $crate::cli::show::print(&(format!($($line)*) + "\n")) };
+}
+pub(super) use say;
 
 /// Columns as wide as their widest cell; the last one is not padded.
 pub(super) fn table<const N: usize>(head: [&str; N], rows: impl IntoIterator<Item = [String; N]>) -> String {

@@ -38,6 +38,7 @@ pub(super) trait Setting: Sized {
     /// A table with free keys.
     const TABLE: bool = false;
 
+    /// The value, or what is wrong with it; nothing of a secret may be in the message.
     fn read(value: &Value) -> Result<Self, String>;
 
     /// What stands in when there is no value.
@@ -72,7 +73,7 @@ impl<'a> Reader<'a> {
 
 /// Where the value in force comes from.
 pub(super) fn origin(layers: &Figment, key: &str) -> String {
-    layers.find_metadata(key).map_or_else(|| "default".to_owned(), |metadata| metadata.name.to_string())
+    layers.find_metadata(key).map_or_else(|| "not set".to_owned(), |metadata| metadata.name.to_string())
 }
 
 /// A default, written as in the file.
@@ -186,11 +187,15 @@ impl Setting for Url {
     const KIND: &'static str = "an http or https address";
 
     fn read(value: &Value) -> Result<Self, String> {
-        let url: Self = parsed(value, Self::KIND)?;
-        if matches!(url.scheme(), "http" | "https") && url.has_host() {
-            return Ok(url);
+        let text = text(value)?;
+        // Addresses are shown and logged, so neither they nor their faults may hold a password.
+        if text.contains('@') {
+            return Err("holds an `@`: a user name or password has no place in this address".to_owned());
         }
-        Err(format!("`{url}` is not {}", Self::KIND))
+        match Self::parse(text.trim()) {
+            Ok(url) if matches!(url.scheme(), "http" | "https") && url.has_host() => Ok(url),
+            _ => Err(format!("`{text}` is not {}", Self::KIND)),
+        }
     }
 }
 
@@ -258,10 +263,15 @@ impl<T: Setting> Setting for BTreeMap<String, T> {
 
     fn read(value: &Value) -> Result<Self, String> {
         let table = value.as_dict().ok_or_else(|| "is not a table".to_owned())?;
-        table
-            .iter()
-            .map(|(name, value)| Ok((name.clone(), T::read(value).map_err(|problem| format!("{name}: {problem}"))?)))
-            .collect()
+        let mut problems = Vec::new();
+        let mut read = Self::new();
+        for (name, value) in table {
+            match T::read(value) {
+                Ok(value) => drop(read.insert(name.clone(), value)),
+                Err(problem) => problems.push(format!("`{name}` {problem}")),
+            }
+        }
+        if problems.is_empty() { Ok(read) } else { Err(problems.join("; ")) }
     }
 
     fn absent() -> Option<Self> {

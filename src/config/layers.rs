@@ -1,7 +1,9 @@
 //! Where values come from, weakest first: defaults, a TOML file, the environment, flags.
 
+use super::environment;
 use super::fault::Fault;
 use super::field::{Field, default_value};
+use super::unknown;
 use figment::providers::{Format, Toml};
 use figment::value::{Dict, Map, Value};
 use figment::{Error, Figment, Metadata, Profile, Provider};
@@ -19,10 +21,6 @@ pub struct Sources {
     pub flags: Vec<(&'static str, &'static str, String)>,
 }
 
-/// The prefix of every variable that is read.
-const PREFIX: &str = "TOLLWAY_";
-/// Names the file. Not a setting: a file cannot name itself.
-const FILE_VARIABLE: &str = "TOLLWAY_CONFIG";
 /// Looked for in this order when nothing names a file.
 const FILES: [&str; 2] = ["tollway.toml", "/etc/tollway/tollway.toml"];
 
@@ -35,12 +33,10 @@ impl Sources {
         Self { env, ..Self::default() }
     }
 
-    /// The file to read, and whether it must exist.
-    fn file(&self) -> Option<(PathBuf, bool)> {
-        let named = self.file.clone().or_else(|| self.env.get(FILE_VARIABLE).map(PathBuf::from));
-        named
-            .map(|path| (path, true))
-            .or_else(|| FILES.iter().map(PathBuf::from).find(|path| path.exists()).map(|path| (path, false)))
+    /// The file to read. One that was named must be there.
+    fn file(&self) -> Option<PathBuf> {
+        let named = self.file.clone().or_else(|| self.env.get(environment::FILE_VARIABLE).map(PathBuf::from));
+        named.or_else(|| FILES.iter().map(PathBuf::from).find(|path| path.exists()))
     }
 
     /// All layers on top of each other, and what is wrong with them before any value is read.
@@ -52,7 +48,7 @@ impl Sources {
                 figment = figment.merge(Single::new("default", field.key, default_value(default)));
             }
         }
-        if let Some((path, _)) = self.file() {
+        if let Some(path) = self.file() {
             match file(&path, fields) {
                 Ok((layer, unknown)) => {
                     figment = figment.merge(layer);
@@ -61,8 +57,8 @@ impl Sources {
                 Err(fault) => faults.push(fault),
             }
         }
-        for (key, origin, value) in environment(&self.env, fields, &mut faults) {
-            figment = figment.merge(Single::new(origin, &key, Value::from(value)));
+        for given in environment::read(&self.env, fields, &mut faults) {
+            figment = figment.merge(Single::new(given.origin, given.key, given.value));
         }
         for (key, flag, value) in &self.flags {
             figment = figment.merge(Single::new(format!("flag {flag}"), key, Value::from(value.clone())));
@@ -101,77 +97,17 @@ fn file(path: &Path, fields: &[Field]) -> Result<(Single, Vec<Fault>), Fault> {
     let origin = format!("file {}", path.display());
     let unreadable = |problem: String| Fault::new("configuration file", origin.clone(), problem);
     let text = std::fs::read_to_string(path).map_err(|error| unreadable(format!("cannot be read: {error}")))?;
-    let data = Toml::string(&text).data().map_err(|error| unreadable(format!("is not valid TOML: {error}")))?;
+    let data = Toml::string(&text)
+        .data()
+        .map_err(|error| unreadable(format!("is not valid TOML: {}", without_excerpt(&error.to_string()))))?;
     let data = data.into_values().next().unwrap_or_default();
-    let mut unknown = Vec::new();
-    find_unknown(&data, "", fields, &mut |key| unknown.push(unknown_key(key, &origin, fields)));
+    let unknown = unknown::keys_of(&data, &origin, fields);
     Ok((Single { origin, data }, unknown))
 }
 
-fn find_unknown(table: &Dict, prefix: &str, fields: &[Field], report: &mut impl FnMut(&str)) {
-    for (name, value) in table {
-        let key = format!("{prefix}{name}");
-        let below = format!("{key}.");
-        if fields.iter().any(|field| field.key == key) {
-            continue;
-        }
-        match value.as_dict() {
-            Some(inner) if fields.iter().any(|field| field.key.starts_with(&below)) => {
-                find_unknown(inner, &below, fields, report);
-            }
-            _ => report(&key),
-        }
-    }
-}
-
-/// The values that the environment gives: key, origin, value.
-fn environment(
-    env: &BTreeMap<String, String>,
-    fields: &[Field],
-    faults: &mut Vec<Fault>,
-) -> Vec<(String, String, String)> {
-    let mut values = Vec::new();
-    for (variable, value) in env {
-        let Some(name) = variable.strip_prefix(PREFIX).filter(|_| variable != FILE_VARIABLE) else { continue };
-        let key = name.to_ascii_lowercase().replace("__", ".");
-        let known = |key: &str| fields.iter().find(|f| f.key == key || (f.table && in_table(f.key, key)));
-        let origin = format!("env {variable}");
-        if known(&key).is_some() {
-            values.push((key, origin, value.clone()));
-            continue;
-        }
-        // Only a secret may come from a file that a variable names.
-        let secret = key.strip_suffix("_file").filter(|stem| known(stem).is_some_and(|field| field.secret));
-        let Some(stem) = secret else {
-            faults.push(unknown_key(&key, &origin, fields));
-            continue;
-        };
-        let direct = variable.trim_end_matches("_FILE");
-        if env.contains_key(direct) {
-            faults.push(Fault::new(stem, origin, format!("{direct} is set too; set one of the two")));
-            continue;
-        }
-        match std::fs::read_to_string(value) {
-            Ok(text) => values.push((stem.to_owned(), origin, text.trim_end_matches(['\r', '\n']).to_owned())),
-            Err(error) => faults.push(Fault::new(stem, origin, format!("{value} cannot be read: {error}"))),
-        }
-    }
-    values
-}
-
-fn in_table(table: &str, key: &str) -> bool {
-    key.strip_prefix(table).is_some_and(|rest| rest.starts_with('.') && rest.len() > 1)
-}
-
-fn unknown_key(key: &str, origin: &str, fields: &[Field]) -> Fault {
-    let nearest = fields
-        .iter()
-        .map(|field| (strsim::jaro_winkler(key, field.key), field.key))
-        .max_by(|a, b| a.0.total_cmp(&b.0))
-        .filter(|(similarity, _)| *similarity > 0.7);
-    let problem = match nearest {
-        Some((_, name)) => format!("there is no such setting; did you mean `{name}`?"),
-        None => "there is no such setting".to_owned(),
-    };
-    Fault::new(key, origin, problem)
+/// The TOML parser's message without the line that it quotes: that line may hold a secret.
+fn without_excerpt(message: &str) -> String {
+    let lines: Vec<&str> = message.lines().map(str::trim).filter(|line| !line.is_empty()).collect();
+    let after = lines.iter().rposition(|line| line.starts_with('|')).map_or(lines.len(), |caret| caret + 1);
+    lines.iter().take(1).chain(&lines[after..]).copied().collect::<Vec<_>>().join(": ")
 }

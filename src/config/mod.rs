@@ -4,11 +4,14 @@
 //! This room reads settings and judges them one by one and against each other. It must not act on
 //! them: it opens no database and no socket.
 
+mod environment;
 mod fault;
 mod field;
+mod judge;
 mod layers;
 mod sections;
 mod show;
+mod unknown;
 
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
@@ -19,7 +22,7 @@ pub use show::{Shown, reference};
 use crate::telemetry;
 use field::Reader;
 use figment::Figment;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use std::path::PathBuf;
 
 /// All settings.
@@ -75,18 +78,40 @@ impl Loaded {
 
 /// Reads the settings, or says everything that is wrong with them.
 pub fn load(sources: &Sources) -> Result<Loaded, Faults> {
-    let sources = with_standard_variables(sources.clone());
+    let Read { settings, layers, faults } = read_all(sources);
+    match settings {
+        Some(settings) if faults.is_empty() => Ok(Loaded { settings, layers }),
+        _ => Err(Faults(faults)),
+    }
+}
+
+/// Says everything that is wrong with the settings, also what only those who use them know:
+/// `further` names settings and what is wrong with each.
+pub fn check(sources: &Sources, further: impl FnOnce(&Settings) -> Vec<(&'static str, String)>) -> Result<(), Faults> {
+    let Read { settings, layers, mut faults } = read_all(sources);
+    for (key, problem) in settings.as_ref().map(further).unwrap_or_default() {
+        // What was found wrong already need not be said twice.
+        if !faults.iter().any(|fault| fault.key == key) {
+            faults.push(Fault::new(key, field::origin(&layers, key), problem));
+        }
+    }
+    if faults.is_empty() { Ok(()) } else { Err(Faults(faults)) }
+}
+
+/// All that can be read, with defaults in the place of what cannot.
+struct Read {
+    settings: Option<Settings>,
+    layers: Figment,
+    faults: Vec<Fault>,
+}
+
+fn read_all(sources: &Sources) -> Read {
     let (layers, mut faults) = sources.merge(&fields());
     let mut reader = Reader::new(&layers);
     let settings = read(&mut reader);
     faults.append(&mut reader.faults);
-    match settings {
-        Some(settings) => {
-            faults.extend(judge(&settings, &layers));
-            if faults.is_empty() { Ok(Loaded { settings, layers }) } else { Err(Faults(faults)) }
-        }
-        None => Err(Faults(faults)),
-    }
+    faults.extend(settings.iter().flat_map(|settings| judge::judge(settings, &layers)));
+    Read { settings, layers, faults }
 }
 
 fn read(reader: &mut Reader<'_>) -> Option<Settings> {
@@ -106,55 +131,6 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     })
 }
 
-/// OpenTelemetry's own variables count where ours are silent.
-fn with_standard_variables(mut sources: Sources) -> Sources {
-    let standard = [
-        ("TOLLWAY_OTLP__ENDPOINT", ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
-        ("TOLLWAY_OTLP__PROTOCOL", ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
-    ];
-    for (ours, theirs) in standard {
-        let found = theirs.iter().find_map(|name| sources.env.get(*name).filter(|value| !value.is_empty()));
-        if let Some(value) = found.cloned() {
-            sources.env.entry(ours.to_owned()).or_insert(value);
-        }
-    }
-    sources
-}
-
-/// What is wrong although every value by itself is right.
-fn judge(settings: &Settings, layers: &Figment) -> Vec<Fault> {
-    let server = &settings.server;
-    let rules = [
-        (
-            server.insecure_no_keys && !server.listen.ip().is_loopback(),
-            "server.insecure_no_keys",
-            "is only allowed when server.listen is a loopback address such as 127.0.0.1:8787",
-        ),
-        (
-            server.listen.port() != 0 && server.listen == server.ops_listen,
-            "server.ops_listen",
-            "is the same address as server.listen; give each its own port",
-        ),
-        (settings.backend.max_attempts == 0, "backend.max_attempts", "must be at least 1"),
-        (settings.backend.first_byte_timeout.is_zero(), "backend.first_byte_timeout", "must be longer than nothing"),
-        (settings.backend.idle_timeout.is_zero(), "backend.idle_timeout", "must be longer than nothing"),
-        (settings.oauth.timeout.is_zero(), "oauth.timeout", "must be longer than nothing"),
-        (settings.accounts.reload_interval.is_zero(), "accounts.reload_interval", "must be longer than nothing"),
-        (server.max_body.bytes() == 0, "server.max_body", "must be at least 1B"),
-        (!(0.0..=1.0).contains(&settings.otlp.sample_ratio), "otlp.sample_ratio", "must be from 0 to 1"),
-        (
-            !settings.oauth.scope.split(' ').any(|scope| scope == "offline_access"),
-            "oauth.scope",
-            "must hold `offline_access`, or logins bring no refresh token",
-        ),
-    ];
-    rules
-        .into_iter()
-        .filter(|(broken, ..)| *broken)
-        .map(|(_, key, problem)| Fault::new(key, field::origin(layers, key), problem))
-        .collect()
-}
-
 impl Settings {
     /// The database's address.
     pub fn database_url(&self) -> SecretString {
@@ -162,6 +138,11 @@ impl Settings {
             .database_url
             .clone()
             .unwrap_or_else(|| format!("sqlite://{}", self.top.data_dir.join("tollway.db").display()).into())
+    }
+
+    /// Whether the database is a file of this machine, which may bring its own key file.
+    pub fn is_sqlite(&self) -> bool {
+        self.top.database_url.as_ref().is_none_or(|url| url.expose_secret().starts_with("sqlite:"))
     }
 
     /// Where a generated master key is kept.

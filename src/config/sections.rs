@@ -103,7 +103,7 @@ section! {
     Otlp in "otlp." {
         endpoint: Option<Url>, "The collector, such as `http://127.0.0.1:4317`. Without it no traces are sent. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too.";
         protocol: Protocol = "grpc", "How the collector is spoken to. `OTEL_EXPORTER_OTLP_PROTOCOL` is read too.";
-        headers: BTreeMap<String, SecretString>, "Headers for the collector.";
+        headers: BTreeMap<String, SecretString>, "Headers for the collector. `OTEL_EXPORTER_OTLP_HEADERS` is read too.";
         service_name: String = "tollway", "The service's name in traces. `OTEL_SERVICE_NAME` wins.";
         sample_ratio: f64 = "1.0", "The share of traces that are kept where the caller has not decided, from 0 to 1.";
     }

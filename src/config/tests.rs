@@ -18,6 +18,10 @@ fn file(text: &str) -> (tempfile::TempDir, PathBuf) {
     (dir, path)
 }
 
+fn origins(loaded: &Loaded) -> BTreeMap<String, String> {
+    loaded.show().into_iter().map(|shown| (shown.key, shown.origin)).collect()
+}
+
 #[test]
 fn nothing_at_all_is_a_configuration() {
     let settings = load(&Sources::default()).expect("defaults").settings;
@@ -37,7 +41,7 @@ fn each_layer_wins_over_the_one_below_and_the_origin_says_which() {
     assert_eq!(loaded.settings.server.listen.port(), 1);
     assert_eq!(loaded.settings.server.max_body.bytes(), 2 << 20);
     assert_eq!(loaded.settings.server.drain_grace.as_secs(), 3);
-    let origins: BTreeMap<_, _> = loaded.show().into_iter().map(|s| (s.key, s.origin)).collect();
+    let origins = origins(&loaded);
     assert_eq!(origins["server.listen"], format!("file {}", path.display()));
     assert_eq!(origins["server.max_body"], "env TOLLWAY_SERVER__MAX_BODY");
     assert_eq!(origins["server.drain_grace"], "flag --drain-grace");
@@ -73,7 +77,7 @@ fn a_secret_may_come_from_a_file_but_not_from_both() {
     let (_dir, path) = file("hunter2\n");
     let path = path.display().to_string();
     let loaded = load(&sources(&[("TOLLWAY_MASTER_KEY_FILE", &path)])).expect("valid");
-    assert_eq!(secrecy::ExposeSecret::expose_secret(loaded.settings.top.master_key.as_ref().expect("set")), "hunter2");
+    assert_eq!(loaded.settings.top.master_key.as_ref().expect("set").expose_secret(), "hunter2");
     let both = faults(&sources(&[("TOLLWAY_MASTER_KEY_FILE", &path), ("TOLLWAY_MASTER_KEY", "x")]));
     assert!(both[0].contains("set one of the two"), "{both:?}");
     let gone = faults(&sources(&[("TOLLWAY_MASTER_KEY_FILE", "/nowhere/key")]));
@@ -107,10 +111,114 @@ fn aliases_of_a_file_are_added_to_the_default_ones() {
 }
 
 #[test]
-fn opentelemetrys_own_variables_are_understood() {
-    let env = [("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"), ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf")];
-    let otlp = load(&sources(&env)).expect("valid").settings.telemetry().otlp.expect("an endpoint");
-    assert_eq!(otlp.protocol, telemetry::traces::Protocol::Http);
+fn each_entry_of_a_table_has_its_own_origin() {
+    let (_dir, path) = file("[models.aliases]\nfast = \"gpt-6-luna:low\"\n");
+    let mut sources = sources(&[("TOLLWAY_MODELS__ALIASES__SLOW", "gpt-6-sol"), ("TOLLWAY_MODELS__ALIASES", "a.b=c")]);
+    sources.file = Some(path.clone());
+    let origins = origins(&load(&sources).expect("valid"));
+    assert_eq!(origins["models.aliases.\"claude-*\""], "default");
+    assert_eq!(origins["models.aliases.fast"], format!("file {}", path.display()));
+    assert_eq!(origins["models.aliases.slow"], "env TOLLWAY_MODELS__ALIASES__SLOW");
+    assert_eq!(origins["models.aliases.\"a.b\""], "env TOLLWAY_MODELS__ALIASES");
+}
+
+#[test]
+fn the_headers_of_a_variable_keep_their_names() {
+    let env = [("TOLLWAY_OTLP__HEADERS", "x-api-key=a=b==, x-team = t")];
+    let headers = load(&sources(&env)).expect("valid").settings.otlp.headers;
+    let headers: Vec<_> = headers.iter().map(|(name, value)| (name.as_str(), value.expose_secret())).collect();
+    assert_eq!(headers, [("x-api-key", "a=b=="), ("x-team", "t")]);
+}
+
+#[test]
+fn a_secret_of_a_table_may_come_from_a_file_too() {
+    let (_dir, path) = file("hunter2\r\n");
+    let path = path.display().to_string();
+    let loaded = load(&sources(&[("TOLLWAY_OTLP__HEADERS__AUTHORIZATION_FILE", &path)])).expect("valid");
+    assert_eq!(loaded.settings.otlp.headers["authorization"].expose_secret(), "hunter2");
+    let origin = &origins(&loaded)["otlp.headers.authorization"];
+    assert_eq!(*origin, format!("env TOLLWAY_OTLP__HEADERS__AUTHORIZATION_FILE: {path}"));
+}
+
+#[test]
+fn opentelemetrys_own_variables_are_understood_and_named() {
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_PROTOCOL", "http/protobuf"),
+        ("OTEL_SERVICE_NAME", "gate"),
+        ("TOLLWAY_OTLP__ENDPOINT", "http://ours:4318"),
+    ];
+    let loaded = load(&sources(&env)).expect("valid");
+    let otlp = loaded.settings.telemetry().otlp.expect("an endpoint");
+    assert_eq!((otlp.endpoint.as_str(), otlp.protocol), ("http://ours:4318/", telemetry::traces::Protocol::Http));
+    assert_eq!(origins(&loaded)["otlp.protocol"], "env OTEL_EXPORTER_OTLP_PROTOCOL");
+    assert_eq!(origins(&loaded)["otlp.service_name"], "env OTEL_SERVICE_NAME");
+    let wrong = faults(&sources(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")]));
+    assert!(wrong[0].starts_with("otlp.endpoint (env OTEL_EXPORTER_OTLP_ENDPOINT)"), "{wrong:?}");
+}
+
+#[test]
+fn the_variables_that_kubernetes_makes_of_a_service_named_tollway_are_not_ours() {
+    let env = [
+        ("TOLLWAY_SERVICE_HOST", "10.0.0.1"),
+        ("TOLLWAY_SERVICE_PORT", "8787"),
+        ("TOLLWAY_SERVICE_PORT_API", "8787"),
+        ("TOLLWAY_PORT", "tcp://10.0.0.1:8787"),
+        ("TOLLWAY_PORT_8787_TCP", "tcp://10.0.0.1:8787"),
+        ("TOLLWAY_PORT_8787_TCP_PROTO", "tcp"),
+        ("TOLLWAY_PORT_8787_TCP_PORT", "8787"),
+        ("TOLLWAY_PORT_8787_TCP_ADDR", "10.0.0.1"),
+        ("TOLLWAY_OPS_SERVICE_HOST", "10.0.0.2"),
+    ];
+    assert!(load(&sources(&env)).is_ok());
+    assert_eq!(faults(&sources(&[("TOLLWAY_PORT", "8787")])).len(), 1, "a person's mistake is still one");
+}
+
+#[test]
+fn a_broken_file_is_told_without_the_line_that_may_hold_a_secret() {
+    let (_dir, path) = file("master_key = \"hunter2\n");
+    let told = faults(&Sources { file: Some(path), ..Sources::default() }).join("\n");
+    assert!(told.contains("line 1") && told.contains("invalid"), "{told}");
+    assert!(!told.contains("hunter2"), "{told}");
+}
+
+#[test]
+fn what_a_server_would_stumble_over_later_is_a_fault_now() {
+    let cases = [
+        ("server.ops_listen", "TOLLWAY_SERVER__OPS_LISTEN", "0.0.0.0:8787"),
+        ("server.header_timeout", "TOLLWAY_SERVER__HEADER_TIMEOUT", "0s"),
+        ("backend.connect_timeout", "TOLLWAY_BACKEND__CONNECT_TIMEOUT", "0s"),
+        ("backend.user_agent", "TOLLWAY_BACKEND__USER_AGENT", "a\nb"),
+        ("backend.proxy", "TOLLWAY_BACKEND__PROXY", "gopher://u:hunter2@p"),
+        ("backend.base_url", "TOLLWAY_BACKEND__BASE_URL", "http://u:hunter2@h"),
+        ("database_url", "TOLLWAY_DATABASE_URL", "mysql://u:hunter2@h"),
+        ("log.level", "TOLLWAY_LOG__LEVEL", "tollway=loud"),
+        ("models.aliases", "TOLLWAY_MODELS__ALIASES__FAST", ""),
+        ("models.aliases", "TOLLWAY_MODELS__ALIASES", "a*b=c"),
+        ("otlp.headers", "TOLLWAY_OTLP__HEADERS", "hunter2"),
+        ("otlp.headers", "TOLLWAY_OTLP__HEADERS", "a b=hunter2"),
+        ("otlp.sample_ratio", "TOLLWAY_OTLP__SAMPLE_RATIO", "NaN"),
+    ];
+    for (key, variable, value) in cases {
+        let told = faults(&sources(&[(variable, value)]));
+        assert_eq!(told.len(), 1, "{told:?}");
+        assert!(told[0].starts_with(&format!("{key} (env {variable}): ")), "{told:?}");
+        assert!(!told[0].contains("hunter2"), "{told:?}");
+    }
+}
+
+#[test]
+fn a_wrong_name_is_told_with_the_nearest_of_its_kind() {
+    let (_dir, path) = file("server = 5\nbase_url = \"x\"\n[bakend]\nproxy = 1\n[models.aliases]\na = [1]\nb = [2]\n");
+    let told = faults(&Sources { file: Some(path), ..Sources::default() }).join("\n");
+    for expected in [
+        "is a section, not a setting",
+        "did you mean `backend.base_url`?",
+        "there is no such section; did you mean `backend`?",
+        "`a` is a table or a list, not a single value; `b` is a table",
+    ] {
+        assert!(told.contains(expected), "{expected} is not in\n{told}");
+    }
 }
 
 #[test]
