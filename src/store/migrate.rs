@@ -1,7 +1,7 @@
 //! The migrations, embedded; forward only and numbered alike for both databases.
 
 use sqlx::{
-    SqlSafeStr,
+    Connection, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 
@@ -46,7 +46,11 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
             all.commit().await?;
         }
         Backend::Postgres(pool) => {
-            migrator(|one| one.postgres).run(pool).await.map_err(StoreError::Migrate)?;
+            // sqlx locks for the session. A connection of its own, closed also when this future is
+            // dropped half-way: back in the pool it would hold the lock against everybody.
+            let mut own = pool.acquire().await?.detach();
+            migrator(|one| one.postgres).run_direct(None, &mut own, false).await.map_err(StoreError::Migrate)?;
+            own.close().await?;
         }
     }
     Ok(())
