@@ -17,7 +17,7 @@ pub use problem::{Problem, ProblemKind, Rendered};
 
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
-use crate::codex::{Event, Failure};
+use crate::codex::{Event, Failure, Usage};
 use bytes::{Bytes, BytesMut};
 
 /// The API that a client speaks.
@@ -97,6 +97,18 @@ pub trait Translator: Send {
     /// [`Translator::finish`], unless frames pass through as they are.
     fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut);
 
+    /// Whether the answer has ended before the backend's: at a stop sequence or an output limit.
+    /// Nothing more is to be read for it then; [`Translator::finish`] is still called, without a failure.
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// What an answer that [`Translator::is_done`] has used: an estimate, for the backend counts at
+    /// the end only. `None` if the backend did count, or has been let finish.
+    fn spent(&self) -> Option<Usage> {
+        None
+    }
+
     /// The stream is over: with `failure` unless a completed or incomplete response was seen.
     /// Writes what is needed for a legal end. Called exactly once.
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut);
@@ -112,7 +124,18 @@ pub trait Folder: Send {
     /// Takes the next event.
     fn event(&mut self, event: &Event<'_>);
 
-    /// The answer's body; called once, only after a completed or incomplete response.
+    /// As [`Translator::is_done`]: nothing more is to be read.
+    fn is_done(&self) -> bool {
+        false
+    }
+
+    /// As [`Translator::spent`].
+    fn spent(&self) -> Option<Usage> {
+        None
+    }
+
+    /// The answer's body; called once, only after a completed or incomplete response, or when
+    /// [`Folder::is_done`].
     fn finish(self: Box<Self>) -> Bytes;
 }
 

@@ -96,6 +96,10 @@ impl<L: Learn> Relayed<L> {
             }
         }
         if out.is_empty() {
+            // An answer that was cut leaves its connection: what is still to come is not wanted.
+            if self.translator.is_done() {
+                return None;
+            }
             let _ = tokio::time::timeout(END_OF_BODY, self.begun.events.next()).await;
             return None;
         }
@@ -123,7 +127,7 @@ impl<L: Learn> Relayed<L> {
         self.finished = true;
     }
 
-    /// Whether the answer is complete with this frame.
+    /// Whether the answer is complete with this frame: for the backend, or for the client.
     fn translate(&mut self, frame: &Frame, out: &mut BytesMut) -> Result<bool, Failure> {
         let Some(data) = frame.data() else { return Ok(false) };
         let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
@@ -132,6 +136,10 @@ impl<L: Learn> Relayed<L> {
         self.translator.event(&event, frame, out);
         match failure {
             Some(failure) => Err(failure),
+            None if self.translator.is_done() => {
+                self.ticket.note_spent(self.translator.spent());
+                Ok(true)
+            }
             None => Ok(event.is_terminal()),
         }
     }
@@ -157,6 +165,10 @@ pub(super) async fn fold(
         }
         note_usage(&event, ticket);
         folder.event(&event);
+        if folder.is_done() {
+            ticket.note_spent(folder.spent());
+            return Ok(folder.finish());
+        }
         if event.is_terminal() {
             let _ = tokio::time::timeout(END_OF_BODY, begun.events.next()).await;
             return Ok(folder.finish());

@@ -56,8 +56,10 @@ pub struct Ticket {
     pub attempts: u32,
     /// From arrival to the first byte of the answer.
     first_byte: Option<Duration>,
-    /// Tokens, as the backend reported them.
+    /// Tokens, as the backend reported them, or estimated.
     pub usage: Option<Usage>,
+    /// Whether `usage` is an estimate: of an answer that was cut before the backend counted it.
+    usage_is_estimated: bool,
     /// The status that the client gets.
     status: u16,
     /// How it ended, once it has.
@@ -84,6 +86,7 @@ impl Ticket {
             attempts: 0,
             first_byte: None,
             usage: None,
+            usage_is_estimated: false,
             status: 0,
             outcome: None,
             cause: None,
@@ -95,6 +98,15 @@ impl Ticket {
     pub fn begin(&mut self, status: u16) {
         self.status = status;
         self.first_byte.get_or_insert_with(|| self.arrived.elapsed());
+    }
+
+    /// The answer was cut where the client wanted it, and has used about this much. What the backend
+    /// counted stands.
+    pub fn note_spent(&mut self, estimate: Option<Usage>) {
+        if let (None, Some(usage)) = (self.usage, estimate) {
+            self.usage = Some(usage);
+            self.usage_is_estimated = true;
+        }
     }
 
     /// The request has ended.
@@ -164,6 +176,7 @@ impl Ticket {
             cached_tokens = usage.cached,
             output_tokens = usage.output,
             reasoning_tokens = usage.reasoning,
+            usage_estimated = self.usage_is_estimated,
             first_byte_ms = self.first_byte.map(milliseconds),
             duration_ms = milliseconds(duration),
             cause = self.cause.as_deref(),
