@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli ─┐
-//!      ├─> server ─> relay ─> { dialect, account, tenant } ─> { codex, oauth, store }
+//!      ├─> server ─> { relay, kept } ─> { dialect, account, tenant } ─> { codex, oauth, store }
 //! main ┘                 config and telemetry are read by whoever is built from them
 //! ```
 //!
@@ -17,6 +17,7 @@ pub mod cli;
 pub mod codex;
 pub mod config;
 pub mod dialect;
+pub mod kept;
 pub mod oauth;
 pub mod relay;
 pub mod server;

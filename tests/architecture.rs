@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 /// Each room, and the rooms it may know. What is not in the table is not allowed.
 const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["server", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
-    ("server", &["relay", "dialect", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
+    ("server", &["relay", "kept", "dialect", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
     ("relay", &["dialect", "account", "tenant", "telemetry", "codex", "oauth", "store"]),
+    ("kept", &["dialect", "codex", "store"]),
     ("dialect", &["codex"]),
     ("account", &["telemetry", "codex", "oauth", "store"]),
     ("tenant", &["store"]),

@@ -11,6 +11,8 @@ mod database;
 mod keys;
 #[path = "support/postgres.rs"]
 mod postgres;
+#[path = "store/responses.rs"]
+mod responses;
 #[path = "store/schema.rs"]
 mod schema;
 #[path = "store/sealing.rs"]
@@ -58,6 +60,16 @@ on_both_databases![
     keys::only_a_current_key_can_be_rotated,
     keys::the_key_in_use_has_the_name,
     keys::last_use_is_noted_without_a_change_of_revision,
+    responses::a_response_is_found_by_its_own_key_only,
+    responses::a_response_of_the_same_id_replaces_the_other,
+    responses::what_is_over_is_not_found_and_swept,
+    responses::a_response_lives_as_long_as_the_latest_that_builds_on_it,
+    responses::an_item_leads_to_the_response_that_has_it,
+    responses::the_end_of_a_response_is_written_once,
+    responses::leases_end_with_the_process_that_gave_them,
+    responses::a_conversation_keeps_its_items_in_order,
+    responses::a_deleted_conversation_takes_its_items_along,
+    responses::what_is_kept_is_sealed_and_rotates_with_the_rest,
     schema::every_change_and_nothing_else_moves_the_revision,
     schema::migrating_again_or_at_once_or_cut_short_does_no_harm,
     schema::a_schema_from_the_future_is_refused,

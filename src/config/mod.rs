@@ -16,7 +16,7 @@ mod unknown;
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
-pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Server, Top};
+pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Responses, Server, Top};
 pub use show::{Shown, reference};
 
 use crate::telemetry;
@@ -40,6 +40,8 @@ pub struct Settings {
     pub accounts: Accounts,
     /// What model names mean.
     pub models: Models,
+    /// What is kept of responses.
+    pub responses: Responses,
     /// Log lines.
     pub log: Log,
     /// Traces.
@@ -55,6 +57,7 @@ pub fn fields() -> Vec<Field> {
         OAuth::FIELDS,
         Accounts::FIELDS,
         Models::FIELDS,
+        Responses::FIELDS,
         Log::FIELDS,
         Otlp::FIELDS,
     ]
@@ -118,7 +121,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
-    let (log, otlp) = (Log::read(reader), Otlp::read(reader));
+    let (responses, log, otlp) = (Responses::read(reader), Log::read(reader), Otlp::read(reader));
     Some(Settings {
         top: top?,
         server: server?,
@@ -126,6 +129,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         oauth: oauth?,
         accounts: accounts?,
         models: models?,
+        responses: responses?,
         log: log?,
         otlp: otlp?,
     })

@@ -91,6 +91,14 @@ section! {
 }
 
 section! {
+    /// What is kept of responses.
+    Responses in "responses." {
+        retention: Duration = "30d", "How long responses (`store`) and conversations are kept after they were last built upon. `0s` keeps nothing.";
+        max_size: Size = "16MiB", "How much of one response is kept: its request's items and its answer. A larger one is answered and not kept.";
+    }
+}
+
+section! {
     /// Log lines.
     Log in "log." {
         format: Option<Format>, "How lines look. Without it: human at a terminal, else json.";

@@ -11,6 +11,7 @@ use crate::account::{StoreFault, ahead};
 use crate::codex;
 use crate::config::Settings;
 use crate::dialect::ModelMap;
+use crate::kept::{self, Kept};
 use crate::relay::{self, Relay};
 use crate::store::{Store, StoreError};
 use crate::telemetry::Telemetry;
@@ -119,7 +120,10 @@ async fn build(
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
     }
+    let keeping =
+        kept::Options { retention: settings.responses.retention, max_size: settings.responses.max_size.bytes() };
     Ok(Arc::new(State {
+        kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         relay: Relay::new(accounts.clone(), client, options),
         store,
         accounts,
@@ -143,5 +147,7 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
+    background.spawn(state.kept.clone().write(stop.clone()));
+    background.spawn(state.kept.clone().sweep(stop.clone()));
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }

@@ -4,6 +4,7 @@ use super::assemble::unix_millis;
 use crate::account::Accounts;
 use crate::account::pool::{self, Reason};
 use crate::dialect::ModelMap;
+use crate::kept::Kept;
 use crate::relay::Relay;
 use crate::store::{AccountScope, Store};
 use crate::telemetry::{Telemetry, metrics};
@@ -24,6 +25,8 @@ pub(super) struct State {
     pub keys: Arc<Keys>,
     /// Serves requests.
     pub relay: Relay,
+    /// Keeps responses for their clients.
+    pub kept: Arc<Kept>,
     /// What model names mean.
     pub models: ModelMap,
     /// Renders the metrics.

@@ -10,44 +10,57 @@ use super::{
     error::{Result, StoreError},
 };
 
-/// An envelope is `tw1.<16 hex digits>.…`, so its key id starts at the fifth character. What does
-/// not look like one is left to whoever opens it, and can name the row.
-const KEY_IDS: &str = "WITH sealed (envelope) AS (
-        SELECT access_token FROM credentials
-        UNION ALL SELECT refresh_token FROM credentials
-        UNION ALL SELECT id_token FROM credentials
-        UNION ALL SELECT value FROM secrets
-    )
-    SELECT DISTINCT substr(envelope, 5, 16) FROM sealed WHERE envelope LIKE 'tw1.________________.%'";
+/// The sealed columns, by table; a table of a later version is not there yet in an older database.
+/// An envelope is `tw1.<16 hex digits>.…`, so its key id starts at the fifth character.
+const KEY_IDS: [(&str, &str); 5] = [
+    (
+        "credentials",
+        "SELECT substr(access_token, 5, 16) FROM credentials
+         UNION SELECT substr(refresh_token, 5, 16) FROM credentials
+         UNION SELECT substr(id_token, 5, 16) FROM credentials WHERE id_token IS NOT NULL",
+    ),
+    ("secrets", "SELECT DISTINCT substr(value, 5, 16) FROM secrets"),
+    // Out of an index on just this, for these tables grow large.
+    ("responses", "SELECT DISTINCT substr(content, 5, 16) FROM responses"),
+    ("conversations", "SELECT DISTINCT substr(content, 5, 16) FROM conversations"),
+    ("conversation_items", "SELECT DISTINCT substr(content, 5, 16) FROM conversation_items"),
+];
 
-const SQLITE_HAS_TABLES: &str =
-    "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name IN ('credentials', 'secrets')";
+const SQLITE_HAS_TABLE: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1";
 
-const POSTGRES_HAS_TABLES: &str = "SELECT COUNT(to_regclass('credentials')) + COUNT(to_regclass('secrets'))";
+const POSTGRES_HAS_TABLE: &str = "SELECT COUNT(to_regclass($1))";
 
 /// The ids of all keys that something in the database is sealed under.
 pub(super) async fn key_ids_in_use(address: &Address) -> Result<BTreeSet<String>> {
-    let (mut connection, has_tables) = match address {
+    let (mut connection, has_table) = match address {
         Address::Sqlite(path) if !path.exists() => return Ok(BTreeSet::new()),
         Address::Sqlite(path) => {
             let connection = read_only(path).connect().await.map_err(StoreError::Open)?;
-            (Dual::Sqlite(Box::new(connection)), SQLITE_HAS_TABLES)
+            (Dual::Sqlite(Box::new(connection)), SQLITE_HAS_TABLE)
         }
         Address::Postgres(options) => {
             let connection = options.connect().await.map_err(StoreError::Open)?;
-            (Dual::Postgres(Box::new(connection)), POSTGRES_HAS_TABLES)
+            (Dual::Postgres(Box::new(connection)), POSTGRES_HAS_TABLE)
         }
     };
-    let (tables,) = fetch_one!(&mut connection, (i64,), has_tables)?;
-    let rows = match tables {
-        2 => fetch_all!(&mut connection, (String,), KEY_IDS)?,
-        _ => Vec::new(),
-    };
+    let mut ids = BTreeSet::new();
+    for (table, query) in KEY_IDS {
+        let (tables,) = fetch_one!(&mut connection, (i64,), has_table, table)?;
+        if tables > 0 {
+            let rows = fetch_all!(&mut connection, (String,), query)?;
+            // What does not look like one is left to whoever opens it, and can name the row.
+            ids.extend(rows.into_iter().map(|(id,)| id).filter(|id| is_key_id(id)));
+        }
+    }
     match connection {
         Dual::Sqlite(connection) => connection.close().await?,
         Dual::Postgres(connection) => connection.close().await?,
     }
-    Ok(rows.into_iter().map(|(id,)| id).collect())
+    Ok(ids)
+}
+
+fn is_key_id(text: &str) -> bool {
+    text.len() == 16 && text.bytes().all(|byte| byte.is_ascii_hexdigit())
 }
 
 /// Without a log beside the file, nobody has it open and the file is all there is: then SQLite is

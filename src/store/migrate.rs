@@ -31,7 +31,10 @@ macro_rules! embedded {
 
 /// Every file of `migrations/`; a test compares the two. (`sqlx::migrate!` would list them itself,
 /// but comes only with sqlx's query macros, which build SQLite a second time.)
-const EMBEDDED: &[Embedded] = embedded![1 "initial" "0001_initial.sql"];
+const EMBEDDED: &[Embedded] = embedded![
+    1 "initial" "0001_initial.sql",
+    2 "responses" "0002_responses.sql",
+];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
 pub(super) async fn run(backend: &Backend) -> Result<()> {

@@ -1,5 +1,5 @@
-//! The store: accounts with their sealed credentials, gateway keys and the installation's own
-//! secrets, in SQLite or Postgres.
+//! The store: accounts with their sealed credentials, gateway keys, kept responses and conversations,
+//! and the installation's own secrets, in SQLite or Postgres.
 //!
 //! One file an aggregate; `vault` seals what is secret. The store keeps and finds plain values. It
 //! must not know what they are for: no refreshing, no choosing of accounts, no checking of keys, no
@@ -16,6 +16,7 @@
 
 mod accounts;
 mod backend;
+mod conversations;
 mod error;
 mod files;
 mod find;
@@ -23,6 +24,7 @@ mod id;
 mod inspect;
 mod keys;
 mod migrate;
+mod responses;
 mod rotation;
 mod secrets;
 pub mod vault;
@@ -35,9 +37,11 @@ use zeroize::Zeroizing;
 pub use accounts::{
     Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
 };
+pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use error::{Result, StoreError};
 pub use id::{AccountId, KeyId};
 pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey};
+pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
 
@@ -122,6 +126,21 @@ impl Store {
     /// Gateway keys.
     pub fn keys(&self) -> KeyStore<'_> {
         KeyStore::new(self)
+    }
+
+    /// Kept responses.
+    pub fn responses(&self) -> ResponseStore<'_> {
+        ResponseStore::new(self)
+    }
+
+    /// Conversations.
+    pub fn conversations(&self) -> ConversationStore<'_> {
+        ConversationStore::new(self)
+    }
+
+    /// Whether several servers may work on this database at once.
+    pub fn is_shared(&self) -> bool {
+        matches!(self.backend, Backend::Postgres(_))
     }
 
     /// Closes all connections, after the statements that are running. On SQLite this folds the log

@@ -9,6 +9,7 @@ mod clients;
 mod config;
 mod crash;
 mod failover;
+mod kept_responses;
 mod keys;
 mod observability;
 mod refresh;

@@ -1,14 +1,18 @@
 //! The top level of a request: which fields the backend refuses, and a reader that keeps the order
 //! and the bytes of all others.
 
-use serde::de::{Deserialize, Deserializer, MapAccess, Visitor};
+use crate::dialect::Problem;
+use serde::Deserialize;
+use serde::de::{Deserializer, MapAccess, Visitor};
+use serde_json::Value;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::collections::BTreeMap;
 use std::fmt;
 
 /// Fields that the backend refuses (protocol.md 2.4) and that can be left out without changing what
 /// the model is asked; each is named in `x-tollway-ignored`.
-pub const DROPPED: [&str; 17] = [
+pub const DROPPED: [&str; 16] = [
     "max_output_tokens",
     "max_completion_tokens",
     "max_tool_calls",
@@ -17,7 +21,6 @@ pub const DROPPED: [&str; 17] = [
     "top_logprobs",
     "truncation",
     "user",
-    "metadata",
     "safety_identifier",
     "prompt_cache_retention",
     "prompt_cache_options",
@@ -28,20 +31,78 @@ pub const DROPPED: [&str; 17] = [
     "seed",
 ];
 
-/// Fields that ask for what Tollway does not do; leaving them out would answer another question.
+/// Fields that ask for what is kept of earlier responses. Whoever keeps has answered them before the
+/// request comes here; one that is still there comes by a way on which nothing is kept, and leaving
+/// it out would answer another question.
 pub const REFUSED: [(&str, &str); 3] = [
-    ("previous_response_id", "Tollway keeps no responses: send the whole conversation in `input`"),
-    ("conversation", "Tollway keeps no conversations: send the whole conversation in `input`"),
-    ("background", "Tollway does not run responses in the background: send the request without `background`"),
+    ("previous_response_id", "Tollway keeps no responses here: send the whole conversation in `input`"),
+    ("conversation", "Tollway keeps no conversations here: send the whole conversation in `input`"),
+    ("background", "Tollway does not run responses in the background here: send the request without `background`"),
 ];
 
+/// What `metadata` may be: sixteen pairs of text (clients.md 2).
+pub(crate) fn check_metadata(value: &RawValue) -> Result<(), Problem> {
+    #[derive(Deserialize)]
+    struct Pairs(BTreeMap<String, String>);
+    let fits = |pairs: &Pairs| {
+        pairs.0.len() <= 16 && pairs.0.iter().all(|(k, v)| k.chars().count() <= 64 && v.chars().count() <= 512)
+    };
+    match serde_json::from_str::<Option<Pairs>>(value.get()) {
+        Ok(pairs) if pairs.iter().all(fits) => Ok(()),
+        _ => Err(Problem::invalid(
+            "metadata",
+            "`metadata` must be an object of at most 16 texts, of at most 512 characters under names of at most 64",
+        )),
+    }
+}
+
 /// A JSON object, its members in order, their values as they stand in the body.
-pub(in crate::dialect) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
 impl<'a> Members<'a> {
     /// The last value of a member, as JSON readers take it.
-    pub(in crate::dialect) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
+    }
+
+    /// The object as JSON, with `changed` in the place of the members of these names; new ones at
+    /// its end. All others keep their order and their bytes.
+    pub(crate) fn with(&self, changed: &[(&'static str, String)]) -> String {
+        let size = |value: &str| value.len() + 24;
+        let kept: usize = self.0.iter().map(|(name, value)| name.len() + size(value.get())).sum();
+        let mut out = String::with_capacity(kept + changed.iter().map(|(_, value)| size(value)).sum::<usize>());
+        let mut put = |name: &str, value: &str| {
+            out.push(if out.is_empty() { '{' } else { ',' });
+            out.push_str(&Value::from(name).to_string());
+            out.push(':');
+            out.push_str(value);
+        };
+        let mut written = vec![false; changed.len()];
+        for (name, value) in &self.0 {
+            match changed.iter().position(|(other, _)| other == name) {
+                None => put(name, value.get()),
+                Some(at) if !written[at] => {
+                    written[at] = true;
+                    put(name, &changed[at].1);
+                }
+                Some(_) => {}
+            }
+        }
+        for ((name, value), _) in changed.iter().zip(&written).filter(|(_, written)| !**written) {
+            put(name, value);
+        }
+        if out.is_empty() {
+            out.push('{');
+        }
+        out.push('}');
+        out
+    }
+
+    /// The object as JSON without the members of these names.
+    pub(crate) fn without(&self, names: &[&str]) -> String {
+        let rest =
+            self.0.iter().filter(|(name, _)| !names.contains(&&**name)).map(|(name, value)| (name.clone(), *value));
+        Members(rest.collect()).with(&[])
     }
 }
 

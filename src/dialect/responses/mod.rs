@@ -1,12 +1,14 @@
 //! The OpenAI Responses dialect, which the Codex CLI speaks too. The backend speaks nearly the same,
 //! so requests are edited at their top level only and events pass through as bytes.
 
+mod echo;
 pub mod error;
-pub(super) mod fields;
+pub(crate) mod fields;
 pub mod request;
 mod stream;
 mod whole;
 
+pub use echo::Echo;
 pub use fields::{DROPPED, REFUSED};
 
 #[cfg(test)]

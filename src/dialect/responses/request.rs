@@ -4,7 +4,8 @@
 //! knows its fields best. Items and tools go as they came, but for the few spellings that the
 //! backend refuses.
 
-use super::fields::{DROPPED, Members, REFUSED};
+use super::echo::Echo;
+use super::fields::{DROPPED, Members, REFUSED, check_metadata};
 use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
@@ -17,6 +18,17 @@ use std::borrow::Cow;
 /// Reads the request of an SDK or, with `codex_cli`, of a Codex CLI, whose requests the backend
 /// takes as they are: of these only the model's name may change.
 pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap, codex_cli: bool) -> Result<Prepared, Problem> {
+    prepare_with(body, context, models, codex_cli, Echo::new())
+}
+
+/// The same, with more for the response object to say than stands in the request.
+pub fn prepare_with(
+    body: &Bytes,
+    context: &Context,
+    models: &ModelMap,
+    codex_cli: bool,
+    echo: Echo,
+) -> Result<Prepared, Problem> {
     let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
         Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
     })?;
@@ -24,6 +36,7 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap, codex_cli: bo
     let resolved = models.resolve(&requested);
     let stream = codex_cli || flag(&members, "stream")?.unwrap_or(false);
     let session = members.get("prompt_cache_key").and_then(text);
+    let echo = echo.of(&members, &requested, context.now);
     let mut edit = Edit { out: Vec::new(), ignored: Vec::new() };
     let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
         body.clone()
@@ -38,7 +51,7 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap, codex_cli: bo
         body,
         ignored: edit.ignored,
         session,
-        reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested }),
+        reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested, echo }),
     })
 }
 
@@ -85,6 +98,8 @@ impl<'a> Edit<'a> {
                 name if is_refused(name, value) => return Err(refusal(name)),
                 name if REFUSED.iter().any(|(refused, _)| *refused == name) => {}
                 "input" => self.input(value)?,
+                // For the response object alone.
+                "metadata" => check_metadata(value)?,
                 "tools" => self.tools(value),
                 "service_tier" => self.service_tier(value),
                 "instructions" if value.get() == "null" => {}
@@ -265,14 +280,15 @@ struct ResponsesReply {
     codex_cli: bool,
     context: Context,
     model: String,
+    echo: Echo,
 }
 
 impl Reply for ResponsesReply {
     fn stream(&self) -> Box<dyn Translator> {
-        Box::new(Passthrough::new(&self.context, &self.model, !self.codex_cli))
+        Box::new(Passthrough::new(&self.context, &self.model, self.echo.clone(), !self.codex_cli))
     }
 
     fn whole(&self) -> Box<dyn Folder> {
-        Box::new(Whole::new(&self.context, &self.model))
+        Box::new(Whole::new(self.echo.clone()))
     }
 }

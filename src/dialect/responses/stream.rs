@@ -1,7 +1,10 @@
-//! A stream that passes through: frames leave as they came. Only the last one may be written anew,
-//! for SDKs that read the whole output from it.
+//! A stream that passes through: frames leave as they came. Only those that hold the response object,
+//! the first and the last ones, may be written anew, for SDKs that read the request's fields and the
+//! whole output from it.
 
-use super::whole::{Absent, Items};
+use super::echo::Echo;
+use super::fields::Members;
+use super::whole::Items;
 use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
@@ -14,6 +17,8 @@ use serde_json::value::RawValue;
 pub(super) struct Passthrough {
     /// Finished items, where the last event is to repeat them.
     items: Option<Items>,
+    /// What the response object repeats of the request.
+    echo: Echo,
     /// The response's id as the backend gave it, or one of ours.
     response_id: String,
     model: String,
@@ -27,9 +32,10 @@ pub(super) struct Passthrough {
 }
 
 impl Passthrough {
-    pub(super) fn new(context: &Context, model: &str, fill: bool) -> Self {
+    pub(super) fn new(context: &Context, model: &str, echo: Echo, fill: bool) -> Self {
         Self {
             items: fill.then(Items::default),
+            echo,
             response_id: format!("resp_{}", context.request_id.trim_start_matches("req_")),
             model: model.to_owned(),
             created_at: context.now,
@@ -49,10 +55,19 @@ impl Passthrough {
             sequence_number: Option<u64>,
             response: &'a RawValue,
         }
-        let absent = Absent { model: &self.model, created_at: self.created_at };
-        let filled = RawValue::from_string(self.items.as_mut()?.fill(response, &absent)?).ok()?;
+        let filled = RawValue::from_string(self.items.as_mut()?.fill(response, &self.echo)?).ok()?;
         serde_json::to_string(&Last { kind, sequence_number: number(frame), response: &filled }).ok()
     }
+}
+
+/// An event at the answer's beginning, with what the client said in its response object; `None`
+/// where the object says it already.
+fn opened(frame: &Frame, echo: &Echo) -> Option<(String, String)> {
+    let data = frame.data()?;
+    let members: Members<'_> = serde_json::from_slice(&data).ok()?;
+    let kind: String = serde_json::from_str(members.get("type")?.get()).ok()?;
+    let response = echo.apply(members.get("response")?, Vec::new())?;
+    Some((kind, members.with(&[("response", response)])))
 }
 
 impl Translator for Passthrough {
@@ -73,17 +88,22 @@ impl Translator for Passthrough {
             self.response_id = id;
         }
         self.ended |= event.is_terminal();
+        let named = |kind: &'static str| move |json| (kind.to_owned(), json);
         let rewritten = match event {
+            Event::Created(_) | Event::InProgress if self.items.is_some() => opened(frame, &self.echo),
             Event::Completed(response) => {
-                self.filled("response.completed", response.raw, frame).map(|json| ("response.completed", json))
+                self.filled("response.completed", response.raw, frame).map(named("response.completed"))
             }
             Event::Incomplete(response) => {
-                self.filled("response.incomplete", response.raw, frame).map(|json| ("response.incomplete", json))
+                self.filled("response.incomplete", response.raw, frame).map(named("response.incomplete"))
+            }
+            Event::Failed(response) => {
+                self.filled("response.failed", response.raw, frame).map(named("response.failed"))
             }
             _ => None,
         };
         match rewritten {
-            Some((kind, json)) => write(kind, &json, out),
+            Some((kind, json)) => write(&kind, &json, out),
             None => out.extend_from_slice(frame.raw()),
         }
     }
@@ -91,25 +111,29 @@ impl Translator for Passthrough {
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
         let Some(problem) = failure.filter(|_| !self.ended) else { return };
         self.ended = true;
+        let response = FailedResponse {
+            id: &self.response_id,
+            object: "response",
+            created_at: self.created_at,
+            status: "failed",
+            model: &self.model,
+            output: [],
+            parallel_tool_calls: true,
+            tool_choice: "auto",
+            tools: [],
+            error: FailedError { code: code(problem), message: &problem.message, resets_at: problem.resets_at },
+        };
+        let Ok(mut response) = serde_json::value::to_raw_value(&response) else { return };
+        if let Some(filled) = self.items.as_mut().and_then(|items| items.fill(&response, &self.echo))
+            && let Ok(filled) = RawValue::from_string(filled)
+        {
+            response = filled;
+        }
+        let newest = self.newest.as_ref().and_then(number);
         let failed = Failed {
             kind: "response.failed",
-            sequence_number: self
-                .newest
-                .as_ref()
-                .and_then(number)
-                .map_or(self.frames, |newest| newest.saturating_add(1)),
-            response: FailedResponse {
-                id: &self.response_id,
-                object: "response",
-                created_at: self.created_at,
-                status: "failed",
-                model: &self.model,
-                output: [],
-                parallel_tool_calls: true,
-                tool_choice: "auto",
-                tools: [],
-                error: FailedError { code: code(problem), message: &problem.message, resets_at: problem.resets_at },
-            },
+            sequence_number: newest.map_or(self.frames, |newest| newest.saturating_add(1)),
+            response: &response,
         };
         write("response.failed", &serde_json::to_string(&failed).unwrap_or_default(), out);
     }
@@ -149,7 +173,7 @@ struct Failed<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     sequence_number: u64,
-    response: FailedResponse<'a>,
+    response: &'a RawValue,
 }
 
 /// As much of a response object as strict readers ask for.

@@ -135,7 +135,13 @@ fn frames_pass_as_they_came_and_the_last_one_is_filled_for_sdks() {
     let stream = format!("{STREAM}{COMPLETED}");
     assert_eq!(run(&stream, true, None), stream, "a Codex CLI sees the backend's bytes");
     let out = run(&stream, false, None);
-    let last = out.strip_prefix(STREAM).expect("the others as they came");
+    let (created, rest) = out.split_once("\n\n").expect("frames");
+    let created: Value =
+        serde_json::from_str(created.lines().nth(1).expect("data").trim_start_matches("data: ")).expect("JSON");
+    assert_eq!((&created["sequence_number"], &created["response"]["id"]), (&json!(0), &json!("resp_9")));
+    assert_eq!((&created["response"]["model"], &created["response"]["output"]), (&json!("m"), &json!([])));
+    let items = STREAM.split_once("\n\n").expect("frames").1;
+    let last = rest.strip_prefix(items).expect("the others as they came");
     let data: Value =
         serde_json::from_str(last.lines().nth(1).expect("data").trim_start_matches("data: ")).expect("JSON");
     assert_eq!(data["response"]["output"], json!([{"type": "reasoning", "id": "a"}, {"type": "message", "id": "b"}]));

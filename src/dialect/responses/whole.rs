@@ -3,9 +3,10 @@
 //! The backend leaves `output` empty at the end (protocol.md 3): the truth is in
 //! `response.output_item.done`.
 
+use super::echo::Echo;
 use super::fields::Members;
 use crate::codex::Event;
-use crate::dialect::{Context, Folder};
+use crate::dialect::Folder;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
@@ -41,59 +42,18 @@ impl Items {
         }
     }
 
-    /// The response object with what SDKs need and the backend left out: its items in `output`, and
-    /// the members of [`Absent`]. `None` where nothing is missing.
-    pub(super) fn fill(&mut self, response: &RawValue, absent: &Absent<'_>) -> Option<String> {
+    /// The response object with what SDKs need and the backend left out: its items in `output`,
+    /// counts in `usage`, and the members of `echo`. `None` where nothing is missing.
+    pub(super) fn fill(&mut self, response: &RawValue, echo: &Echo) -> Option<String> {
         let members: Members<'_> = serde_json::from_str(response.get()).ok()?;
-        let mut added: Vec<(&str, String)> = Vec::new();
-        if members.get("output").is_none_or(is_empty) {
+        let mut added: Vec<(&'static str, String)> = Vec::new();
+        if members.get("output").is_none_or(is_empty) && (!self.0.is_empty() || members.get("output").is_none()) {
             self.0.sort_by_key(|item| item.index);
             let items: Vec<_> = self.0.iter().map(|item| item.raw.get()).collect();
             added.push(("output", format!("[{}]", items.join(","))));
         }
-        for (name, value) in absent.members() {
-            if members.get(name).is_none() {
-                added.push((name, value));
-            }
-        }
         added.extend(members.get("usage").and_then(with_details).map(|usage| ("usage", usage)));
-        if added.is_empty() {
-            return None;
-        }
-        let mut filled =
-            String::with_capacity(response.get().len() + added.iter().map(|(_, v)| v.len() + 16).sum::<usize>());
-        let kept = members.0.iter().filter(|(name, _)| added.iter().all(|(other, _)| other != name));
-        let kept = kept.map(|(name, value)| (&**name, value.get()));
-        for (name, value) in kept.chain(added.iter().map(|(name, value)| (*name, value.as_str()))) {
-            filled.push(if filled.is_empty() { '{' } else { ',' });
-            filled.push_str(&serde_json::to_string(name).ok()?);
-            filled.push(':');
-            filled.push_str(value);
-        }
-        filled.push('}');
-        Some(filled)
-    }
-}
-
-/// What stands in a response object where the backend says nothing.
-pub(super) struct Absent<'a> {
-    /// The model as the client named it.
-    pub(super) model: &'a str,
-    /// Unix seconds.
-    pub(super) created_at: i64,
-}
-
-impl Absent<'_> {
-    /// What the SDKs' types require of a response object.
-    fn members(&self) -> [(&'static str, String); 6] {
-        [
-            ("object", json!("response").to_string()),
-            ("created_at", self.created_at.to_string()),
-            ("model", json!(self.model).to_string()),
-            ("parallel_tool_calls", json!(true).to_string()),
-            ("tool_choice", json!("auto").to_string()),
-            ("tools", json!([]).to_string()),
-        ]
+        echo.apply(response, added)
     }
 }
 
@@ -129,14 +89,13 @@ fn with_details(usage: &RawValue) -> Option<String> {
 /// Folds a Responses stream into its response object.
 pub(super) struct Whole {
     items: Items,
-    model: String,
-    created_at: i64,
+    echo: Echo,
     response: Option<String>,
 }
 
 impl Whole {
-    pub(super) fn new(context: &Context, model: &str) -> Self {
-        Self { items: Items::default(), model: model.to_owned(), created_at: context.now, response: None }
+    pub(super) fn new(echo: Echo) -> Self {
+        Self { items: Items::default(), echo, response: None }
     }
 }
 
@@ -144,8 +103,7 @@ impl Folder for Whole {
     fn event(&mut self, event: &Event<'_>) {
         self.items.note(event);
         if let Event::Completed(response) | Event::Incomplete(response) = event {
-            let absent = Absent { model: &self.model, created_at: self.created_at };
-            let filled = self.items.fill(response.raw, &absent);
+            let filled = self.items.fill(response.raw, &self.echo);
             self.response = Some(filled.unwrap_or_else(|| response.raw.get().to_owned()));
         }
     }

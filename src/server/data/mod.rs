@@ -1,6 +1,7 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod kept;
 mod models;
 mod reply;
 mod request;
@@ -25,6 +26,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
     Router::new()
         .route("/v1/responses", post(serve::responses).get(no_websocket))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
+        .merge(kept::routes())
         .route("/v1/chat/completions", post(serve::chat))
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))

@@ -1,7 +1,7 @@
 //! The endpoints that generate.
 
 use super::request::{self, Arrival};
-use super::{reply, request::refuse};
+use super::{kept, reply, request::refuse};
 use crate::dialect::{Context, Dialect, Prepared, Problem, chat, messages, responses};
 use crate::relay::{Call, Outcome, Refused, is_codex_cli};
 use crate::server::assemble::unix_millis;
@@ -66,6 +66,9 @@ async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, reque
     let mut arrival = Arrival::new(state, route, &head.headers);
     arrival.ticket.dialect = dialect.as_str();
     let span = arrival.ticket.span.clone();
+    if dialect == Dialect::Responses && !codex_cli {
+        return kept::create(state, head.headers, body, arrival).instrument(span).await;
+    }
     let work = async {
         let call = match admit(state, dialect, codex_cli, head.headers, body, &mut arrival).await {
             Ok(call) => call,
