@@ -1,6 +1,7 @@
-//! What a legal answer is, and what it says.
+//! Chat Completions: reads chunks as a strict client does, and adds them up.
 
-use super::run::{Answer, Api};
+use super::payloads;
+use crate::run::Answer;
 use serde_json::Value;
 
 /// What a client makes of a stream of chunks.
@@ -18,11 +19,8 @@ pub(crate) struct Said {
 }
 
 /// Whether the stream is legal and says the same as the whole answer.
-pub(crate) fn check(api: Api, answer: &Answer) -> Result<(), String> {
-    if api != Api::Chat {
-        return responses(answer);
-    }
-    let said = chat(&answer.stream)?;
+pub(crate) fn check(answer: &Answer) -> Result<(), String> {
+    let said = read(&answer.stream)?;
     if said.failed != answer.failed {
         return Err(format!("failed: {}, the stream says {}", answer.failed, said.failed));
     }
@@ -48,16 +46,8 @@ fn agrees(said: &Said, whole: &str) -> Result<(), String> {
     if same { Ok(()) } else { Err(format!("the whole answer {message} is not the stream's {said:?}")) }
 }
 
-/// The frames' payloads.
-pub(crate) fn payloads(stream: &str) -> Result<Vec<&str>, String> {
-    let frames = stream.split_terminator("\n\n");
-    frames
-        .map(|frame| frame.lines().find_map(|line| line.strip_prefix("data: ")).ok_or(format!("no data in {frame}")))
-        .collect()
-}
-
 /// Reads chunks as a strict client does.
-pub(crate) fn chat(stream: &str) -> Result<Said, String> {
+pub(crate) fn read(stream: &str) -> Result<Said, String> {
     let mut said = Said::default();
     let mut first: Option<Value> = None;
     let mut is_done = false;
@@ -137,26 +127,4 @@ fn add_call(calls: &mut Vec<Value>, index: usize, part: Value) -> Result<(), Str
         }
     }
     Ok(())
-}
-
-/// A Responses stream: one terminal event and nothing after it, numbers that never fall back.
-fn responses(answer: &Answer) -> Result<(), String> {
-    let (mut terminal, mut number) = (None, None);
-    for payload in payloads(&answer.stream.replace("\r\n", "\n"))? {
-        let event: Value = serde_json::from_str(payload).map_err(|e| e.to_string())?;
-        if let Some(terminal) = terminal {
-            return Err(format!("after {terminal}: {payload}"));
-        }
-        let next = event["sequence_number"].as_u64();
-        if next.is_some() && next <= number {
-            return Err(format!("the number falls back: {payload}"));
-        }
-        number = next.or(number);
-        let kind = event["type"].as_str().unwrap_or_default().to_owned();
-        if ["response.completed", "response.incomplete", "response.failed", "error"].contains(&kind.as_str()) {
-            terminal = Some(kind);
-        }
-    }
-    let ended_well = matches!(terminal.as_deref(), Some("response.completed" | "response.incomplete"));
-    if terminal.is_some() && ended_well != answer.failed { Ok(()) } else { Err(format!("ends with {terminal:?}")) }
 }

@@ -1,7 +1,7 @@
 //! What holds for any input.
 
-use super::grammar;
-use super::run::{Api, answer, prepare};
+use crate::grammar;
+use crate::run::{Api, answer, prepare};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use std::fmt::Write as _;

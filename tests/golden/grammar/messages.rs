@@ -1,5 +1,6 @@
 //! Checks a stream against Anthropic's grammar, and adds it up as an SDK does.
 
+use crate::run::Answer;
 use serde_json::{Value, json};
 
 /// What a stream says in the end.
@@ -12,8 +13,22 @@ pub(crate) struct Said {
     pub(crate) usage: Value,
 }
 
+/// Whether the stream is legal and says the same as the whole answer.
+pub(crate) fn check(answer: &Answer) -> Result<(), String> {
+    let said = read(&answer.stream)?;
+    need(said.stop_reason.is_none() == answer.failed, "the stream and the whole answer do not end alike")?;
+    if answer.failed {
+        return Ok(());
+    }
+    let whole: Value = serde_json::from_str(&answer.whole).map_err(|e| e.to_string())?;
+    let same = whole["content"] == Value::from(said.content.clone())
+        && whole["stop_reason"].as_str() == said.stop_reason.as_deref()
+        && whole["usage"]["output_tokens"] == said.usage["output_tokens"];
+    if same { Ok(()) } else { Err(format!("the whole answer {whole} is not the stream's {said:?}")) }
+}
+
 /// Adds a stream up; an error says what is not legal.
-pub(crate) fn check(stream: &str) -> Result<Said, String> {
+pub(crate) fn read(stream: &str) -> Result<Said, String> {
     let mut reader = Reader::default();
     for frame in stream.split_terminator("\n\n") {
         let (name, data) = frame

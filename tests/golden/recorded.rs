@@ -1,0 +1,164 @@
+//! Recorded streams of other people, where they are at hand; they are not ours to commit.
+
+use super::grammar;
+use super::run::{Answer, Api, answer, prepare};
+use serde_json::Value;
+use std::fmt::Write as _;
+use std::fs;
+use std::path::{Path, PathBuf};
+
+/// A recorded response: what it was recorded in, and its events.
+struct Recording {
+    name: String,
+    events: Vec<Value>,
+}
+
+/// `TOLLWAY_FIXTURES`, else the folder beside the repository.
+fn root() -> PathBuf {
+    let default = || Path::new(env!("CARGO_MANIFEST_DIR")).join("../shared/fixtures");
+    std::env::var_os("TOLLWAY_FIXTURES").map_or_else(default, PathBuf::from)
+}
+
+/// The responses in the recordings, one for each step of a conversation.
+fn recordings() -> Vec<Recording> {
+    let mut recordings = Vec::new();
+    for file in fs::read_dir(root().join("vercel-ai")).into_iter().flatten().flatten() {
+        let name = file.path().display().to_string();
+        if name.ends_with(".chunks.txt") {
+            let text = fs::read_to_string(file.path()).unwrap();
+            recordings.extend(responses(&text).map(|events| Recording { name: name.clone(), events }));
+        }
+    }
+    if let Ok(text) = fs::read_to_string(root().join("openai-codex/cli_responses_fixture.sse")) {
+        let data: String = text
+            .lines()
+            .filter_map(|line| line.strip_prefix("data: "))
+            .fold(String::new(), |all, line| all + line + "\n");
+        recordings
+            .extend(responses(&data).map(|events| Recording { name: "cli_responses_fixture.sse".to_owned(), events }));
+    }
+    if recordings.is_empty() {
+        eprintln!("skipped: no recorded streams (set TOLLWAY_FIXTURES)");
+    }
+    recordings
+}
+
+/// The events of each response, from lines of JSON.
+fn responses(text: &str) -> impl Iterator<Item = Vec<Value>> {
+    let mut responses: Vec<Vec<Value>> = Vec::new();
+    for line in text.lines().filter(|line| !line.trim().is_empty()) {
+        let event: Value = serde_json::from_str(line).unwrap();
+        if event["type"] == "response.created" || responses.is_empty() {
+            responses.push(Vec::new());
+        }
+        responses.last_mut().unwrap().push(event);
+    }
+    responses.into_iter()
+}
+
+fn sse(events: &[Value]) -> Vec<u8> {
+    let mut sse = String::new();
+    for event in events {
+        write!(sse, "event: {}\ndata: {event}\n\n", event["type"].as_str().unwrap()).unwrap();
+    }
+    sse.into_bytes()
+}
+
+impl Recording {
+    /// Through a dialect, whose grammar the answer must keep.
+    fn play(&self, api: Api) -> Answer {
+        let answer = answer(api, &*prepare(api, api.plain_request()).unwrap().reply, &[&sse(&self.events)]);
+        grammar::check(api, &answer).unwrap_or_else(|fault| panic!("{}: {fault}", self.name));
+        answer
+    }
+
+    fn joined(&self, kind: &str) -> String {
+        self.events.iter().filter(|event| event["type"] == kind).filter_map(|event| event["delta"].as_str()).collect()
+    }
+
+    /// The finished items of a kind. Recordings may leave out deltas, none leaves out items.
+    fn done(&self, kind: &str) -> Vec<&Value> {
+        let done = self.events.iter().filter(|event| event["type"] == "response.output_item.done");
+        done.map(|event| &event["item"]).filter(|item| item["type"] == kind).collect()
+    }
+
+    fn text(&self) -> String {
+        let parts = self.done("message").into_iter().flat_map(|item| item["content"].as_array().unwrap());
+        parts.filter_map(|part| part["text"].as_str()).collect()
+    }
+
+    /// The last event's response.
+    fn end(&self) -> &Value {
+        &self.events.last().unwrap()["response"]
+    }
+}
+
+#[test]
+fn recorded_streams_say_in_chat_what_they_said() {
+    for recording in recordings() {
+        let name = &recording.name;
+        let answer = recording.play(Api::Chat);
+        let said = grammar::chat::read(&answer.stream).unwrap();
+        let deltas = recording.joined("response.output_text.delta");
+        assert!(said.text == recording.text() || said.text == deltas, "{name}: {}", said.text);
+        let summary = recording.joined("response.reasoning_summary_text.delta");
+        assert_eq!(said.reasoning.replace('\n', ""), summary.replace('\n', ""), "{name}");
+        let functions = recording.done("function_call");
+        for (call, item) in said.calls.iter().zip(&functions) {
+            assert_eq!(call["function"]["arguments"], item["arguments"], "{name}");
+            serde_json::from_str::<Value>(call["function"]["arguments"].as_str().unwrap()).unwrap();
+        }
+        assert_eq!(said.calls.len(), functions.len() + recording.done("custom_tool_call").len(), "{name}");
+        if !said.failed {
+            assert_eq!(said.usage.unwrap()["prompt_tokens"], recording.end()["usage"]["input_tokens"], "{name}");
+        }
+    }
+}
+
+#[test]
+fn recorded_streams_say_in_messages_what_they_said() {
+    let texts =
+        |content: &[Value], kind: &str| -> String { content.iter().filter_map(|block| block[kind].as_str()).collect() };
+    for recording in recordings() {
+        let name = &recording.name;
+        let answer = recording.play(Api::Messages);
+        let said = grammar::messages::read(&answer.stream).unwrap();
+        assert_eq!(texts(&said.content, "text"), recording.text(), "{name}");
+        let mut calls = said.content.iter().filter(|block| block["type"] == "tool_use");
+        assert!(calls.all(|call| call["input"]["INVALID_JSON"].is_null()), "{name}");
+        let summary = recording.joined("response.reasoning_summary_text.delta");
+        assert_eq!(texts(&said.content, "thinking").replace('\n', ""), summary.replace('\n', ""), "{name}");
+        if !answer.failed {
+            let input = ["input_tokens", "cache_read_input_tokens", "cache_creation_input_tokens"];
+            let sum: u64 = input.iter().map(|field| said.usage[field].as_u64().unwrap()).sum();
+            assert_eq!(sum, recording.end()["usage"]["input_tokens"].as_u64().unwrap_or_default(), "{name}");
+        }
+    }
+}
+
+/// Whether `whole` says all that `recorded` says; more may be added where SDKs ask for it.
+fn says_all(whole: &Value, recorded: &Value) -> bool {
+    match (whole, recorded) {
+        (Value::Object(whole), Value::Object(recorded)) => recorded
+            .iter()
+            .all(|(name, value)| whole.get(name).is_some_and(|said| value.is_null() || says_all(said, value))),
+        _ => whole == recorded,
+    }
+}
+
+#[test]
+fn recorded_streams_pass_through_responses() {
+    for recording in recordings() {
+        let (name, events) = (&recording.name, &recording.events);
+        for api in [Api::Responses, Api::CodexCli] {
+            let answer = recording.play(api);
+            // These end with their output filled; what may be added are counts that they lack.
+            let passed = sse(&events[..events.len() - 1]);
+            assert_eq!(&answer.stream.as_bytes()[..passed.len()], passed, "{name}");
+            if !answer.failed {
+                let whole: Value = serde_json::from_str(&answer.whole).unwrap();
+                assert!(says_all(&whole, recording.end()), "{name}");
+            }
+        }
+    }
+}
