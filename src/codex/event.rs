@@ -262,6 +262,9 @@ pub struct ResponseSummary {
     /// Why a failed response failed.
     #[serde(default)]
     pub error: Option<ErrorBody>,
+    /// Whether the model has said all that it wanted; `false` if it would go on when it is asked again.
+    #[serde(default)]
+    pub end_turn: Option<bool>,
     /// Why an incomplete response ended.
     #[serde(default)]
     pub incomplete_details: Option<IncompleteDetails>,

@@ -6,11 +6,14 @@
 
 pub mod catalogue;
 pub mod chat;
+mod cut;
 pub mod messages;
 mod model;
 mod names;
 mod problem;
 pub mod responses;
+mod signature;
+mod tokens;
 
 pub use model::{ModelMap, ResolvedModel};
 pub use problem::{Problem, ProblemKind, Rendered};

@@ -20,7 +20,22 @@ use slot::{Body, Key, Kind, Slot};
 pub(super) enum Piece<'a> {
     Text(&'a str),
     Refusal(&'a str),
-    Reasoning(&'a str),
+    /// Reasoning that may be read; a blank line between two thoughts belongs to neither.
+    Reasoning {
+        text: &'a str,
+        thought: Option<Thought<'a>>,
+    },
+    /// The encrypted form of a thought, which the backend can continue from.
+    Encrypted {
+        thought: Thought<'a>,
+        encrypted: &'a str,
+    },
+    /// An image that the backend made, base64.
+    Image {
+        index: u32,
+        format: &'a str,
+        data: &'a str,
+    },
     /// A citation in the backend's form, `{"type":"url_citation","url":…}`.
     Citation(&'a Value),
     /// A call begins. Indexes count from 0 in the order of these pieces.
@@ -36,6 +51,16 @@ pub(super) enum Piece<'a> {
         family: Family,
         text: &'a str,
     },
+}
+
+/// Which item of reasoning a piece belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Thought<'a> {
+    /// Counts from 0 in the order in which they began.
+    pub(super) index: u32,
+    pub(super) id: Option<&'a str>,
+    /// Whether it is a summary, or the reasoning itself.
+    pub(super) is_summary: bool,
 }
 
 /// The two kinds of tools that clients run.
@@ -73,6 +98,8 @@ pub(super) struct Assembly {
     slots: Vec<Slot>,
     /// Calls that have begun: the next one's index.
     calls: u32,
+    /// Images that have gone out: the next one's index.
+    images: u32,
     /// Whether reasoning has gone out: its parts are set apart by a blank line.
     has_reasoned: bool,
     outcome: Option<Outcome>,
@@ -162,16 +189,9 @@ impl Assembly {
     fn reasoning(&mut self, delta: &Delta<'_>, part: u32, is_summary: bool, sink: &mut impl Sink) {
         let has_reasoned = self.has_reasoned;
         let Some(slot) = self.open_slot(Kind::Reasoning, &Key::of(delta)) else { return };
-        let Body::Reasoning(reasoning) = &mut slot.body else { return };
-        let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
-        let is_new = sent.note(part, delta.delta.len()) == 0;
-        if !delta.delta.is_empty() {
-            if is_new && has_reasoned {
-                sink.take(Piece::Reasoning("\n\n"));
-            }
-            sink.take(Piece::Reasoning(&delta.delta));
-            self.has_reasoned = true;
-        }
+        let Slot { item_id, body: Body::Reasoning(reasoning), .. } = slot else { return };
+        reasoning.say(part, is_summary, &delta.delta, has_reasoned, item_id.as_deref(), sink);
+        self.has_reasoned |= !delta.delta.is_empty();
     }
 
     fn annotation(&mut self, index: u32, raw: &RawValue, sink: &mut impl Sink) {
@@ -221,22 +241,25 @@ impl Assembly {
         slot.is_done = true;
         match (&mut slot.body, item) {
             (Body::Message(message), Item::Message { content, .. }) => message.finish(content, sink),
-            (Body::Reasoning(reasoning), Item::Reasoning { summary, content, .. }) => {
+            (Body::Reasoning(reasoning), Item::Reasoning { summary, content, encrypted_content, .. }) => {
+                let id = slot.item_id.as_deref();
                 let raw = content.iter().flatten().zip(0..).map(|(part, at)| (part, at, false));
                 for (part, at, is_summary) in summary.iter().zip(0..).map(|(part, at)| (part, at, true)).chain(raw) {
                     let (ContentPart::SummaryText { text } | ContentPart::ReasoningText { text }) = part else {
                         continue;
                     };
-                    let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
-                    let (is_new, rest) = sent.rest(at, text);
-                    if !rest.is_empty() {
-                        if is_new && self.has_reasoned {
-                            sink.take(Piece::Reasoning("\n\n"));
-                        }
-                        sink.take(Piece::Reasoning(rest));
-                        self.has_reasoned = true;
-                    }
+                    let rest = reasoning.rest(at, is_summary, text);
+                    reasoning.say(at, is_summary, rest, self.has_reasoned, id, sink);
+                    self.has_reasoned |= !rest.is_empty();
                 }
+                if let Some(encrypted) = encrypted_content.as_deref().filter(|encrypted| !encrypted.is_empty()) {
+                    sink.take(Piece::Encrypted { thought: reasoning.thought(id, true), encrypted });
+                }
+            }
+            (Body::Image, Item::ImageGenerationCall { result: Some(data), output_format, .. }) if !data.is_empty() => {
+                let format = output_format.as_deref().unwrap_or("png");
+                sink.take(Piece::Image { index: self.images, format, data });
+                self.images += 1;
             }
             (Body::Call(call), item) => {
                 if let Some((name, text)) = call_of(item) {

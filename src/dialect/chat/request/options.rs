@@ -3,6 +3,7 @@
 use super::fields::{self, Fields, Ignored};
 use crate::codex::request::{Reasoning, Text, TextFormat};
 use crate::dialect::Problem;
+use crate::dialect::cut::Bounds;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -90,6 +91,39 @@ pub(super) fn service_tier(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Re
         Some(_) => ignored.add(fields::SERVICE_TIER),
     }
     Ok(None)
+}
+
+/// `stop`: one sequence, or several.
+#[derive(Debug, Deserialize)]
+#[serde(untagged)]
+enum Stop {
+    One(String),
+    Several(Vec<String>),
+}
+
+/// More sequences than this are a mistake: each is looked for in every piece of the answer.
+const MOST_STOPS: usize = 64;
+
+/// Where the answer is to end: `stop`, and the output limit under any of its names. A negative limit
+/// is how some clients say that there is none.
+pub(super) fn bounds(fields: &mut Fields<'_>) -> Result<Bounds, Problem> {
+    let stops = match fields.take::<Stop>("stop")? {
+        None => Vec::new(),
+        Some(Stop::One(stop)) => vec![stop],
+        Some(Stop::Several(stops)) if stops.len() > MOST_STOPS => {
+            return Err(Problem::invalid("stop", format!("`stop` must be at most {MOST_STOPS} sequences")));
+        }
+        Some(Stop::Several(stops)) => stops,
+    };
+    let mut limit = None;
+    for name in ["max_completion_tokens", "max_tokens", "max_output_tokens"] {
+        let tokens: Option<i64> = fields.take(name)?;
+        if tokens == Some(0) {
+            return Err(Problem::invalid(name, format!("`{name}` must be at least 1")));
+        }
+        limit = limit.or(tokens.and_then(|tokens| u64::try_from(tokens).ok()));
+    }
+    Ok(Bounds::new(stops, limit))
 }
 
 /// Whether a stream is to end with usage.

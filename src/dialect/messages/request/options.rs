@@ -5,6 +5,7 @@ use super::ignored::{self, Ignored};
 use super::tools::is_strict;
 use crate::codex::request::{Reasoning, TextFormat};
 use crate::dialect::Problem;
+use crate::dialect::cut::Bounds;
 use crate::dialect::messages::Thinking;
 use crate::dialect::names;
 use serde::Deserialize;
@@ -96,6 +97,22 @@ pub(super) fn reasoning(
     let is_shown = thinking.is_some_and(|thinking| thinking.shown() == Thinking::Summary);
     let summary = is_shown.then(|| "auto".to_owned());
     (effort.is_some() || summary.is_some()).then_some(Reasoning { effort, summary })
+}
+
+/// More sequences than this are a mistake: each is looked for in every piece of the answer.
+const MOST_STOPS: usize = 64;
+
+/// Where the answer is to end. The backend takes neither, so it is cut on its way down.
+pub(super) fn bounds(stops: Option<Vec<String>>, limit: Option<u64>) -> Result<Bounds, Problem> {
+    let stops = stops.unwrap_or_default();
+    if stops.len() > MOST_STOPS {
+        let message = format!("stop_sequences: List should have at most {MOST_STOPS} items");
+        return Err(Problem::invalid("stop_sequences", message));
+    }
+    if limit == Some(0) {
+        return Err(Problem::invalid("max_tokens", "max_tokens: Input should be greater than or equal to 1"));
+    }
+    Ok(Bounds::new(stops, limit))
 }
 
 /// The format of the answer, if it is one the backend has.
