@@ -15,6 +15,7 @@ mod run;
 use bytes::Bytes;
 use run::{Api, answer, prepare};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use tollway::codex::sse::Decoder;
 
 /// Chat Completions: see [`dialect`].
@@ -74,7 +75,7 @@ fn payloads(chunks: &[&[u8]]) -> Vec<Vec<u8>> {
     for chunk in chunks {
         decoder.push(Bytes::copy_from_slice(chunk));
         while let Some(frame) = decoder.next_frame().unwrap() {
-            payloads.extend(frame.data().map(|data| data.into_owned()));
+            payloads.extend(frame.data().map(Cow::into_owned));
         }
     }
     payloads

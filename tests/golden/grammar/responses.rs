@@ -97,9 +97,8 @@ fn agrees(open: &Open, item: &Value) -> Result<(), String> {
     for ((name, part), said) in &open.said {
         let part = usize::try_from(*part).unwrap_or_default();
         let whole = match name.as_str() {
-            "response.output_text" => &item["content"][part]["text"],
             "response.refusal" => &item["content"][part]["refusal"],
-            "response.reasoning_text" => &item["content"][part]["text"],
+            "response.output_text" | "response.reasoning_text" => &item["content"][part]["text"],
             "response.reasoning_summary_text" => &item["summary"][part]["text"],
             "response.function_call_arguments" => &item["arguments"],
             "response.custom_tool_call_input" => &item["input"],
