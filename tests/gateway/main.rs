@@ -13,6 +13,7 @@ mod failover;
 mod keys;
 mod observability;
 mod refresh;
+mod refusals;
 mod secrets;
 mod serving;
 mod shutdown;

@@ -1,6 +1,7 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod linger;
 mod models;
 mod reply;
 mod request;
@@ -17,11 +18,13 @@ use axum::routing::{get, post};
 use request::Arrival;
 use std::any::Any;
 use std::sync::Arc;
+use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
+    let most = state.max_body;
     Router::new()
         .route("/v1/responses", post(serve::responses).get(no_websocket))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
@@ -38,6 +41,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state)
 }
 
