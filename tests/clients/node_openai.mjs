@@ -217,6 +217,16 @@ async function chat() {
     assert.ok((await runner.totalUsage()) !== undefined)
   })
 
+  await step('chat: stop sequences and output limits', async () => {
+    const whole = await ask('one two three', { stop: ['two'] })
+    assert.deepEqual([whole.choices[0].message.content, whole.choices[0].finish_reason], ['You said: one ', 'stop'])
+    const chunks = await all(await ask('one two three', { stop: 'two', stream: true }))
+    assert.equal(chunks.map((chunk) => chunk.choices[0]?.delta.content ?? '').join(''), 'You said: one ')
+    const short = await ask('[long 2000]', { max_completion_tokens: 20 })
+    assert.equal(short.choices[0].finish_reason, 'length')
+    assert.ok(short.choices[0].message.content.length < 400)
+  })
+
   await step('chat: refusal, incomplete', async () => {
     assert.ok((await ask('[refuse]')).choices[0].message.refusal)
     assert.equal((await ask('[incomplete]')).choices[0].finish_reason, 'length')

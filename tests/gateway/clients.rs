@@ -66,6 +66,11 @@ async fn the_openai_sdk_for_typescript_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_anthropic_sdk_for_typescript_works() {
+    passes("node_anthropic.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_codex_cli_works() {
     passes("codex_cli.py", Some("codex")).await;
 }

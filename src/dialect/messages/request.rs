@@ -80,6 +80,9 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
         return Err(Problem::invalid("messages", "messages: at least one message is required"));
     }
     let resolved = models.resolve(&model);
+    if fields.take::<&RawValue>("thread")?.is_some() {
+        return Err(super::error::no_threads());
+    }
     let mut request = Request::new(resolved.slug);
     let mut names = Names::default();
 
