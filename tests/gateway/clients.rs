@@ -71,6 +71,11 @@ async fn the_anthropic_sdk_for_typescript_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_vercel_ai_sdk_works() {
+    passes("ai_sdk.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_codex_cli_works() {
     passes("codex_cli.py", Some("codex")).await;
 }
