@@ -31,6 +31,11 @@ impl Bounds {
         Self { stops, limit }
     }
 
+    /// Whether there is a limit to be counted.
+    pub(in crate::dialect) fn has_limit(&self) -> bool {
+        self.limit.is_some()
+    }
+
     fn is_none(&self) -> bool {
         self.stops.is_empty() && self.limit.is_none()
     }

@@ -22,7 +22,8 @@ async fn passes(script: &str, program: Option<&str>) {
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     command.args(program);
     command.env("TW_URL", &gateway.url).env("TW_KEY", &key).env("TW_SIM", &sim.url);
-    // Set on developers' machines; the scripts choose their own.
+    // Set on developers' machines; the scripts choose their own, and none reports to anybody.
+    command.env("LANGSMITH_TRACING", "false").env("PYTHONDONTWRITEBYTECODE", "1");
     for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"] {
         command.env_remove(name);
     }
@@ -68,6 +69,21 @@ async fn the_openai_sdk_for_typescript_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_typescript_works() {
     passes("node_anthropic.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vercel_ai_sdk_works() {
+    passes("ai_sdk.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_agents_sdk_works() {
+    passes("agents_sdk.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn langchain_works() {
+    passes("langchain_clients.py", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,6 +8,7 @@ mod accounts;
 mod clients;
 mod config;
 mod crash;
+mod cuts;
 mod failover;
 mod keys;
 mod observability;

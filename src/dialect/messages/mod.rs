@@ -59,4 +59,8 @@ impl Reply for Answer {
     fn whole(&self) -> Box<dyn Folder> {
         Box::new(whole::Whole::new(Arc::clone(&self.0)))
     }
+
+    fn counts_tokens(&self) -> bool {
+        self.0.bounds.has_limit()
+    }
 }

@@ -128,7 +128,7 @@ pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result
             }
             "assistant" => history.said(message, &path, ignored)?,
             "tool" | "function" => {
-                let parts = content::parts(message.content, false, &in_path("content"))?;
+                let parts = content::output(message.content, &in_path("content"))?;
                 history.returned(&message.tool_call_id, &message.name, parts);
             }
             other => {

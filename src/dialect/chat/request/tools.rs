@@ -97,7 +97,10 @@ pub(super) fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool
 /// A tool that the backend runs, as the client wrote it but for its type.
 fn hosted(raw: &RawValue, path: &str) -> Result<Map<String, Value>, Problem> {
     let mut tool: Map<String, Value> = parse(raw, path)?;
-    tool.remove("type");
+    // Some clients name every tool; to the backend a name is none of its parameters.
+    for field in ["type", "name"] {
+        tool.remove(field);
+    }
     Ok(tool)
 }
 
