@@ -19,7 +19,7 @@ use tracing::Instrument;
     post, path = "/v1/responses", tag = "OpenAI Responses", request_body = openapi::ResponsesRequest,
     responses(
         (status = 200, description = "The answer; events if `stream` is true", content(
-            (openapi::ResponseObject = "application/json"), (String = "text/event-stream"),
+            (openapi::ResponseObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
         )),
         openapi::OpenAiErrors,
     )
@@ -33,7 +33,7 @@ pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Reques
     post, path = "/backend-api/codex/responses", tag = "Codex CLI", request_body = openapi::ResponsesRequest,
     responses(
         (status = 200, description = "The answer; events if `stream` is true", content(
-            (openapi::ResponseObject = "application/json"), (String = "text/event-stream"),
+            (openapi::ResponseObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
         )),
         openapi::OpenAiErrors,
     )
@@ -47,7 +47,7 @@ pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: 
     post, path = "/v1/chat/completions", tag = "OpenAI Chat Completions", request_body = openapi::ChatRequest,
     responses(
         (status = 200, description = "The answer; events if `stream` is true", content(
-            (openapi::ChatCompletion = "application/json"), (String = "text/event-stream"),
+            (openapi::ChatCompletion = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
         )),
         openapi::OpenAiErrors,
     )
@@ -61,7 +61,7 @@ pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Bod
     post, path = "/v1/messages", tag = "Anthropic Messages", request_body = openapi::MessagesRequest,
     responses(
         (status = 200, description = "The answer; events if `stream` is true", content(
-            (openapi::MessageObject = "application/json"), (String = "text/event-stream"),
+            (openapi::MessageObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
         )),
         openapi::AnthropicErrors,
     )

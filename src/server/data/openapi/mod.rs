@@ -88,7 +88,8 @@ mod tests {
     fn routed(code: &str) -> BTreeSet<String> {
         let mut found = BTreeSet::new();
         for call in code.split(".route(").skip(1) {
-            let Some((path, rest)) = call.trim_start().trim_start_matches('"').split_once('"') else { continue };
+            let Some((path, rest)) = call.split_once(',') else { continue };
+            let path = literal(path.trim(), code);
             // The methods are what stands between the path and the parenthesis that ends the call.
             let (mut depth, mut methods) = (1, String::new());
             for letter in rest.chars() {
@@ -108,6 +109,12 @@ mod tests {
             }
         }
         found
+    }
+
+    /// A path as it is written, or as a constant of the same file has it.
+    fn literal<'a>(path: &'a str, code: &'a str) -> &'a str {
+        let constant = format!("const {path}: &str = ");
+        code.split_once(&constant).map_or(path, |(_, rest)| rest.split(';').next().unwrap_or(path)).trim_matches('"')
     }
 
     #[test]
@@ -131,8 +138,8 @@ mod tests {
 
     #[test]
     fn routes_are_found_with_all_their_methods() {
-        let code = ".route(\"/a\", get(x::get_it).post(post_it))\n.route(\n \"/b/{id}\", delete(|| async { y(get) }))";
+        let code = "const C: &str = \"/c\";\n.route(\"/a\", get(x::get_it).post(post_it))\n.route(C, put(z))\n.route(\n \"/b/{id}\", delete(|| async { y(get) }))";
         let found: Vec<String> = routed(code).into_iter().collect();
-        assert_eq!(found, ["delete /b/{id}", "get /a", "post /a"]);
+        assert_eq!(found, ["delete /b/{id}", "get /a", "post /a", "put /c"]);
     }
 }

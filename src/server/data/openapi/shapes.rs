@@ -208,6 +208,14 @@ pub(in crate::server::data) struct MessageUsage {
     output_tokens: u64,
 }
 
+/// One event of a stream; `data` is JSON of the vendor's own making.
+#[derive(Serialize, ToSchema)]
+pub(in crate::server::data) struct ServerSentEvent {
+    #[schema(required)]
+    data: Option<String>,
+    event: Option<String>,
+}
+
 /// How many tokens a request has.
 #[derive(Serialize, ToSchema)]
 pub(in crate::server::data) struct TokenCount {
