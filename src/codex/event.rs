@@ -164,6 +164,9 @@ pub struct AnnotationEvent<'a> {
     /// Index of the item in the response's output.
     #[serde(default)]
     pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
     /// The annotation's bytes, `{"type":"url_citation",…}`.
     #[serde(borrow)]
     pub annotation: &'a RawValue,
@@ -262,6 +265,9 @@ pub struct ResponseSummary {
     /// Why a failed response failed.
     #[serde(default)]
     pub error: Option<ErrorBody>,
+    /// Whether the model has said all that it wanted; `false` if it would go on when it is asked again.
+    #[serde(default)]
+    pub end_turn: Option<bool>,
     /// Why an incomplete response ended.
     #[serde(default)]
     pub incomplete_details: Option<IncompleteDetails>,

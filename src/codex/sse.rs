@@ -33,10 +33,12 @@ impl Frame {
         let mut joined: Option<Cow<'_, [u8]>> = None;
         for line in self.raw.split(|b| *b == b'\n') {
             let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let Some(value) = line.strip_prefix(b"data:") else {
-                continue;
+            let value = match line.strip_prefix(b"data") {
+                // A field without a colon has an empty value.
+                Some(b"") => &[],
+                Some([b':', b' ', value @ ..] | [b':', value @ ..]) => value,
+                _ => continue,
             };
-            let value = value.strip_prefix(b" ").unwrap_or(value);
             joined = Some(match joined {
                 None => Cow::Borrowed(value),
                 Some(first) => {
@@ -60,7 +62,7 @@ pub struct Decoder {
     carry: BytesMut,
     /// How many bytes of the current buffer hold no frame end: the search goes on from there.
     searched: usize,
-    /// Whether the first byte has been seen: a byte order mark may precede it.
+    /// Whether the first frame has been handed out: a byte order mark may precede it.
     started: bool,
 }
 
@@ -71,13 +73,7 @@ impl Decoder {
     }
 
     /// Takes the next chunk of the body. Call [`Decoder::next_frame`] until it yields `None` after it.
-    pub fn push(&mut self, mut chunk: Bytes) {
-        if !self.started && !chunk.is_empty() {
-            self.started = true;
-            if chunk.starts_with(b"\xEF\xBB\xBF") {
-                chunk.advance(3);
-            }
-        }
+    pub fn push(&mut self, chunk: Bytes) {
         if self.carry.is_empty() && self.chunk.is_empty() {
             self.chunk = chunk;
             self.searched = 0;
@@ -93,8 +89,12 @@ impl Decoder {
         match frame_end(buffer, self.searched) {
             Some(end) => {
                 self.searched = 0;
-                let raw =
+                let mut raw =
                     if self.carry.is_empty() { self.chunk.split_to(end) } else { self.carry.split_to(end).freeze() };
+                // Here and not on arrival, for its three bytes may arrive one by one.
+                if !std::mem::replace(&mut self.started, true) && raw.starts_with(b"\xEF\xBB\xBF") {
+                    raw.advance(3);
+                }
                 Ok(Some(Frame { raw }))
             }
             None if buffer.len() > MAX_FRAME => Err(FrameTooLarge),
@@ -169,6 +169,13 @@ mod tests {
         let frames = decode(&[b": keep-alive\n\ndata: a\r\ndata:b\r\n\r\n"]);
         assert_eq!(frames[0].data(), None);
         assert_eq!(frames[1].data().as_deref(), Some(&b"a\nb"[..]));
+    }
+
+    #[test]
+    fn a_byte_order_mark_in_pieces_is_skipped_and_a_field_without_a_colon_is_empty() {
+        let frames = decode(&[b"\xEF", b"\xBB", b"\xBFdata: 1\n\n", b"data\ndata:\ndatum\n\n"]);
+        assert_eq!(frames[0].data().as_deref(), Some(&b"1"[..]));
+        assert_eq!(frames[1].data().as_deref(), Some(&b"\n"[..]));
     }
 
     #[test]

@@ -6,11 +6,15 @@
 
 pub mod catalogue;
 pub mod chat;
+mod cut;
+mod effort;
 pub mod messages;
 mod model;
 mod names;
 mod problem;
 pub mod responses;
+mod signature;
+mod tokens;
 
 pub use model::{ModelMap, ResolvedModel};
 pub use problem::{Problem, ProblemKind, Rendered};
@@ -84,6 +88,18 @@ pub trait Reply: Send + Sync {
     fn stream(&self) -> Box<dyn Translator>;
     /// A translator for an answer in one piece.
     fn whole(&self) -> Box<dyn Folder>;
+
+    /// Whether the translators may have to count tokens, for which [`build_vocabulary`] is to be
+    /// called in time.
+    fn counts_tokens(&self) -> bool {
+        false
+    }
+}
+
+/// Builds the tokenizer's vocabulary, which else the first count does: takes some hundred
+/// milliseconds, once for the process, so it is to be called where blocking is allowed.
+pub fn build_vocabulary() {
+    tokens::exact(".");
 }
 
 /// Turns the backend's events into a client's frames.

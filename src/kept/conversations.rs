@@ -55,7 +55,7 @@ impl Kept {
 
     /// `DELETE /v1/conversations/{id}`: with all its items.
     pub async fn delete_conversation(&self, key: KeyId, id: &str) -> Result<String, Problem> {
-        self.queue.reached().await;
+        self.known_conversation(key, id).await?;
         let gone = self.store.conversations().delete(key, id, self.now()).await.map_err(|error| unreadable(&error))?;
         if !gone {
             return Err(no_conversation(id));
@@ -89,6 +89,9 @@ impl Kept {
     /// `DELETE /v1/conversations/{id}/items/{item}`: the conversation, without it.
     pub async fn delete_conversation_item(&self, key: KeyId, id: &str, item: &str) -> Result<String, Problem> {
         let shown = self.conversation(key, id).await?;
+        if !items::is_id(item) {
+            return Err(no_item(item));
+        }
         let gone = self.store.conversations().delete_item(key, id, item).await.map_err(|error| unreadable(&error))?;
         if gone { Ok(shown) } else { Err(no_item(item)) }
     }
@@ -106,6 +109,9 @@ impl Kept {
 
     async fn known_conversation(&self, key: KeyId, id: &str) -> Result<(UnixMillis, String), Problem> {
         self.require()?;
+        if !items::is_id(id) {
+            return Err(no_conversation(id));
+        }
         self.queue.reached().await;
         let found = self.store.conversations().get(key, id, self.now()).await.map_err(|error| unreadable(&error))?;
         let kept = found.ok_or_else(|| no_conversation(id))?;

@@ -145,6 +145,7 @@ impl Kept {
     async fn referred(&self, key: KeyId, id: &str) -> Result<Item, Problem> {
         let record = match self.queue.with_item(key, id) {
             Some(record) => Some(record),
+            None if !items::is_id(id) => None,
             None => self.read(key, self.store.responses().with_item(key, id, self.now()).await)?,
         };
         record.and_then(|record| record.item(id)).ok_or_else(|| {

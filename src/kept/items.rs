@@ -96,6 +96,11 @@ pub(crate) fn reference(item: &RawValue) -> Option<String> {
     }
 }
 
+/// Whether something can be the id of what is kept here.
+pub(crate) fn is_id(text: &str) -> bool {
+    (1..=256).contains(&text.len()) && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"_-.".contains(&byte))
+}
+
 /// The id of an item.
 pub(crate) fn id(item: &RawValue) -> Option<String> {
     text(&read(item)?, "id").map(Cow::into_owned)
@@ -107,7 +112,7 @@ pub(crate) fn new_id(prefix: &str) -> String {
 }
 
 /// Which part of a list a client asks for.
-#[derive(Debug, Default, serde::Deserialize)]
+#[derive(Debug, Default)]
 pub struct AskedPage {
     limit: Option<String>,
     order: Option<String>,
@@ -116,6 +121,21 @@ pub struct AskedPage {
 }
 
 impl AskedPage {
+    /// Reads it out of a query's pairs; of several of one name the last counts, others are not ours.
+    pub fn of<'a>(pairs: impl Iterator<Item = (Cow<'a, str>, Cow<'a, str>)>) -> Self {
+        let mut asked = Self::default();
+        for (name, value) in pairs {
+            match name.as_ref() {
+                "limit" => asked.limit = Some(value.into_owned()),
+                "order" => asked.order = Some(value.into_owned()),
+                "after" => asked.after = Some(value.into_owned()),
+                "before" => asked.before = Some(value.into_owned()),
+                _ => {}
+            }
+        }
+        asked
+    }
+
     /// As much as a page holds, oldest first.
     pub(crate) fn all_in_order() -> Self {
         Self { limit: Some(LONGEST_PAGE.to_string()), order: Some("asc".to_owned()), ..Self::default() }

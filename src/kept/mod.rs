@@ -123,6 +123,9 @@ impl Kept {
 
     /// Deletes the response of this key and id.
     pub async fn delete(&self, key: KeyId, id: &str) -> Result<String, Problem> {
+        if !items::is_id(id) {
+            return Err(unknown(id));
+        }
         let (done, deleted) = oneshot::channel();
         let was_waiting = self.queue.get(key, id).is_some();
         self.queue.push(Write::Delete { key, id: id.to_owned(), now: self.now(), done });
@@ -210,6 +213,9 @@ impl Kept {
     }
 
     async fn find(&self, key: KeyId, id: &str) -> Result<Lookup, Problem> {
+        if !items::is_id(id) {
+            return Ok(Lookup::Absent);
+        }
         if let Some(record) = self.queue.get(key, id) {
             return Ok(Lookup::Found(record));
         }

@@ -131,6 +131,9 @@ impl Relay {
             tried: HashSet::new(),
         };
         ticket.model = Some(call.prepared.model.clone());
+        if call.prepared.reply.counts_tokens() {
+            build_vocabulary();
+        }
         let mut last = None;
         while ticket.attempts < self.options.max_attempts {
             let Some(in_flight) = self.choose(&call.key, session.as_deref(), &journey.tried, &ticket) else { break };
@@ -353,6 +356,12 @@ fn without_token(error: &TokenError) -> Failure {
         failure.retry_after = Some(*retry_after);
     }
     failure
+}
+
+/// Has the tokenizer ready by the time that the first answer may need it, without holding anybody up.
+fn build_vocabulary() {
+    static BEGUN: std::sync::Once = std::sync::Once::new();
+    BEGUN.call_once(|| drop(tokio::task::spawn_blocking(crate::dialect::build_vocabulary)));
 }
 
 fn log_attempt(failure: &Failure, ticket: &Ticket) {

@@ -1,26 +1,29 @@
 //! Real client programs, unmodified and pinned (tests/clients), each through the built gateway.
 
+use std::path::PathBuf;
 use std::process::Command;
 
 use serde_json::json;
 
 use crate::support::{Gateway, Sim, Tools, run, skip};
 
-/// Runs a script of tests/clients with a gateway's address and a fresh key; it must succeed, and
-/// what it checked is printed.
+/// Runs a script of tests/clients with a gateway's address, a fresh key and the simulator's control;
+/// it must succeed, and what it checked is printed. `program` is what the script starts, if any.
 async fn passes(script: &str, program: Option<&str>) {
     let tools = Tools::new();
     let program = program.map(|name| tools.find(&format!("node_modules/.bin/{name}")));
-    let (Some(python), Some(program)) = (tools.python(), program.map_or(Some(None), |found| found.map(Some))) else {
+    let (Some(mut command), Some(program)) =
+        (command(&tools, script), program.map_or(Some(None), |found| found.map(Some)))
+    else {
         return skip(script);
     };
     let sim = Sim::start().await;
     let account = sim.account(json!({})).await;
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
-    let mut command = Command::new(python);
-    command.arg(Tools::script(script)).args(program);
-    command.env("TW_URL", &gateway.url).env("TW_KEY", &key);
-    // Set on developers' machines; the scripts choose their own.
+    command.args(program);
+    command.env("TW_URL", &gateway.url).env("TW_KEY", &key).env("TW_SIM", &sim.url);
+    // Set on developers' machines; the scripts choose their own, and none reports to anybody.
+    command.env("LANGSMITH_TRACING", "false").env("PYTHONDONTWRITEBYTECODE", "1");
     for name in ["OPENAI_API_KEY", "OPENAI_BASE_URL", "ANTHROPIC_API_KEY", "ANTHROPIC_BASE_URL"] {
         command.env_remove(name);
     }
@@ -31,6 +34,23 @@ async fn passes(script: &str, program: Option<&str>) {
     assert!(said.ends_with("all checks passed\n"), "{script} ended early");
 }
 
+/// How to run a script: what reads it depends on its language.
+fn command(tools: &Tools, script: &str) -> Option<Command> {
+    let mut command = if is_node(script) {
+        let mut node = Command::new(tools.node()?);
+        node.env("TW_TEST_TOOLS", tools.directory()).arg("--import").arg(Tools::script("tools.mjs"));
+        node
+    } else {
+        Command::new(tools.python()?)
+    };
+    command.arg(Tools::script(script));
+    Some(command)
+}
+
+fn is_node(script: &str) -> bool {
+    PathBuf::from(script).extension().is_some_and(|extension| extension == "mjs")
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_for_python_works() {
     passes("python_openai.py", None).await;
@@ -39,6 +59,31 @@ async fn the_openai_sdk_for_python_works() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_python_works() {
     passes("python_anthropic.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_typescript_works() {
+    passes("node_openai.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_anthropic_sdk_for_typescript_works() {
+    passes("node_anthropic.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_vercel_ai_sdk_works() {
+    passes("ai_sdk.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_agents_sdk_works() {
+    passes("agents_sdk.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn langchain_works() {
+    passes("langchain_clients.py", None).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -115,7 +115,9 @@ pub(crate) fn answer(api: Api, reply: &dyn Reply, chunks: &[&[u8]]) -> Answer {
         Ok(()) => serde_json::from_slice(&folder.finish()).unwrap(),
         Err(problem) => rendered(api, problem),
     };
-    Answer { stream: String::from_utf8(out.to_vec()).unwrap(), whole: pretty(&whole), failed: ended.is_err() }
+    // What passes as bytes may hold anything.
+    let stream = String::from_utf8_lossy(&out).into_owned();
+    Answer { stream, whole: pretty(&whole), failed: ended.is_err() }
 }
 
 /// Reads events until the terminal one, or until `take` says that it has enough.

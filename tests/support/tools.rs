@@ -31,6 +31,16 @@ impl Tools {
         self.find("venv/bin/python")
     }
 
+    /// The Node.js that the packages want; Debian's is too old for some.
+    pub(crate) fn node(&self) -> Option<PathBuf> {
+        self.find("node_modules/.bin/node")
+    }
+
+    /// Where everything is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// A script of tests/clients.
     pub(crate) fn script(name: &str) -> PathBuf {
         Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/clients").join(name)

@@ -8,7 +8,7 @@
 
 mod slot;
 
-use crate::codex::event::{ContentPart, Delta, Item};
+use crate::codex::event::{AnnotationEvent, ContentPart, Delta, Item};
 use crate::codex::{Event, Usage};
 use serde::Deserialize;
 use serde_json::Value;
@@ -20,9 +20,28 @@ use slot::{Body, Key, Kind, Slot};
 pub(super) enum Piece<'a> {
     Text(&'a str),
     Refusal(&'a str),
-    Reasoning(&'a str),
-    /// A citation in the backend's form, `{"type":"url_citation","url":…}`.
-    Citation(&'a Value),
+    /// Reasoning that may be read; a blank line between two thoughts belongs to neither.
+    Reasoning {
+        text: &'a str,
+        thought: Option<Thought<'a>>,
+    },
+    /// The encrypted form of a thought, which the backend can continue from.
+    Encrypted {
+        thought: Thought<'a>,
+        encrypted: &'a str,
+    },
+    /// An image that the backend made, base64.
+    Image {
+        index: u32,
+        format: &'a str,
+        data: &'a str,
+    },
+    /// A citation in the backend's form, `{"type":"url_citation","url":…}`; its places count from
+    /// `origin`, characters of text that went out before the part it belongs to.
+    Citation {
+        citation: &'a Value,
+        origin: u64,
+    },
     /// A call begins. Indexes count from 0 in the order of these pieces.
     Call {
         index: u32,
@@ -36,6 +55,16 @@ pub(super) enum Piece<'a> {
         family: Family,
         text: &'a str,
     },
+}
+
+/// Which item of reasoning a piece belongs to.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Thought<'a> {
+    /// Counts from 0 in the order in which they began.
+    pub(super) index: u32,
+    pub(super) id: Option<&'a str>,
+    /// Whether it is a summary, or the reasoning itself.
+    pub(super) is_summary: bool,
 }
 
 /// The two kinds of tools that clients run.
@@ -73,6 +102,10 @@ pub(super) struct Assembly {
     slots: Vec<Slot>,
     /// Calls that have begun: the next one's index.
     calls: u32,
+    /// Images that have gone out: the next one's index.
+    images: u32,
+    /// Characters of text that have gone out.
+    said: u64,
     /// Whether reasoning has gone out: its parts are set apart by a blank line.
     has_reasoned: bool,
     outcome: Option<Outcome>,
@@ -104,7 +137,7 @@ impl Assembly {
             Event::RefusalDelta(delta) => self.refusal(delta, sink),
             Event::SummaryDelta(delta) => self.reasoning(delta, delta.summary_index, true, sink),
             Event::ReasoningDelta(delta) => self.reasoning(delta, delta.content_index, false, sink),
-            Event::Annotation(added) => self.annotation(added.output_index, added.annotation, sink),
+            Event::Annotation(added) => self.annotation(added, sink),
             Event::ArgumentsDelta(delta) => self.arguments(Kind::Function, delta, sink),
             Event::CustomInputDelta(delta) => self.arguments(Kind::Custom, delta, sink),
             Event::ArgumentsDone(done) => {
@@ -146,9 +179,12 @@ impl Assembly {
     }
 
     fn text(&mut self, delta: &Delta<'_>, sink: &mut impl Sink) {
+        let said = self.said;
         if let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &Key::of(delta)) {
+            message.begin(delta.content_index, said);
             message.text.note(delta.content_index, delta.delta.len());
             emit(&delta.delta, Piece::Text, sink);
+            self.said += characters(&delta.delta);
         }
     }
 
@@ -162,24 +198,17 @@ impl Assembly {
     fn reasoning(&mut self, delta: &Delta<'_>, part: u32, is_summary: bool, sink: &mut impl Sink) {
         let has_reasoned = self.has_reasoned;
         let Some(slot) = self.open_slot(Kind::Reasoning, &Key::of(delta)) else { return };
-        let Body::Reasoning(reasoning) = &mut slot.body else { return };
-        let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
-        let is_new = sent.note(part, delta.delta.len()) == 0;
-        if !delta.delta.is_empty() {
-            if is_new && has_reasoned {
-                sink.take(Piece::Reasoning("\n\n"));
-            }
-            sink.take(Piece::Reasoning(&delta.delta));
-            self.has_reasoned = true;
-        }
+        let Slot { item_id, body: Body::Reasoning(reasoning), .. } = slot else { return };
+        reasoning.say(part, is_summary, &delta.delta, has_reasoned, item_id.as_deref(), sink);
+        self.has_reasoned |= !delta.delta.is_empty();
     }
 
-    fn annotation(&mut self, index: u32, raw: &RawValue, sink: &mut impl Sink) {
-        let key = Key { index, item: None, call: None };
+    fn annotation(&mut self, added: &AnnotationEvent<'_>, sink: &mut impl Sink) {
+        let key = Key { index: added.output_index, item: None, call: None };
         let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &key) else { return };
-        if let Ok(citation) = serde_json::from_str(raw.get()) {
+        if let Ok(citation) = serde_json::from_str(added.annotation.get()) {
             message.annotations += 1;
-            sink.take(Piece::Citation(&citation));
+            sink.take(Piece::Citation { citation: &citation, origin: message.origin(added.content_index) });
         }
     }
 
@@ -220,23 +249,26 @@ impl Assembly {
         slot.adopt(key);
         slot.is_done = true;
         match (&mut slot.body, item) {
-            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, sink),
-            (Body::Reasoning(reasoning), Item::Reasoning { summary, content, .. }) => {
+            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, &mut self.said, sink),
+            (Body::Reasoning(reasoning), Item::Reasoning { summary, content, encrypted_content, .. }) => {
+                let id = slot.item_id.as_deref();
                 let raw = content.iter().flatten().zip(0..).map(|(part, at)| (part, at, false));
                 for (part, at, is_summary) in summary.iter().zip(0..).map(|(part, at)| (part, at, true)).chain(raw) {
                     let (ContentPart::SummaryText { text } | ContentPart::ReasoningText { text }) = part else {
                         continue;
                     };
-                    let sent = if is_summary { &mut reasoning.summary } else { &mut reasoning.raw };
-                    let (is_new, rest) = sent.rest(at, text);
-                    if !rest.is_empty() {
-                        if is_new && self.has_reasoned {
-                            sink.take(Piece::Reasoning("\n\n"));
-                        }
-                        sink.take(Piece::Reasoning(rest));
-                        self.has_reasoned = true;
-                    }
+                    let rest = reasoning.rest(at, is_summary, text);
+                    reasoning.say(at, is_summary, rest, self.has_reasoned, id, sink);
+                    self.has_reasoned |= !rest.is_empty();
                 }
+                if let Some(encrypted) = encrypted_content.as_deref().filter(|encrypted| !encrypted.is_empty()) {
+                    sink.take(Piece::Encrypted { thought: reasoning.thought(id, true), encrypted });
+                }
+            }
+            (Body::Image, Item::ImageGenerationCall { result: Some(data), output_format, .. }) if !data.is_empty() => {
+                let format = output_format.as_deref().unwrap_or("png");
+                sink.take(Piece::Image { index: self.images, format, data });
+                self.images += 1;
             }
             (Body::Call(call), item) => {
                 if let Some((name, text)) = call_of(item) {
@@ -306,6 +338,11 @@ fn call_of(item: &Item) -> Option<(Option<&str>, &str)> {
         }
         _ => None,
     }
+}
+
+/// How long a text is as citations count it.
+fn characters(text: &str) -> u64 {
+    u64::try_from(text.chars().count()).unwrap_or(u64::MAX)
 }
 
 /// Sends a piece unless it is empty.

@@ -3,10 +3,11 @@
 //! Everything borrows: a delta is serialised from the backend's frame straight into the answer.
 
 use super::Shape;
-use super::assembly::{Family, Finish};
+use super::assembly::{Family, Finish, Thought};
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::Value;
+use std::borrow::Cow;
 
 /// One chunk of a stream.
 #[derive(Debug, Serialize)]
@@ -58,7 +59,11 @@ pub(super) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reasoning_content: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) reasoning_details: Option<[ReasoningDetail<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) annotations: Option<[Annotation<'a>; 1]>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) images: Option<[Image; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) tool_calls: Option<[CallDelta<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -114,6 +119,66 @@ struct Custom<'a> {
     input: &'a str,
 }
 
+/// Reasoning in the form of clients that send it back (OpenRouter's): pieces of one index belong
+/// together.
+#[derive(Debug, Serialize)]
+pub(super) struct ReasoningDetail<'a> {
+    #[serde(flatten)]
+    pub(super) said: ReasoningPart<'a>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) id: Option<&'a str>,
+    /// Whose encrypted form it is.
+    pub(super) format: &'static str,
+    pub(super) index: u32,
+}
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "type")]
+pub(super) enum ReasoningPart<'a> {
+    #[serde(rename = "reasoning.summary")]
+    Summary { summary: &'a str },
+    #[serde(rename = "reasoning.text")]
+    Text { text: &'a str },
+    #[serde(rename = "reasoning.encrypted")]
+    Encrypted { data: Cow<'a, str> },
+}
+
+impl<'a> ReasoningDetail<'a> {
+    /// Reasoning that may be read.
+    pub(super) fn legible(thought: Thought<'a>, text: &'a str) -> Self {
+        let said =
+            if thought.is_summary { ReasoningPart::Summary { summary: text } } else { ReasoningPart::Text { text } };
+        Self { said, id: thought.id, format: "openai-responses-v1", index: thought.index }
+    }
+
+    /// Reasoning for the backend, sealed.
+    pub(super) fn encrypted(thought: Thought<'a>, sealed: Cow<'a, str>) -> Self {
+        let said = ReasoningPart::Encrypted { data: sealed };
+        Self { said, id: thought.id, format: "openai-responses-v1", index: thought.index }
+    }
+}
+
+/// An image of the assistant, in the form that clients know from OpenRouter.
+#[derive(Debug, Clone, Serialize)]
+pub(super) struct Image {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    #[serde(rename = "image_url")]
+    address: Address,
+    index: u32,
+}
+
+#[derive(Debug, Clone, Serialize)]
+struct Address {
+    url: String,
+}
+
+impl Image {
+    pub(super) fn new(index: u32, format: &str, data: &str) -> Self {
+        Self { kind: "image_url", address: Address { url: format!("data:image/{format};base64,{data}") }, index }
+    }
+}
+
 /// A citation. Chat Completions nests what the backend has flat.
 #[derive(Debug, Serialize)]
 pub(super) struct Annotation<'a> {
@@ -131,10 +196,11 @@ struct UrlCitation<'a> {
 }
 
 impl<'a> Annotation<'a> {
-    /// `None` for what is not a citation of a page: Chat Completions has no other.
-    pub(super) fn of(citation: &'a Value) -> Option<Self> {
+    /// `None` for what is not a citation of a page: Chat Completions has no other. Its places count
+    /// from `origin`: the content is all text of the answer, and the backend counts in one part of it.
+    pub(super) fn of(citation: &'a Value, origin: u64) -> Option<Self> {
         let text = |name: &str| citation.get(name).and_then(Value::as_str).unwrap_or_default();
-        let number = |name: &str| citation.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let number = |name: &str| citation.get(name).and_then(Value::as_u64).map_or(0, |at| at.saturating_add(origin));
         (text("type") == "url_citation").then(|| Self {
             kind: "url_citation",
             url_citation: UrlCitation {
@@ -217,7 +283,11 @@ pub(super) struct Message<'a> {
     pub(super) refusal: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reasoning_content: Option<&'a str>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub(super) reasoning_details: Vec<ReasoningDetail<'a>>,
     pub(super) annotations: Vec<Annotation<'a>>,
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    pub(super) images: &'a [Image],
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub(super) tool_calls: Vec<Call<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]

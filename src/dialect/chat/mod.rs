@@ -6,8 +6,10 @@
 //! translation, no I/O; this room knows nothing of accounts, keys or HTTP.
 
 mod assembly;
+mod ending;
 pub mod error;
 mod frames;
+mod gate;
 pub mod request;
 mod stream;
 mod whole;
@@ -15,6 +17,7 @@ mod whole;
 pub use request::fields::{IGNORED, REFUSED};
 pub use request::prepare;
 
+use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
 use crate::dialect::{Folder, Reply, Translator};
 use std::sync::Arc;
@@ -34,6 +37,10 @@ struct Shape {
     is_legacy: bool,
     /// Whether a stream ends with a chunk that holds nothing but usage.
     include_usage: bool,
+    /// Where the client wants the answer to end.
+    bounds: Arc<Bounds>,
+    /// Input tokens, estimated, for the usage of an answer that was cut.
+    estimate: u64,
 }
 
 /// Makes the translators of one answer.
@@ -46,5 +53,9 @@ impl Reply for Answer {
 
     fn whole(&self) -> Box<dyn Folder> {
         Box::new(whole::Whole::new(Arc::clone(&self.0)))
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.0.bounds.has_limit()
     }
 }

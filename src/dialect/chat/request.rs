@@ -8,11 +8,14 @@ mod content;
 pub(super) mod fields;
 mod history;
 mod options;
+mod reasoning;
 mod responses_shaped;
 mod tools;
 
 use super::{Answer, Shape};
 use crate::codex::Request;
+use crate::dialect::cut::Bounds;
+use crate::dialect::messages::count;
 use crate::dialect::names::Names;
 use crate::dialect::responses::fields::Members;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
@@ -30,8 +33,15 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Pre
         Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
     })?;
     if members.get("messages").is_none() && members.get("input").is_some() {
-        return responses_shaped::prepare(&members, context, models);
+        return match responses_shaped::messages(&members) {
+            Some(members) => prepare_chat(members, context, models),
+            None => responses_shaped::prepare(&members, context, models),
+        };
     }
+    prepare_chat(members, context, models)
+}
+
+fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
     let translated = translate(Fields::new(members), models)?;
     let request = &translated.request;
     let shape = Shape {
@@ -41,6 +51,8 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Pre
         names: translated.names,
         is_legacy: translated.is_legacy,
         include_usage: translated.include_usage,
+        bounds: Arc::new(translated.bounds),
+        estimate: count::estimate(request),
     };
     let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
@@ -67,12 +79,13 @@ struct Translated {
     is_stream: bool,
     is_legacy: bool,
     include_usage: bool,
+    bounds: Bounds,
     ignored: Vec<&'static str>,
 }
 
 /// Reads the body field by field.
 fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Problem> {
-    fields::refuse_what_cannot_be_done(&mut fields)?;
+    let wants_images = fields::refuse_what_cannot_be_done(&mut fields)?;
     let mut ignored = Ignored::default();
     let model: String = fields.take("model")?.unwrap_or_default();
     if model.is_empty() {
@@ -98,12 +111,14 @@ fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Pr
     }
     request.text = text;
 
-    let is_legacy = tools::translate(&mut fields, &mut request, &mut names)?;
+    let is_legacy = tools::translate(&mut fields, &mut request, wants_images, &mut names)?;
     request.reasoning = options::reasoning(&mut fields, resolved.effort)?;
     request.service_tier = options::service_tier(&mut fields, &mut ignored)?;
     request.prompt_cache_key = fields.take("prompt_cache_key")?;
     let is_stream = fields.take("stream")?.unwrap_or(false);
-    let include_usage = options::include_usage(&mut fields)?;
+    let include_usage = options::include_usage(&mut fields, &mut ignored)?;
+    let bounds = options::bounds(&mut fields)?;
     fields.name_the_rest(&mut ignored);
-    Ok(Translated { request, model, names, is_stream, is_legacy, include_usage, ignored: ignored.into_names() })
+    let ignored = ignored.into_names();
+    Ok(Translated { request, model, names, is_stream, is_legacy, include_usage, bounds, ignored })
 }

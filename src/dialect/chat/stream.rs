@@ -5,26 +5,32 @@
 //! is left. After an error there is no finish reason and no `[DONE]`, for both say that all is well.
 
 use super::assembly::{Assembly, Piece, Sink};
-use super::frames::{Annotation, Call, CallDelta, Delta, Function, Usage, finish_reason};
+use super::ending::Ending;
+use super::frames::{Annotation, Call, CallDelta, Delta, Function, Image, ReasoningDetail};
+use super::gate::Gate;
 use super::{Shape, error};
-use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
-use crate::dialect::{Problem, ProblemKind, Translator};
+use crate::codex::{self, Event};
+use crate::dialect::cut::Cutter;
+use crate::dialect::{Problem, ProblemKind, Translator, signature};
 use bytes::BytesMut;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A streamed answer in the making.
 pub(super) struct Stream {
     shape: Arc<Shape>,
     assembly: Assembly,
+    cutter: Cutter,
     /// Whether the chunk with the role was written.
     has_begun: bool,
 }
 
 impl Stream {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
-        Self { shape, assembly: Assembly::default(), has_begun: false }
+        let cutter = Cutter::new(Arc::clone(&shape.bounds));
+        Self { shape, assembly: Assembly::default(), cutter, has_begun: false }
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
@@ -43,22 +49,36 @@ impl Translator for Stream {
     fn event(&mut self, event: &Event<'_>, _frame: &Frame, out: &mut BytesMut) {
         match event {
             Event::Failed(_) | Event::Error(_) | Event::RateLimits(_) | Event::Other(_) => {}
+            _ if self.is_done() => {}
             _ => {
                 self.begin(out);
-                self.assembly.event(event, &mut Chunks { shape: &self.shape, out });
+                let mut gate = Gate { cutter: &mut self.cutter, sink: &mut Chunks { shape: &self.shape, out } };
+                self.assembly.event(event, &mut gate);
+                if self.assembly.outcome().is_some() {
+                    gate.release();
+                }
             }
         }
     }
 
+    fn is_done(&self) -> bool {
+        self.cutter.cut().is_some()
+    }
+
+    fn spent(&self) -> Option<codex::Usage> {
+        let is_counted = self.assembly.outcome().is_some_and(|outcome| outcome.usage.is_some());
+        (self.is_done() && !is_counted).then(|| self.cutter.spent(self.shape.estimate))
+    }
+
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
         let cut;
-        let failure = match (failure, self.assembly.outcome()) {
-            (None, Some(outcome)) => {
-                let (shape, tier) = (&self.shape, outcome.service_tier.as_deref());
-                let reason = finish_reason(outcome.finish, shape.is_legacy);
-                shape.write_delta(Delta::default(), Some(reason), tier, out);
-                if let Some(usage) = outcome.usage.as_ref().filter(|_| shape.include_usage) {
-                    shape.write_usage(Usage::from(usage), tier, out);
+        let ending = Ending::of(&self.assembly, &self.cutter, &self.shape);
+        let failure = match (failure, ending) {
+            (None, Some(ending)) => {
+                let (shape, tier) = (&self.shape, ending.service_tier);
+                shape.write_delta(Delta::default(), Some(ending.finish_reason), tier, out);
+                if let Some(usage) = ending.usage.filter(|_| shape.include_usage) {
+                    shape.write_usage(usage, tier, out);
                 }
                 out.extend_from_slice(b"data: [DONE]\n\n");
                 return;
@@ -87,9 +107,19 @@ impl Sink for Chunks<'_> {
         let delta = match piece {
             Piece::Text(text) => Delta { content: Some(text), ..Delta::default() },
             Piece::Refusal(text) => Delta { refusal: Some(text), ..Delta::default() },
-            Piece::Reasoning(text) => Delta { reasoning_content: Some(text), ..Delta::default() },
-            Piece::Citation(citation) => {
-                let Some(annotation) = Annotation::of(citation) else { return };
+            Piece::Reasoning { text, thought } => {
+                let reasoning_details = thought.map(|thought| [ReasoningDetail::legible(thought, text)]);
+                Delta { reasoning_content: Some(text), reasoning_details, ..Delta::default() }
+            }
+            Piece::Encrypted { thought, encrypted } => {
+                let sealed = Cow::Owned(signature::seal(Some(encrypted)));
+                Delta { reasoning_details: Some([ReasoningDetail::encrypted(thought, sealed)]), ..Delta::default() }
+            }
+            Piece::Image { index, format, data } => {
+                Delta { images: Some([Image::new(index, format, data)]), ..Delta::default() }
+            }
+            Piece::Citation { citation, origin } => {
+                let Some(annotation) = Annotation::of(citation, origin) else { return };
                 Delta { annotations: Some([annotation]), ..Delta::default() }
             }
             // The older form has room for one call.

@@ -1,25 +1,31 @@
 //! Folds an answer into one completion.
 
 use super::Shape;
-use super::assembly::{Assembly, Family, Finish, Piece, Sink};
-use super::frames::{Annotation, Call, Completion, Function, Message, Usage, WholeChoice, finish_reason};
-use crate::codex::Event;
+use super::assembly::{Assembly, Family, Piece, Sink, Thought};
+use super::ending::Ending;
+use super::frames::{Annotation, Call, Completion, Function, Image, Message, ReasoningDetail, WholeChoice};
+use super::gate::Gate;
 use crate::codex::event::Depth;
-use crate::dialect::Folder;
+use crate::codex::{self, Event};
+use crate::dialect::cut::Cutter;
+use crate::dialect::{Folder, signature};
 use bytes::Bytes;
 use serde_json::Value;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// A whole answer in the making.
 pub(super) struct Whole {
     shape: Arc<Shape>,
     assembly: Assembly,
+    cutter: Cutter,
     said: Said,
 }
 
 impl Whole {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
-        Self { shape, assembly: Assembly::default(), said: Said::default() }
+        let cutter = Cutter::new(Arc::clone(&shape.bounds));
+        Self { shape, assembly: Assembly::default(), cutter, said: Said::default() }
     }
 }
 
@@ -29,8 +35,21 @@ struct Said {
     text: Option<String>,
     refusal: Option<String>,
     reasoning: Option<String>,
-    citations: Vec<Value>,
+    thoughts: Vec<Thinking>,
+    /// Citations, and from where their places count.
+    citations: Vec<(Value, u64)>,
+    images: Vec<Image>,
     calls: Vec<Made>,
+}
+
+/// Reasoning, a piece of one kind.
+struct Thinking {
+    index: u32,
+    id: Option<String>,
+    is_summary: bool,
+    is_encrypted: bool,
+    /// What may be read, or what is sealed.
+    text: String,
 }
 
 /// A call and what it is made with.
@@ -46,8 +65,21 @@ impl Sink for Said {
         match piece {
             Piece::Text(text) => self.text.get_or_insert_default().push_str(text),
             Piece::Refusal(text) => self.refusal.get_or_insert_default().push_str(text),
-            Piece::Reasoning(text) => self.reasoning.get_or_insert_default().push_str(text),
-            Piece::Citation(citation) => self.citations.push(citation.clone()),
+            Piece::Reasoning { text, thought } => {
+                self.reasoning.get_or_insert_default().push_str(text);
+                if let Some(thought) = thought {
+                    self.think(thought, text);
+                }
+            }
+            Piece::Encrypted { thought, encrypted } => self.thoughts.push(Thinking {
+                index: thought.index,
+                id: thought.id.map(str::to_owned),
+                is_summary: thought.is_summary,
+                is_encrypted: true,
+                text: signature::seal(Some(encrypted)),
+            }),
+            Piece::Image { index, format, data } => self.images.push(Image::new(index, format, data)),
+            Piece::Citation { citation, origin } => self.citations.push((citation.clone(), origin)),
             Piece::Call { id, name, family, .. } => {
                 self.calls.push(Made { family, id: id.to_owned(), name: name.to_owned(), text: String::new() });
             }
@@ -61,8 +93,34 @@ impl Sink for Said {
 }
 
 impl Said {
+    /// More reasoning: of the thought that is being said, or of the next.
+    fn think(&mut self, thought: Thought<'_>, text: &str) {
+        let is_same = |last: &Thinking| {
+            !last.is_encrypted && last.index == thought.index && last.is_summary == thought.is_summary
+        };
+        match self.thoughts.iter_mut().rfind(|last| is_same(last)) {
+            Some(last) => last.text.push_str(text),
+            None => self.thoughts.push(Thinking {
+                index: thought.index,
+                id: thought.id.map(str::to_owned),
+                is_summary: thought.is_summary,
+                is_encrypted: false,
+                text: text.to_owned(),
+            }),
+        }
+    }
+
     fn message<'a>(&'a self, shape: &'a Shape) -> Message<'a> {
         let has_nothing_else = self.calls.is_empty() && self.refusal.is_none();
+        let detail = |thinking: &'a Thinking| {
+            let thought =
+                Thought { index: thinking.index, id: thinking.id.as_deref(), is_summary: thinking.is_summary };
+            if thinking.is_encrypted {
+                ReasoningDetail::encrypted(thought, Cow::Borrowed(&thinking.text))
+            } else {
+                ReasoningDetail::legible(thought, &thinking.text)
+            }
+        };
         let function_call = self.calls.first().filter(|_| shape.is_legacy);
         let tool_calls = self.calls.iter().filter(|_| !shape.is_legacy);
         Message {
@@ -71,7 +129,13 @@ impl Said {
             content: self.text.as_deref().or(has_nothing_else.then_some("")),
             refusal: self.refusal.as_deref(),
             reasoning_content: self.reasoning.as_deref(),
-            annotations: self.citations.iter().filter_map(Annotation::of).collect(),
+            reasoning_details: self.thoughts.iter().map(detail).collect(),
+            annotations: self
+                .citations
+                .iter()
+                .filter_map(|(citation, origin)| Annotation::of(citation, *origin))
+                .collect(),
+            images: &self.images,
             tool_calls: tool_calls
                 .map(|call| Call::new(call.family, Some(&call.id), Some(shape.names.restore(&call.name)), &call.text))
                 .collect(),
@@ -88,11 +152,28 @@ impl Folder for Whole {
     }
 
     fn event(&mut self, event: &Event<'_>) {
-        self.assembly.event(event, &mut self.said);
+        if self.is_done() {
+            return;
+        }
+        let mut gate = Gate { cutter: &mut self.cutter, sink: &mut self.said };
+        self.assembly.event(event, &mut gate);
+        if self.assembly.outcome().is_some() {
+            gate.release();
+        }
+    }
+
+    fn is_done(&self) -> bool {
+        self.cutter.cut().is_some()
+    }
+
+    fn spent(&self) -> Option<codex::Usage> {
+        let is_counted = self.assembly.outcome().is_some_and(|outcome| outcome.usage.is_some());
+        (self.is_done() && !is_counted).then(|| self.cutter.spent(self.shape.estimate))
     }
 
     fn finish(self: Box<Self>) -> Bytes {
-        let (shape, outcome) = (&*self.shape, self.assembly.outcome());
+        let shape = &*self.shape;
+        let ending = Ending::of(&self.assembly, &self.cutter, shape);
         let completion = Completion {
             id: &shape.id,
             object: "chat.completion",
@@ -102,10 +183,10 @@ impl Folder for Whole {
                 index: 0,
                 message: self.said.message(shape),
                 logprobs: (),
-                finish_reason: finish_reason(outcome.map_or(Finish::Stop, |outcome| outcome.finish), shape.is_legacy),
+                finish_reason: ending.as_ref().map_or("stop", |ending| ending.finish_reason),
             }],
-            usage: outcome.and_then(|outcome| outcome.usage.as_ref()).map(Usage::from),
-            service_tier: outcome.and_then(|outcome| outcome.service_tier.as_deref()),
+            usage: ending.as_ref().and_then(|ending| ending.usage),
+            service_tier: ending.as_ref().and_then(|ending| ending.service_tier),
         };
         Bytes::from(serde_json::to_vec(&completion).unwrap_or_default())
     }

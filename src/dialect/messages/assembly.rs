@@ -12,10 +12,13 @@
 mod piece;
 mod slot;
 
-use super::frames::{BlockDelta, Citation, ContentBlock, Json, MessageEnd, StopReason, Usage};
-use super::{Shape, Thinking, signature};
+use super::frames::{BlockDelta, Citation, ContentBlock, ImageSource, Json, MessageEnd, StopReason, Usage};
+use super::{Shape, Thinking};
+use crate::codex;
 use crate::codex::event::{ContentPart, Delta, Event, Item, ResponseRef, ResponseSummary};
-use piece::{Piece, Search, citation};
+use crate::dialect::cut::Cutter;
+use crate::dialect::signature;
+use piece::{Image, Piece, Search, citation};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use slot::{Identity, Kind, Slots};
@@ -33,10 +36,12 @@ pub(super) trait Sink {
 }
 
 /// How an answer ended.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Outcome {
     pub(super) end: MessageEnd,
     pub(super) usage: Usage,
+    /// Whether the usage is the backend's count.
+    is_counted: bool,
 }
 
 /// The block that is open.
@@ -67,6 +72,10 @@ pub(super) struct Assembly {
     refused: bool,
     /// Searches that the backend ran, for the usage.
     searches: u64,
+    /// Ends the answer where the client wants it.
+    cutter: Cutter,
+    /// The part whose text was said last and may be held back by the cutter.
+    text_part: Option<u32>,
     /// Set by a completed or incomplete response; nothing is taken after it.
     outcome: Option<Outcome>,
 }
@@ -74,6 +83,7 @@ pub(super) struct Assembly {
 impl Assembly {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
         Self {
+            cutter: Cutter::new(Arc::clone(&shape.bounds)),
             shape,
             slots: Slots::default(),
             speaking: None,
@@ -82,13 +92,25 @@ impl Assembly {
             called: false,
             refused: false,
             searches: 0,
+            text_part: None,
             outcome: None,
         }
     }
 
     /// How the answer ended; `None` while it has not.
-    pub(super) fn outcome(&self) -> Option<Outcome> {
-        self.outcome
+    pub(super) fn outcome(&self) -> Option<&Outcome> {
+        self.outcome.as_ref()
+    }
+
+    /// Whether the answer ended where the client wanted it.
+    pub(super) fn is_cut(&self) -> bool {
+        self.cutter.cut().is_some()
+    }
+
+    /// What a cut answer has used, unless the backend said so.
+    pub(super) fn spent(&self) -> Option<codex::Usage> {
+        let is_counted = self.outcome.as_ref().is_some_and(|outcome| outcome.is_counted);
+        (self.is_cut() && !is_counted).then(|| self.cutter.spent(self.shape.estimate))
     }
 
     /// Takes the next event.
@@ -96,6 +118,13 @@ impl Assembly {
         if self.outcome.is_some() {
             return;
         }
+        self.take(event, sink);
+        if self.is_cut() && self.outcome.is_none() {
+            self.outcome = Some(self.cut_outcome(None));
+        }
+    }
+
+    fn take(&mut self, event: &Event<'_>, sink: &mut impl Sink) {
         match event {
             Event::TextDelta(delta) => self.text(delta, sink),
             Event::RefusalDelta(delta) => {
@@ -183,6 +212,7 @@ impl Assembly {
             Item::Message { content, .. } => self.message_done(slot, content, sink),
             Item::Reasoning { summary, content, encrypted_content, .. } => {
                 self.reasoning_done(slot, summary, content.as_deref().unwrap_or_default(), sink);
+                self.cutter.reasoned(encrypted_content.as_deref().unwrap_or_default());
                 self.say(slot, Piece::Signature(encrypted_content.as_deref().map(Cow::Borrowed)), sink);
             }
             Item::FunctionCall { call_id, name, arguments, .. } => {
@@ -202,8 +232,13 @@ impl Assembly {
                     self.say(slot, Piece::Search(Box::new(search)), sink);
                 }
             }
-            // Messages knows no images of the assistant.
-            Item::ImageGenerationCall { .. } | Item::Other => {}
+            Item::ImageGenerationCall { result, output_format, .. } => {
+                if let Some(data) = result.as_ref().filter(|data| !data.is_empty()) {
+                    let media_type = format!("image/{}", output_format.as_deref().unwrap_or("png"));
+                    self.say(slot, Piece::Image(Image { media_type, data: data.clone() }), sink);
+                }
+            }
+            Item::Other => {}
         }
         self.finish(slot, sink);
     }
@@ -248,24 +283,47 @@ impl Assembly {
         self.slots.finish_all();
         self.advance(sink);
         let summary = response.summary().unwrap_or_default();
+        if self.is_cut() {
+            self.outcome = Some(self.cut_outcome(summary.usage.as_ref()));
+            return;
+        }
         let stop_reason = self.stop_reason(&summary, is_incomplete);
         let counted = summary.usage.as_ref().map_or_else(|| Usage::at_start(self.shape.estimate), Usage::of);
         self.outcome = Some(Outcome {
             end: MessageEnd { stop_reason: Some(stop_reason), stop_sequence: None },
             usage: counted.with_searches(self.searches),
+            is_counted: summary.usage.is_some(),
         });
+    }
+
+    /// How an answer ended that was cut; `counted` if the backend had ended it too.
+    fn cut_outcome(&self, counted: Option<&codex::Usage>) -> Outcome {
+        let stop_sequence = self.cutter.stop_sequence().map(str::to_owned);
+        let stop_reason = if stop_sequence.is_some() { StopReason::StopSequence } else { StopReason::MaxTokens };
+        let usage = counted.copied().unwrap_or_else(|| self.cutter.spent(self.shape.estimate));
+        Outcome {
+            end: MessageEnd { stop_reason: Some(stop_reason), stop_sequence },
+            usage: Usage::of(&usage).with_searches(self.searches),
+            is_counted: counted.is_some(),
+        }
     }
 
     fn stop_reason(&self, summary: &ResponseSummary, is_incomplete: bool) -> StopReason {
         let reason = summary.incomplete_details.as_ref().and_then(|details| details.reason.as_deref());
         if is_incomplete {
-            // Any other reason is a limit of some kind, and the answer is not whole.
-            return if reason == Some("content_filter") { StopReason::Refusal } else { StopReason::MaxTokens };
+            return match reason {
+                Some("content_filter") => StopReason::Refusal,
+                Some(reason) if reason.contains("context") => StopReason::ModelContextWindowExceeded,
+                // Any other reason is a limit of some kind, and the answer is not whole.
+                _ => StopReason::MaxTokens,
+            };
         }
         if self.called {
             StopReason::ToolUse
         } else if self.refused {
             StopReason::Refusal
+        } else if summary.end_turn == Some(false) {
+            StopReason::PauseTurn
         } else {
             StopReason::EndTurn
         }
@@ -296,7 +354,7 @@ impl Assembly {
             Piece::Text { text, .. } => text.is_empty(),
             Piece::Thinking { text, .. } => text.is_empty() || self.shape.thinking != Thinking::Summary,
             Piece::Signature(_) => self.shape.thinking == Thinking::Hidden,
-            Piece::Citation(_) | Piece::Input(_) | Piece::Search(_) => false,
+            Piece::Citation(_) | Piece::Input(_) | Piece::Search(_) | Piece::Image(_) => false,
         }
     }
 
@@ -315,19 +373,18 @@ impl Assembly {
             if !self.slots[slot].finished {
                 return;
             }
+            self.release(sink);
             self.close(sink);
             self.speaking = None;
         }
     }
 
     fn write(&mut self, slot: usize, piece: Piece<'_>, sink: &mut impl Sink) {
+        if self.is_cut() {
+            return;
+        }
         match piece {
-            Piece::Text { part, text } => {
-                if !matches!(self.block, Some(Block::Text { part: open }) if open == part) {
-                    self.open(Block::Text { part }, ContentBlock::Text { text: "", citations: &[] }, sink);
-                }
-                sink.delta(self.index(), BlockDelta::Text { text: &text });
-            }
+            Piece::Text { part, text } => self.write_text(part, &text, sink),
             Piece::Citation(citation) => {
                 if matches!(self.block, Some(Block::Text { .. })) {
                     sink.delta(self.index(), BlockDelta::Citation { citation: &citation });
@@ -337,7 +394,42 @@ impl Assembly {
             Piece::Signature(encrypted) => self.write_signature(encrypted.as_deref(), sink),
             Piece::Input(text) => self.write_input(slot, &text, sink),
             Piece::Search(search) => self.write_search(&search, sink),
+            Piece::Image(Image { media_type, data }) => {
+                let image = ContentBlock::Image { source: ImageSource::new(&media_type, &data) };
+                self.open(Block::Call { has_input: true }, image, sink);
+            }
         }
+        if self.is_cut() {
+            self.close(sink);
+        }
+    }
+
+    /// As much of the text as the client wants to see; its end may have to wait for what follows.
+    fn write_text(&mut self, part: u32, text: &str, sink: &mut impl Sink) {
+        if self.text_part.is_some_and(|last| last != part) {
+            self.release(sink);
+        }
+        self.text_part = Some(part);
+        let text = self.cutter.text(text);
+        self.show_text(part, &text, sink);
+    }
+
+    /// Shows the text that waited: its part is over.
+    fn release(&mut self, sink: &mut impl Sink) {
+        if let Some(part) = self.text_part.take() {
+            let held = self.cutter.release();
+            self.show_text(part, &held, sink);
+        }
+    }
+
+    fn show_text(&mut self, part: u32, text: &str, sink: &mut impl Sink) {
+        if text.is_empty() {
+            return;
+        }
+        if !matches!(self.block, Some(Block::Text { part: open }) if open == part) {
+            self.open(Block::Text { part }, ContentBlock::Text { text: "", citations: &[] }, sink);
+        }
+        sink.delta(self.index(), BlockDelta::Text { text });
     }
 
     fn write_thinking(&mut self, part: u32, text: &str, sink: &mut impl Sink) {
@@ -376,6 +468,7 @@ impl Assembly {
             let start = ContentBlock::ToolUse { id: &id, name: &name, input: Json("{}") };
             self.open(Block::Call { has_input: false }, start, sink);
         }
+        let text = self.cutter.counted(text);
         if let Some(Block::Call { has_input }) = &mut self.block
             && !text.is_empty()
         {

@@ -1,7 +1,7 @@
 //! How many tokens a request is: exactly as far as a tokenizer can tell, or roughly and at once.
 //!
 //! What is counted is what goes upstream. Text is counted with the backend's vocabulary
-//! (`o200k_base`); around it stand a few tokens a message that only the backend knows exactly. The
+//! (`dialect::tokens`); around it stand a few tokens a message that only the backend knows exactly. The
 //! rules for what is no text are constants below and a table in docs/compatibility-messages.md.
 
 mod image;
@@ -9,7 +9,7 @@ mod image;
 use super::request;
 use crate::codex::Request;
 use crate::codex::request::{InputItem, InputPart, TextFormat, Tool, ToolOutput};
-use crate::dialect::{ModelMap, Problem};
+use crate::dialect::{ModelMap, Problem, tokens};
 
 /// Marks around a message, a call or an output.
 const PER_ITEM: u64 = 4;
@@ -26,22 +26,18 @@ const PER_FILE_PAGE: u64 = 2000;
 /// The size of a typical page of a PDF, bytes of base64.
 const FILE_PAGE: usize = 64 * 1024;
 
-/// Text is given to the tokenizer in pieces of at most so many bytes, so that no text can make its
-/// regular expression run away; each cut can cost one token.
-const PIECE: usize = 64 * 1024;
-
 /// The tokens of a body of `POST /v1/messages/count_tokens`.
 ///
 /// Takes milliseconds for each 100 kB of text, and some hundred at the first call, which builds the
 /// vocabulary: to be called where blocking is allowed.
 pub fn count_tokens(body: &[u8]) -> Result<u64, Problem> {
     let translated = request::translate(body, &ModelMap::default())?;
-    Ok(measure(&translated.request, &exact))
+    Ok(measure(&translated.request, &tokens::exact))
 }
 
 /// About as many, at the cost of looking at each byte once.
-pub(super) fn estimate(request: &Request) -> u64 {
-    measure(request, &rough)
+pub(in crate::dialect) fn estimate(request: &Request) -> u64 {
+    measure(request, &tokens::rough)
 }
 
 /// Adds up a request by a measure of text.
@@ -60,7 +56,7 @@ fn measure(request: &Request, text: &dyn Fn(&str) -> u64) -> u64 {
 fn of_item(item: &InputItem, text: &dyn Fn(&str) -> u64) -> u64 {
     match item {
         InputItem::Message { content, .. } => of_parts(content, text),
-        InputItem::Reasoning { encrypted_content, .. } => of_reasoning(encrypted_content),
+        InputItem::Reasoning { encrypted_content, .. } => tokens::of_reasoning(encrypted_content),
         InputItem::FunctionCall { name, arguments: input, .. } | InputItem::CustomToolCall { name, input, .. } => {
             text(name) + text(input)
         }
@@ -87,12 +83,6 @@ fn of_parts(parts: &[InputPart], text: &dyn Fn(&str) -> u64) -> u64 {
     parts.iter().map(of_part).sum()
 }
 
-/// Encrypted reasoning is base64 of its text and some 650 bytes around it.
-fn of_reasoning(encrypted: &str) -> u64 {
-    let bytes = (encrypted.len() / 4 * 3).saturating_sub(650);
-    u64::try_from(bytes / 4).unwrap_or(u64::MAX)
-}
-
 fn of_tool(tool: &Tool, text: &dyn Fn(&str) -> u64) -> u64 {
     match tool {
         Tool::Function { name, description, parameters, .. } => {
@@ -101,43 +91,6 @@ fn of_tool(tool: &Tool, text: &dyn Fn(&str) -> u64) -> u64 {
         Tool::Custom { name, description, .. } => text(name) + description.as_deref().map_or(0, text),
         Tool::WebSearch(_) | Tool::ImageGeneration(_) => 0,
     }
-}
-
-fn exact(text: &str) -> u64 {
-    let vocabulary = tiktoken_rs::o200k_base_singleton();
-    let mut rest = text;
-    let mut tokens = 0;
-    while !rest.is_empty() {
-        let (piece, tail) = rest.split_at(piece_end(rest));
-        tokens += vocabulary.encode_ordinary(piece).len();
-        rest = tail;
-    }
-    u64::try_from(tokens).unwrap_or(u64::MAX)
-}
-
-/// Where to cut: after the last space of a piece if there is one, else at a character's border.
-fn piece_end(text: &str) -> usize {
-    if text.len() <= PIECE {
-        return text.len();
-    }
-    let end = text.floor_char_boundary(PIECE);
-    text[..end].rfind(' ').filter(|space| *space > 0).unwrap_or(end)
-}
-
-/// In quarters of a token: one for an ASCII letter, two for a letter of another alphabet, three for
-/// an Asian sign, eight for an emoji.
-fn rough(text: &str) -> u64 {
-    let quarters: u64 = text
-        .bytes()
-        .map(|byte| match byte {
-            0x00..=0x7F => 1,
-            0x80..=0xBF => 0,
-            0xC0..=0xDF => 2,
-            0xE0..=0xEF => 3,
-            0xF0..=0xFF => 8,
-        })
-        .sum();
-    quarters.div_ceil(4)
 }
 
 #[cfg(test)]
@@ -150,8 +103,6 @@ mod tests {
 
     #[test]
     fn text_is_counted_with_the_backends_vocabulary() {
-        assert_eq!(exact("hello world"), 2);
-        assert_eq!(exact("Tollway übersetzt Nachrichten."), 7);
         let with = |text: &str| count(&format!(r#"{{"model":"m","messages":[{{"role":"user","content":"{text}"}}]}}"#));
         assert_eq!(with("hello world") - with("hello"), 1);
     }
@@ -163,22 +114,5 @@ mod tests {
             r#"{"model":"m","messages":[{"role":"user","content":"hi"}],"tools":[{"name":"f","input_schema":{"type":"object","properties":{"city":{"type":"string"}}}}]}"#,
         );
         assert!(tool > plain + PER_TOOL);
-    }
-
-    #[test]
-    fn the_estimate_is_near_the_count() {
-        let text = "The quick brown fox jumps over the lazy dog, and nobody minds. ".repeat(50);
-        for text in [text.as_str(), "これは日本語の文章です。とても短いです。", "Привет, как дела? Всё хорошо."]
-        {
-            let (rough, exact) = (rough(text), exact(text));
-            assert!(rough.abs_diff(exact) * 2 <= exact.max(8), "{rough} for {exact}: {text}");
-        }
-    }
-
-    #[test]
-    fn no_text_makes_the_tokenizer_run_away() {
-        for text in [" ".repeat(300_000), "a".repeat(300_000), "é\n".repeat(100_000), "=".repeat(300_000)] {
-            assert!(exact(&text) > 0);
-        }
     }
 }

@@ -7,6 +7,16 @@ use http::StatusCode;
 use serde::Serialize;
 use std::borrow::Cow;
 
+/// The code by which the SDKs know that they must send the whole conversation.
+const NO_THREADS: &str = "thread_unsupported_request";
+
+/// The refusal of `thread`: a conversation kept by the server. The SDKs' tool runners ask for one, and
+/// go on without it when they are told so in just this way; ignored, it would cost the conversation.
+pub(super) fn no_threads() -> Problem {
+    let message = "thread: no conversations are kept here; send the full conversation without `thread`";
+    Problem { code: Some(NO_THREADS.to_owned()), ..Problem::invalid("thread", message) }
+}
+
 /// `{"type":"error","error":{"type","message"},"request_id"}`.
 #[derive(Serialize)]
 struct Envelope<'a> {
@@ -21,6 +31,15 @@ struct ErrorObject<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     message: Cow<'a, str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    details: Option<Details>,
+}
+
+/// What a program may act on.
+#[derive(Serialize)]
+struct Details {
+    error_code: &'static str,
+    unsupported: [&'static str; 1],
 }
 
 /// The error answer.
@@ -39,7 +58,9 @@ fn envelope<'a>(problem: &'a Problem, request_id: &'a str, estimate: Option<u64>
         ProblemKind::ContextLength => Cow::Owned(too_long(&problem.message, estimate)),
         _ => Cow::Borrowed(problem.message.as_str()),
     };
-    Envelope { kind: "error", error: ErrorObject { kind: error_type(problem.kind), message }, request_id }
+    let is_thread = problem.code.as_deref() == Some(NO_THREADS);
+    let details = is_thread.then_some(Details { error_code: NO_THREADS, unsupported: ["thread"] });
+    Envelope { kind: "error", error: ErrorObject { kind: error_type(problem.kind), message, details }, request_id }
 }
 
 /// The status: OpenAI's but for an overload, which has a number of its own here.
@@ -123,6 +144,18 @@ mod tests {
             assert_eq!(body["error"]["type"], name, "{kind:?}");
             assert_eq!(body["request_id"], "req_1");
         }
+    }
+
+    #[test]
+    fn a_thread_is_refused_so_that_the_sdks_send_the_whole_conversation() {
+        let rendered = render(&no_threads(), "req_1");
+        let body: serde_json::Value = serde_json::from_slice(&rendered.body).expect("JSON");
+        assert_eq!(rendered.status.as_u16(), 400);
+        assert_eq!(body["error"]["type"], "invalid_request_error");
+        assert_eq!(
+            body["error"]["details"],
+            serde_json::json!({"error_code": "thread_unsupported_request", "unsupported": ["thread"]})
+        );
     }
 
     #[test]

@@ -75,11 +75,11 @@ impl<'a> Message<'a> {
 }
 
 /// How a message ended; both null while it has not.
-#[derive(Debug, Clone, Copy, Default, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub(super) struct MessageEnd {
     pub(super) stop_reason: Option<StopReason>,
-    /// Always null: stop sequences are not honoured yet.
-    pub(super) stop_sequence: Option<&'static str>,
+    /// Which of the request's sequences ended it, if one did.
+    pub(super) stop_sequence: Option<String>,
 }
 
 /// Why a message ended.
@@ -89,7 +89,11 @@ pub(super) enum StopReason {
     EndTurn,
     ToolUse,
     MaxTokens,
+    StopSequence,
+    /// The model would go on if it were asked again.
+    PauseTurn,
     Refusal,
+    ModelContextWindowExceeded,
 }
 
 /// Tokens as Anthropic counts them: `input_tokens` leaves out what was read from or written to the cache.
@@ -164,6 +168,25 @@ pub(super) enum ContentBlock<'a> {
         tool_use_id: &'a str,
         content: &'a SearchResults,
     },
+    Image {
+        source: ImageSource<'a>,
+    },
+}
+
+/// An image that the backend made. Anthropic's models make none, so this is the form in which
+/// clients send images.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub(super) struct ImageSource<'a> {
+    #[serde(rename = "type")]
+    kind: &'static str,
+    pub(super) media_type: &'a str,
+    pub(super) data: &'a str,
+}
+
+impl<'a> ImageSource<'a> {
+    pub(super) fn new(media_type: &'a str, data: &'a str) -> Self {
+        Self { kind: "base64", media_type, data }
+    }
 }
 
 /// What is appended to the open block.

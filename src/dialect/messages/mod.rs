@@ -9,13 +9,13 @@ pub mod count;
 pub mod error;
 mod frames;
 pub mod request;
-mod signature;
 pub mod stream;
 pub mod whole;
 
 pub use count::count_tokens;
 pub use request::prepare;
 
+use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
 use crate::dialect::{Folder, Reply, Translator};
 use std::sync::Arc;
@@ -44,6 +44,8 @@ struct Shape {
     thinking: Thinking,
     /// Input tokens, estimated: the true number is known only at the end of a stream.
     estimate: u64,
+    /// Where the client wants the answer to end.
+    bounds: Arc<Bounds>,
 }
 
 /// Makes the translators of one answer.
@@ -56,5 +58,9 @@ impl Reply for Answer {
 
     fn whole(&self) -> Box<dyn Folder> {
         Box::new(whole::Whole::new(Arc::clone(&self.0)))
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.0.bounds.has_limit()
     }
 }

@@ -15,6 +15,7 @@ mod tools;
 use super::{Answer, Shape, Thinking, count};
 use crate::codex::Request;
 use crate::codex::request::{InputPart, Text};
+use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
 use blocks::{Content, invalid, required};
@@ -34,6 +35,7 @@ pub(super) struct Translated {
     model: String,
     names: Names,
     thinking: Thinking,
+    bounds: Bounds,
     is_stream: bool,
     session: Option<String>,
     ignored: Vec<&'static str>,
@@ -51,6 +53,7 @@ pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepare
         names: translated.names,
         thinking: translated.thinking,
         estimate: count::estimate(request),
+        bounds: Arc::new(translated.bounds),
     };
     let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
@@ -77,6 +80,9 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
         return Err(Problem::invalid("messages", "messages: at least one message is required"));
     }
     let resolved = models.resolve(&model);
+    if fields.take::<&RawValue>("thread")?.is_some() {
+        return Err(super::error::no_threads());
+    }
     let mut request = Request::new(resolved.slug);
     let mut names = Names::default();
 
@@ -107,9 +113,11 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
 
     let session = fields.take("metadata")?.and_then(|metadata| session::of(&metadata));
     request.prompt_cache_key.clone_from(&session);
+    let bounds = options::bounds(fields.take("stop_sequences")?, fields.take("max_tokens")?)?;
     let is_stream = fields.take("stream")?.unwrap_or(false);
     fields.name_the_rest(&mut ignored);
-    Ok(Translated { request, model, names, thinking, is_stream, session, ignored: ignored.into_names() })
+    let ignored = ignored.into_names();
+    Ok(Translated { request, model, names, thinking, bounds, is_stream, session, ignored })
 }
 
 /// The top level of a body. Taken apart by hand, so that an error names its field and nothing that

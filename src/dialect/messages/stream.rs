@@ -6,9 +6,9 @@
 use super::assembly::{Assembly, Sink};
 use super::frames::{BlockDelta, ContentBlock, Message, MessageEnd, StreamEvent, Usage};
 use super::{Shape, error};
-use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
+use crate::codex::{self, Event};
 use crate::dialect::{Problem, ProblemKind, Translator};
 use bytes::BytesMut;
 use std::sync::Arc;
@@ -54,11 +54,19 @@ impl Translator for Stream {
         }
     }
 
+    fn is_done(&self) -> bool {
+        self.assembly.is_cut()
+    }
+
+    fn spent(&self) -> Option<codex::Usage> {
+        self.assembly.spent()
+    }
+
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
         let cut;
         let failure = match (failure, self.assembly.outcome()) {
             (None, Some(outcome)) => {
-                StreamEvent::MessageDelta { delta: outcome.end, usage: outcome.usage }.write(out);
+                StreamEvent::MessageDelta { delta: outcome.end.clone(), usage: outcome.usage }.write(out);
                 return StreamEvent::MessageStop.write(out);
             }
             (Some(failure), _) => failure,

@@ -2,9 +2,9 @@
 
 use super::Shape;
 use super::assembly::{Assembly, Sink};
-use super::frames::{BlockDelta, Citation, ContentBlock, Json, Message, MessageEnd, SearchResults, Usage};
-use crate::codex::Event;
+use super::frames::{BlockDelta, Citation, ContentBlock, ImageSource, Json, Message, MessageEnd, SearchResults, Usage};
 use crate::codex::event::Depth;
+use crate::codex::{self, Event};
 use crate::dialect::Folder;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -33,10 +33,18 @@ impl Folder for Whole {
         self.assembly.event(event, &mut self.blocks);
     }
 
+    fn is_done(&self) -> bool {
+        self.assembly.is_cut()
+    }
+
+    fn spent(&self) -> Option<codex::Usage> {
+        self.assembly.spent()
+    }
+
     fn finish(self: Box<Self>) -> Bytes {
         let (end, usage) = self.assembly.outcome().map_or_else(
             || (MessageEnd::default(), Usage::at_start(self.shape.estimate)),
-            |outcome| (outcome.end, outcome.usage),
+            |outcome| (outcome.end.clone(), outcome.usage),
         );
         let content = self.blocks.0.iter().map(Block::content).collect();
         let message = Message::new(&self.shape.request_id, &self.shape.model, content, end, usage);
@@ -55,6 +63,7 @@ enum Block {
     ToolUse { id: String, name: String, input: String },
     ServerToolUse { id: String, name: &'static str, input: String },
     WebSearchToolResult { tool_use_id: String, content: SearchResults },
+    Image { media_type: String, data: String },
 }
 
 impl Block {
@@ -75,6 +84,9 @@ impl Block {
             }
             ContentBlock::WebSearchToolResult { tool_use_id, content } => {
                 Self::WebSearchToolResult { tool_use_id: tool_use_id.to_owned(), content: content.clone() }
+            }
+            ContentBlock::Image { source } => {
+                Self::Image { media_type: source.media_type.to_owned(), data: source.data.to_owned() }
             }
         }
     }
@@ -103,6 +115,7 @@ impl Block {
             Self::WebSearchToolResult { tool_use_id, content } => {
                 ContentBlock::WebSearchToolResult { tool_use_id, content }
             }
+            Self::Image { media_type, data } => ContentBlock::Image { source: ImageSource::new(media_type, data) },
         }
     }
 }

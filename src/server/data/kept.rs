@@ -1,7 +1,7 @@
-//! Responses that are kept, and conversations.
+//! Responses that are kept.
 
-use super::reply;
 use super::request::{self, Arrival, refuse};
+use super::{openapi, reply};
 use crate::dialect::{Context, Dialect, Problem};
 use crate::kept::AskedPage;
 use crate::relay::{Call, Outcome, Refused};
@@ -10,8 +10,8 @@ use crate::server::state::State;
 use crate::store::KeyId;
 use axum::Router;
 use axum::body::Body;
-use axum::extract::{Path, Query, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use axum::extract::{Path, RawQuery, State as Shared};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use axum::response::Response;
 use axum::routing::get;
 use std::sync::Arc;
@@ -19,21 +19,11 @@ use tracing::Instrument;
 
 /// The routes of what is kept.
 pub(super) fn routes() -> Router<Arc<State>> {
-    Router::new()
-        .route(ONE, get(retrieve).delete(delete))
-        .route(INPUT_ITEMS, get(input_items))
-        .route(CONVERSATIONS, axum::routing::post(create_conversation))
-        .route(CONVERSATION, get(conversation).post(update_conversation).delete(delete_conversation))
-        .route(ITEMS, get(list_items).post(add_items))
-        .route(ITEM, get(one_item).delete(delete_item))
+    Router::new().route(ONE, get(retrieve).delete(delete)).route(INPUT_ITEMS, get(input_items))
 }
 
 const ONE: &str = "/v1/responses/{id}";
 const INPUT_ITEMS: &str = "/v1/responses/{id}/input_items";
-const CONVERSATIONS: &str = "/v1/conversations";
-const CONVERSATION: &str = "/v1/conversations/{id}";
-const ITEMS: &str = "/v1/conversations/{id}/items";
-const ITEM: &str = "/v1/conversations/{id}/items/{item}";
 
 /// What the relay goes by to find a conversation's account, where the client names none.
 const SESSION: HeaderName = HeaderName::from_static("x-session-affinity");
@@ -69,93 +59,57 @@ async fn admit(state: &Arc<State>, mut headers: HeaderMap, body: Body, arrival: 
     Ok(Call { dialect: Dialect::Responses, codex_cli: false, headers, key, prepared })
 }
 
-async fn retrieve(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+/// A kept response
+#[utoipa::path(
+    get, path = "/v1/responses/{id}", tag = "OpenAI Responses", params(("id" = String, Path)),
+    responses((status = 200, description = "As its client saw it last", body = openapi::ResponseObject), openapi::OpenAiErrors)
+)]
+pub(super) async fn retrieve(
+    Shared(state): Shared<Arc<State>>,
+    Path(id): Path<String>,
+    headers: HeaderMap,
+) -> Response {
     answer(&state, ONE, &headers, async |key| state.kept.response(key, &id).await).await
 }
 
-async fn delete(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+/// Deletes a kept response
+#[utoipa::path(
+    delete, path = "/v1/responses/{id}", tag = "OpenAI Responses", params(("id" = String, Path)),
+    responses((status = 200, description = "It is gone", body = openapi::Deleted), openapi::OpenAiErrors)
+)]
+pub(super) async fn delete(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     answer(&state, ONE, &headers, async |key| state.kept.delete(key, &id).await).await
 }
 
-async fn input_items(
+/// The items of a kept response's request
+#[utoipa::path(
+    get, path = "/v1/responses/{id}/input_items", tag = "OpenAI Responses",
+    params(
+        ("id" = String, Path),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 100),
+        ("order" = Option<String>, Query, description = "`asc` or `desc`"),
+        ("after" = Option<String>, Query, description = "The item that the page follows"),
+        ("before" = Option<String>, Query, description = "The item that the page ends at"),
+    ),
+    responses((status = 200, description = "A page of them", body = openapi::ItemList), openapi::OpenAiErrors)
+)]
+pub(super) async fn input_items(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
-    Query(page): Query<AskedPage>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
+    let page = asked(query.as_deref());
     answer(&state, INPUT_ITEMS, &headers, async |key| state.kept.input_items(key, &id, &page).await).await
 }
 
-async fn create_conversation(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let (head, body) = request.into_parts();
-    let body = request::read(&state, body).await;
-    answer(&state, CONVERSATIONS, &head.headers, async |key| {
-        state.kept.create_conversation(key, body.as_ref().map_err(Clone::clone)?).await
-    })
-    .await
-}
-
-async fn conversation(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, CONVERSATION, &headers, async |key| state.kept.conversation(key, &id).await).await
-}
-
-async fn update_conversation(
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<String>,
-    request: Request<Body>,
-) -> Response {
-    let (head, body) = request.into_parts();
-    let body = request::read(&state, body).await;
-    answer(&state, CONVERSATION, &head.headers, async |key| {
-        state.kept.update_conversation(key, &id, body.as_ref().map_err(Clone::clone)?).await
-    })
-    .await
-}
-
-async fn delete_conversation(
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<String>,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, CONVERSATION, &headers, async |key| state.kept.delete_conversation(key, &id).await).await
-}
-
-async fn list_items(
-    Shared(state): Shared<Arc<State>>,
-    Path(id): Path<String>,
-    Query(page): Query<AskedPage>,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, ITEMS, &headers, async |key| state.kept.list_conversation(key, &id, &page).await).await
-}
-
-async fn add_items(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, request: Request<Body>) -> Response {
-    let (head, body) = request.into_parts();
-    let body = request::read(&state, body).await;
-    answer(&state, ITEMS, &head.headers, async |key| {
-        state.kept.extend_conversation(key, &id, body.as_ref().map_err(Clone::clone)?).await
-    })
-    .await
-}
-
-async fn one_item(
-    Shared(state): Shared<Arc<State>>,
-    Path((id, item)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, ITEM, &headers, async |key| state.kept.conversation_item(key, &id, &item).await).await
-}
-
-async fn delete_item(
-    Shared(state): Shared<Arc<State>>,
-    Path((id, item)): Path<(String, String)>,
-    headers: HeaderMap,
-) -> Response {
-    answer(&state, ITEM, &headers, async |key| state.kept.delete_conversation_item(key, &id, &item).await).await
+/// The page that a query asks for.
+pub(super) fn asked(query: Option<&str>) -> AskedPage {
+    AskedPage::of(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()))
 }
 
 /// Asks who calls, and answers with JSON that is there or cannot be had.
-async fn answer(
+pub(super) async fn answer(
     state: &Arc<State>,
     route: &'static str,
     headers: &HeaderMap,

@@ -1,8 +1,11 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod conversations;
 mod kept;
+mod linger;
 mod models;
+mod openapi;
 mod reply;
 mod request;
 mod serve;
@@ -18,15 +21,18 @@ use axum::routing::{get, post};
 use request::Arrival;
 use std::any::Any;
 use std::sync::Arc;
+use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
+    let most = state.max_body;
     Router::new()
         .route("/v1/responses", post(serve::responses).get(no_websocket))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
         .merge(kept::routes())
+        .merge(conversations::routes())
         .route("/v1/chat/completions", post(serve::chat))
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
@@ -34,13 +40,27 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/models/{id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
         // Claude Code asks whether anybody is there before it sends a key.
-        .route("/", get(|| async { StatusCode::OK }))
-        .route("/api/hello", get(|| async { StatusCode::OK }))
+        .route("/", get(root))
+        .route("/api/hello", get(hello))
+        .route("/openapi.json", get(openapi::document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
         .layer(CatchPanicLayer::custom(panicked))
+        .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state)
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn root() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn hello() -> StatusCode {
+    StatusCode::OK
 }
 
 /// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).

@@ -10,7 +10,10 @@ pub(crate) struct Said {
     pub(crate) text: String,
     pub(crate) refusal: String,
     pub(crate) reasoning: String,
+    /// Pieces of one thought put together, as clients do that send them back.
+    pub(crate) reasoning_details: Vec<Value>,
     pub(crate) annotations: Vec<Value>,
+    pub(crate) images: Vec<Value>,
     /// Calls as the completion has them.
     pub(crate) calls: Vec<Value>,
     pub(crate) finish: Option<String>,
@@ -36,9 +39,12 @@ fn agrees(said: &Said, whole: &str) -> Result<(), String> {
         Value::Null => message["tool_calls"].as_array().cloned().unwrap_or_default(),
         call => vec![call.clone()],
     };
+    let list = |name: &str| message[name].as_array().cloned().unwrap_or_default();
     let same = said.text == text("content")
         && said.refusal == text("refusal")
         && said.reasoning == text("reasoning_content")
+        && said.reasoning_details == list("reasoning_details")
+        && said.images == list("images")
         && message["annotations"].as_array() == Some(&said.annotations)
         && said.calls == calls
         && said.finish.as_deref() == choice["finish_reason"].as_str()
@@ -99,6 +105,10 @@ fn take(said: &mut Said, chunk: &Value) -> Result<(), String> {
     said.refusal += delta["refusal"].as_str().unwrap_or_default();
     said.reasoning += delta["reasoning_content"].as_str().unwrap_or_default();
     said.annotations.extend(delta["annotations"].as_array().cloned().unwrap_or_default());
+    said.images.extend(delta["images"].as_array().cloned().unwrap_or_default());
+    for detail in delta["reasoning_details"].as_array().into_iter().flatten() {
+        add_detail(&mut said.reasoning_details, detail)?;
+    }
     for call in delta["tool_calls"].as_array().into_iter().flatten() {
         let index = call["index"].as_u64().and_then(|i| usize::try_from(i).ok()).ok_or("a call without index")?;
         let mut call = call.clone();
@@ -107,6 +117,26 @@ fn take(said: &mut Said, chunk: &Value) -> Result<(), String> {
     }
     if delta["function_call"].is_object() {
         add_call(&mut said.calls, 0, delta["function_call"].clone())?;
+    }
+    Ok(())
+}
+
+/// More of a thought: what may be read appends, what is encrypted stands for itself.
+fn add_detail(details: &mut Vec<Value>, part: &Value) -> Result<(), String> {
+    let member = match part["type"].as_str() {
+        Some("reasoning.summary") => "summary",
+        Some("reasoning.text") => "text",
+        Some("reasoning.encrypted") if part["data"].is_string() => {
+            details.push(part.clone());
+            return Ok(());
+        }
+        _ => return Err(format!("no detail: {part}")),
+    };
+    let more = part[member].as_str().ok_or("a detail without words")?;
+    let same = |old: &&mut Value| old["type"] == part["type"] && old["index"] == part["index"];
+    match details.iter_mut().rev().find(same) {
+        Some(old) => old[member] = format!("{}{more}", old[member].as_str().unwrap_or_default()).into(),
+        None => details.push(part.clone()),
     }
     Ok(())
 }

@@ -3,6 +3,10 @@
 use crate::run::Answer;
 use serde_json::{Value, json};
 
+/// Why a message ends.
+const STOP_REASONS: [&str; 7] =
+    ["end_turn", "tool_use", "max_tokens", "stop_sequence", "pause_turn", "refusal", "model_context_window_exceeded"];
+
 /// What a stream says in the end.
 #[derive(Debug)]
 pub(crate) struct Said {
@@ -96,7 +100,9 @@ impl Reader {
             "message_delta" => {
                 need(self.open.is_none() && self.stop_reason.is_none(), "an end inside a block, or a second one")?;
                 let reason = event["delta"]["stop_reason"].as_str().ok_or("no stop reason")?;
-                need(["end_turn", "tool_use", "max_tokens", "refusal"].contains(&reason), "no such stop reason")?;
+                need(STOP_REASONS.contains(&reason), "no such stop reason")?;
+                let has_sequence = event["delta"]["stop_sequence"].is_string();
+                need(has_sequence == (reason == "stop_sequence"), "a sequence that did not stop it, or none that did")?;
                 self.stop_reason = Some(reason.to_owned());
                 self.usage = event["usage"].clone();
                 need(self.usage["output_tokens"].is_u64(), "no usage")

@@ -3,7 +3,7 @@
 //! Item ids may be missing or change from event to event, indexes may be missing (then all are 0),
 //! call ids are reliable where they are given: so an id that matches decides, else the place does.
 
-use super::{Family, Piece, Sink};
+use super::{Family, Piece, Sink, Thought, characters, emit};
 use crate::codex::event::{ContentPart, Delta, Item};
 
 /// The items that an assistant message is made of.
@@ -13,6 +13,7 @@ pub(super) enum Kind {
     Reasoning,
     Function,
     Custom,
+    Image,
 }
 
 /// What an event says of the item it belongs to.
@@ -36,6 +37,7 @@ pub(super) fn identify(item: &Item, index: u32) -> Option<(Kind, Key<'_>)> {
         Item::Reasoning { id, .. } => (Kind::Reasoning, id, None),
         Item::FunctionCall { id, call_id, .. } => (Kind::Function, id, call_id.as_deref()),
         Item::CustomToolCall { id, call_id, .. } => (Kind::Custom, id, call_id.as_deref()),
+        Item::ImageGenerationCall { id, .. } => (Kind::Image, id, None),
         _ => return None,
     };
     Some((kind, Key { index, item: id.as_deref(), call: call.filter(|id| !id.is_empty()) }))
@@ -57,6 +59,8 @@ pub(super) enum Body {
     Message(Message),
     Reasoning(Reasoning),
     Call(Call),
+    /// It goes out whole, when it is done.
+    Image,
 }
 
 impl Slot {
@@ -64,6 +68,7 @@ impl Slot {
         match &self.body {
             Body::Message(_) => Kind::Message,
             Body::Reasoning(_) => Kind::Reasoning,
+            Body::Image => Kind::Image,
             Body::Call(Call { family: Family::Function, .. }) => Kind::Function,
             Body::Call(Call { family: Family::Custom, .. }) => Kind::Custom,
         }
@@ -107,7 +112,11 @@ impl Slot {
 pub(super) fn open<'s>(slots: &'s mut Vec<Slot>, kind: Kind, key: &Key<'_>) -> &'s mut Slot {
     let body = match kind {
         Kind::Message => Body::Message(Message::default()),
-        Kind::Reasoning => Body::Reasoning(Reasoning::default()),
+        Kind::Reasoning => {
+            let before = slots.iter().filter(|slot| slot.kind() == Kind::Reasoning).count();
+            Body::Reasoning(Reasoning { index: u32::try_from(before).unwrap_or(u32::MAX), ..Reasoning::default() })
+        }
+        Kind::Image => Body::Image,
         Kind::Function => Body::Call(Call::new(Family::Function)),
         Kind::Custom => Body::Call(Call::new(Family::Custom)),
     };
@@ -137,6 +146,10 @@ pub(super) fn is_finished(slots: &[Slot], kind: Kind, key: &Key<'_>) -> bool {
 pub(super) struct Sent(Vec<(u32, usize)>);
 
 impl Sent {
+    fn is_empty(&self) -> bool {
+        self.0.iter().all(|(_, bytes)| *bytes == 0)
+    }
+
     fn of(&mut self, part: u32) -> &mut usize {
         let at = self.0.iter().position(|(number, _)| *number == part).unwrap_or_else(|| {
             self.0.push((part, 0));
@@ -153,13 +166,12 @@ impl Sent {
         before
     }
 
-    /// Whether nothing of the part has gone out, and what has not yet.
-    pub(super) fn rest<'t>(&mut self, part: u32, whole: &'t str) -> (bool, &'t str) {
+    /// What of the part has not gone out; it counts as gone out.
+    pub(super) fn rest<'t>(&mut self, part: u32, whole: &'t str) -> &'t str {
         let sent = self.of(part);
-        let before = *sent;
-        let rest = whole.get(before..).unwrap_or_default();
+        let rest = whole.get(*sent..).unwrap_or_default();
         *sent += rest.len();
-        (before == 0, rest)
+        rest
     }
 }
 
@@ -170,33 +182,91 @@ pub(super) struct Message {
     pub(super) refusal: Sent,
     /// Citations that have gone out.
     pub(super) annotations: usize,
+    /// Where each part begins in the text of the whole answer, in characters.
+    origins: Vec<(u32, u64)>,
 }
 
 impl Message {
-    pub(super) fn finish(&mut self, content: &[ContentPart], sink: &mut impl Sink) {
+    /// Text of a part goes out after so many characters; the first time is where it begins.
+    pub(super) fn begin(&mut self, part: u32, said: u64) {
+        if !self.origins.iter().any(|(known, _)| *known == part) {
+            self.origins.push((part, said));
+        }
+    }
+
+    /// Where a part begins.
+    pub(super) fn origin(&self, part: u32) -> u64 {
+        self.origins.iter().find(|(known, _)| *known == part).map_or(0, |(_, origin)| *origin)
+    }
+
+    /// Says what its deltas lacked; `said` counts the characters of text of the whole answer.
+    pub(super) fn finish(&mut self, content: &[ContentPart], said: &mut u64, sink: &mut impl Sink) {
         for (part, at) in content.iter().zip(0..) {
-            let piece = match part {
-                ContentPart::OutputText { text, .. } => Piece::Text(self.text.rest(at, text).1),
-                ContentPart::Refusal { refusal } => Piece::Refusal(self.refusal.rest(at, refusal).1),
-                _ => continue,
-            };
-            if !matches!(piece, Piece::Text("") | Piece::Refusal("")) {
-                sink.take(piece);
+            match part {
+                ContentPart::OutputText { text, .. } => {
+                    self.begin(at, *said);
+                    let rest = self.text.rest(at, text);
+                    *said += characters(rest);
+                    emit(rest, Piece::Text, sink);
+                }
+                ContentPart::Refusal { refusal } => emit(self.refusal.rest(at, refusal), Piece::Refusal, sink),
+                _ => {}
             }
         }
-        let citations = content.iter().flat_map(|part| match part {
-            ContentPart::OutputText { annotations, .. } => annotations.as_slice(),
-            _ => &[],
+        let citations = content.iter().zip(0..).flat_map(|(part, at)| match part {
+            ContentPart::OutputText { annotations, .. } => annotations.iter().map(|citation| (citation, at)).collect(),
+            _ => Vec::new(),
         });
-        citations.skip(self.annotations).for_each(|citation| sink.take(Piece::Citation(citation)));
+        for (citation, part) in citations.skip(self.annotations) {
+            sink.take(Piece::Citation { citation, origin: self.origin(part) });
+        }
     }
 }
 
 /// Reasoning that a client may see.
 #[derive(Debug, Default)]
 pub(super) struct Reasoning {
-    pub(super) summary: Sent,
-    pub(super) raw: Sent,
+    /// Which item of reasoning it is, from 0.
+    index: u32,
+    summary: Sent,
+    raw: Sent,
+}
+
+impl Reasoning {
+    /// What of a part has not been said; unlike [`Sent::rest`] it does not count as said.
+    pub(super) fn rest<'t>(&mut self, part: u32, is_summary: bool, whole: &'t str) -> &'t str {
+        let said = *self.sent(is_summary).of(part);
+        whole.get(said..).unwrap_or_default()
+    }
+
+    /// Says more of a part, after a blank line if it is a new one and something went before.
+    pub(super) fn say(
+        &mut self,
+        part: u32,
+        is_summary: bool,
+        text: &str,
+        has_reasoned: bool,
+        id: Option<&str>,
+        sink: &mut impl Sink,
+    ) {
+        if text.is_empty() {
+            return;
+        }
+        let thought = self.thought(id, is_summary);
+        let is_first = self.summary.is_empty() && self.raw.is_empty();
+        if self.sent(is_summary).note(part, text.len()) == 0 && has_reasoned {
+            sink.take(Piece::Reasoning { text: "\n\n", thought: Some(thought).filter(|_| !is_first) });
+        }
+        sink.take(Piece::Reasoning { text, thought: Some(thought) });
+    }
+
+    pub(super) fn thought<'a>(&self, id: Option<&'a str>, is_summary: bool) -> Thought<'a> {
+        Thought { index: self.index, id, is_summary }
+    }
+
+    fn sent(&mut self, is_summary: bool) -> &mut Sent {
+        if is_summary { &mut self.summary } else { &mut self.raw }
+    }
 }
 
 /// A call of a tool. It begins when its id and its name are known; until then its arguments wait.

@@ -71,6 +71,21 @@ pub(super) fn parts(content: Option<&RawValue>, said: bool, path: &str) -> Resul
         .collect()
 }
 
+/// The parts of a tool's output. Some clients write a list of parts as text; where an image is among
+/// them it is read, for as text it would cost a page of tokens and show nothing.
+pub(super) fn output(content: Option<&RawValue>, path: &str) -> Result<Vec<InputPart>, Problem> {
+    let parts = parts(content, false, path)?;
+    if let [InputPart::InputText { text }] = parts.as_slice()
+        && text.starts_with('[')
+        && let Ok(raw) = serde_json::from_str::<&RawValue>(text)
+        && let Ok(written) = self::parts(Some(raw), false, path)
+        && written.iter().any(|part| matches!(part, InputPart::InputImage { .. }))
+    {
+        return Ok(written);
+    }
+    Ok(parts)
+}
+
 fn text(text: String, said: bool) -> InputPart {
     if said { InputPart::OutputText { text } } else { InputPart::InputText { text } }
 }

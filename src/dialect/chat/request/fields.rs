@@ -3,21 +3,28 @@
 
 use crate::dialect::Problem;
 use crate::dialect::responses::fields::Members;
-use serde::Deserialize;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
+pub(super) const REASONING_DETAILS: &str = "messages.reasoning_details";
 pub(super) const REASONING_CONTENT: &str = "messages.reasoning_content";
 pub(super) const SERVICE_TIER: &str = "service_tier";
+pub(super) const MESSAGE_AUDIO: &str = "messages.audio";
+pub(super) const MESSAGE_NAME: &str = "messages.name";
+pub(super) const OBFUSCATION: &str = "stream_options.include_obfuscation";
 const UNKNOWN: &str = "unknown-fields";
 
 /// Each name that `x-tollway-ignored` can carry, and why.
 pub const IGNORED: [(&str, &str); 24] = [
     ("frequency_penalty", "the backend has no such parameter"),
     ("logit_bias", "the backend has no such parameter"),
-    ("max_completion_tokens", "the backend refuses an output limit"),
-    ("max_tokens", "the backend refuses an output limit"),
+    (MESSAGE_AUDIO, "Tollway keeps no audio; send a transcript as text"),
+    (MESSAGE_NAME, "the backend knows no names of participants; a tool's name is used"),
     (REASONING_CONTENT, "a summary is not the reasoning; the backend cannot continue from it"),
+    (REASONING_DETAILS, "reasoning that another provider sealed, which the backend cannot read"),
     ("metadata", "the backend refuses it"),
     ("moderation", "the backend applies its own"),
     ("prediction", "the backend has no such parameter"),
@@ -27,9 +34,8 @@ pub const IGNORED: [(&str, &str); 24] = [
     ("safety_identifier", "the backend refuses it"),
     ("seed", "the backend has no such parameter"),
     (SERVICE_TIER, "the backend has only its default and `priority`"),
-    ("stop", "the backend has no such parameter"),
     ("store", "Tollway keeps no completions"),
-    ("stream_options.include_obfuscation", "the backend decides"),
+    (OBFUSCATION, "the backend decides"),
     ("temperature", "the backend refuses it"),
     ("top_k", "the backend has no such parameter"),
     ("top_logprobs", "the backend gives no probabilities"),
@@ -47,8 +53,9 @@ pub const REFUSED: [(&str, &str, &str); 3] = [
     ("audio", "null", "the backend does not speak: leave `audio` out"),
 ];
 
-/// Refuses what [`REFUSED`] names, and modalities other than text.
-pub(super) fn refuse_what_cannot_be_done(fields: &mut Fields<'_>) -> Result<(), Problem> {
+/// Refuses what [`REFUSED`] names, and modalities other than text and images. Whether images are
+/// among them: that names the backend's generator, as its tool does.
+pub(super) fn refuse_what_cannot_be_done(fields: &mut Fields<'_>) -> Result<bool, Problem> {
     let unsupported =
         |name, reason| Problem { code: Some("unsupported_parameter".to_owned()), ..Problem::invalid(name, reason) };
     for (name, neutral, reason) in REFUSED {
@@ -57,10 +64,10 @@ pub(super) fn refuse_what_cannot_be_done(fields: &mut Fields<'_>) -> Result<(), 
         }
     }
     let modalities: Vec<String> = fields.take("modalities")?.unwrap_or_default();
-    if modalities.iter().any(|modality| modality != "text") {
-        return Err(unsupported("modalities", "the backend answers in text only"));
+    if modalities.iter().any(|modality| modality != "text" && modality != "image") {
+        return Err(unsupported("modalities", "the backend answers in text and images only"));
     }
-    Ok(())
+    Ok(modalities.iter().any(|modality| modality == "image"))
 }
 
 /// The fields that nobody has read yet; where a name comes twice, the last one counts.
@@ -91,6 +98,17 @@ pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Re
     serde_json::from_str(raw.get()).map_err(|error| {
         let words = error.to_string();
         Problem::invalid(path, format!("Invalid value for `{path}`: {}", reason(&words)))
+    })
+}
+
+/// A name or an id. Some clients write a number or an object; its JSON text is as good a name, and
+/// the same one wherever it stands.
+pub(super) fn word<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
+    let raw = <&'de RawValue>::deserialize(deserializer)?;
+    Ok(match raw.get() {
+        "null" => Cow::Borrowed(""),
+        text if text.starts_with('"') => serde_json::from_str(text).map(Cow::Owned).map_err(D::Error::custom)?,
+        other => Cow::Borrowed(other),
     })
 }
 

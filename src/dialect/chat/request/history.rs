@@ -5,8 +5,8 @@
 //! output that says so, and a result that no call waits for becomes text of the user. Ids may be used
 //! again in a later round; within a round the first call with an id is the one.
 
-use super::content;
-use super::fields::{self, Ignored, parse};
+use super::fields::{self, Ignored, parse, word};
+use super::{content, reasoning};
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
 use crate::dialect::Problem;
 use crate::dialect::chat::assembly::Family;
@@ -29,19 +29,28 @@ struct Message<'a> {
     tool_calls: Option<Vec<ToolCall<'a>>>,
     #[serde(borrow, default)]
     function_call: Option<Called<'a>>,
-    #[serde(borrow, default)]
-    tool_call_id: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
-    name: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    tool_call_id: Cow<'a, str>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    name: Cow<'a, str>,
     #[serde(default)]
     reasoning_content: Option<IgnoredAny>,
+    /// What the model said aloud, by an id.
+    #[serde(default)]
+    audio: Option<IgnoredAny>,
+    /// Reasoning as we gave it out, or another provider.
+    #[serde(borrow, default)]
+    reasoning_details: Option<Vec<&'a RawValue>>,
+    /// Images that the model made.
+    #[serde(borrow, default)]
+    images: Option<&'a RawValue>,
 }
 
 /// A call that the model made.
 #[derive(Debug, Deserialize)]
 struct ToolCall<'a> {
-    #[serde(borrow, default)]
-    id: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "word")]
+    id: Cow<'a, str>,
     #[serde(borrow, default)]
     function: Option<Called<'a>>,
     #[serde(borrow, default)]
@@ -51,7 +60,7 @@ struct ToolCall<'a> {
 /// What was called, and with what.
 #[derive(Debug, Deserialize)]
 struct Called<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "word")]
     name: Cow<'a, str>,
     /// Of a function: JSON text, though some clients send the object itself.
     #[serde(borrow, default)]
@@ -74,6 +83,9 @@ impl Called<'_> {
 
 /// Stands for the result of a call that was never answered.
 const NO_RESULT: &str = "[no result: the call was interrupted]";
+
+/// Goes before the images that the model made.
+const DRAWN: &str = "[the images of the message before]";
 
 /// A conversation as the backend takes it.
 pub(super) struct Conversation {
@@ -109,8 +121,11 @@ pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result
         let path = format!("messages[{at}]");
         let message: Message<'_> = parse(raw, &path)?;
         let in_path = |name: &str| format!("{path}.{name}");
-        if message.reasoning_content.is_some() {
-            ignored.add(fields::REASONING_CONTENT);
+        if !message.name.is_empty() && !["tool", "function"].contains(&&*message.role) {
+            ignored.add(fields::MESSAGE_NAME);
+        }
+        if message.audio.is_some() {
+            ignored.add(fields::MESSAGE_AUDIO);
         }
         match &*message.role {
             "system" | "developer" => {
@@ -120,10 +135,10 @@ pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result
                 let parts = content::parts(message.content, false, &in_path("content"))?;
                 history.push(Role::User, parts);
             }
-            "assistant" => history.said(message, &in_path("content"))?,
+            "assistant" => history.said(message, &path, ignored)?,
             "tool" | "function" => {
-                let parts = content::parts(message.content, false, &in_path("content"))?;
-                history.returned(message.tool_call_id.as_deref(), message.name.as_deref(), parts);
+                let parts = content::output(message.content, &in_path("content"))?;
+                history.returned(&message.tool_call_id, &message.name, parts);
             }
             other => {
                 let path = in_path("role");
@@ -174,30 +189,52 @@ impl History {
         }
     }
 
-    fn said(&mut self, message: Message<'_>, path: &str) -> Result<(), Problem> {
+    fn said(&mut self, message: Message<'_>, path: &str, ignored: &mut Ignored) -> Result<(), Problem> {
         self.round += 1;
-        let mut parts = content::parts(message.content, true, path)?;
+        let before = self.items.len();
+        let details = message.reasoning_details.unwrap_or_default();
+        self.items.extend(reasoning::items(&details, ignored));
+        // Who gives back the reasoning gives its summary only for people to read.
+        if message.reasoning_content.is_some() && self.items.len() == before {
+            ignored.add(fields::REASONING_CONTENT);
+        }
+        let thoughts = self.items.len();
+        let mut parts = content::parts(message.content, true, &format!("{path}.content"))?;
         // Next to calls many clients send an empty text, which says nothing.
         parts.retain(|part| !matches!(part, InputPart::OutputText { text } if text.is_empty()));
         parts.extend(message.refusal.map(|refusal| InputPart::Refusal { refusal }));
         self.push(Role::Assistant, parts);
         for call in message.tool_calls.into_iter().flatten() {
             match call {
-                ToolCall { id, function: Some(called), .. } => self.called(id, Family::Function, &called),
-                ToolCall { id, custom: Some(called), .. } => self.called(id, Family::Custom, &called),
+                ToolCall { id, function: Some(called), .. } => self.called(&id, Family::Function, &called),
+                ToolCall { id, custom: Some(called), .. } => self.called(&id, Family::Custom, &called),
                 ToolCall { .. } => {}
             }
         }
         if let Some(called) = &message.function_call {
-            self.called(None, Family::Function, called);
+            self.called("", Family::Function, called);
         }
+        // Reasoning that led to nothing, as after an interruption, is refused.
+        if self.items.len() == thoughts {
+            self.items.truncate(before);
+        }
+        self.drew(message.images, &format!("{path}.images"))
+    }
+
+    /// The model's images. The backend takes none of an assistant's, so the user shows them.
+    fn drew(&mut self, images: Option<&RawValue>, path: &str) -> Result<(), Problem> {
+        let mut parts = content::parts(images, false, path)?;
+        if !parts.is_empty() {
+            parts.insert(0, InputPart::InputText { text: DRAWN.to_owned() });
+        }
+        self.push(Role::User, parts);
         Ok(())
     }
 
-    fn called(&mut self, id: Option<Cow<'_, str>>, family: Family, called: &Called<'_>) {
-        let id = id.filter(|id| !id.is_empty());
+    fn called(&mut self, id: &str, family: Family, called: &Called<'_>) {
         // The place in the conversation is an id that the next turn finds again.
-        let call_id = id.map_or_else(|| format!("call_{}", self.items.len()), |id| names::call_id(&id).into_owned());
+        let call_id =
+            if id.is_empty() { format!("call_{}", self.items.len()) } else { names::call_id(id).into_owned() };
         match self.unanswered.iter().position(|call| call.call_id == call_id) {
             Some(at) if self.unanswered[at].round == self.round => return,
             Some(at) => self.answer_as_interrupted(at),
@@ -218,16 +255,16 @@ impl History {
     }
 
     /// A tool's result. One without an id belongs to the call of that name, else to the first that waits.
-    fn returned(&mut self, id: Option<&str>, name: Option<&str>, mut parts: Vec<InputPart>) {
+    fn returned(&mut self, id: &str, name: &str, mut parts: Vec<InputPart>) {
         let waits = &self.unanswered;
         let first = || waits.iter().position(|call| call.round == self.round);
-        let at = match (id.filter(|id| !id.is_empty()).map(names::call_id), name.map(names::shorten)) {
-            (Some(id), _) => waits.iter().position(|call| call.call_id == id),
-            (None, Some(name)) => waits.iter().position(|call| call.name == name).or_else(first),
-            (None, None) => first(),
+        let at = match (id, name) {
+            ("", "") => first(),
+            ("", name) => waits.iter().position(|call| call.name == names::shorten(name)).or_else(first),
+            (id, _) => waits.iter().position(|call| call.call_id == names::call_id(id)),
         };
         let Some(at) = at else {
-            let id = id.unwrap_or("without an id");
+            let id = if id.is_empty() { "without an id" } else { id };
             let note = format!("[result of a tool call that does not wait for one: {id}]");
             parts.insert(0, InputPart::InputText { text: note });
             return self.push(Role::User, parts);

@@ -1,6 +1,6 @@
 //! Tools and the choice among them.
 
-use super::fields::{Fields, parse};
+use super::fields::{Fields, parse, word};
 use crate::codex::Request;
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
@@ -24,7 +24,7 @@ struct WireTool<'a> {
 /// What a tool is called, does and takes.
 #[derive(Debug, Deserialize)]
 struct Definition<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "word")]
     name: Cow<'a, str>,
     #[serde(default)]
     description: Option<String>,
@@ -40,7 +40,12 @@ struct Definition<'a> {
 
 /// Puts tools, choice and parallelism into the request. Whether the client uses the older
 /// `functions`, which have room for one call an answer.
-pub(super) fn translate(fields: &mut Fields<'_>, request: &mut Request, names: &mut Names) -> Result<bool, Problem> {
+pub(super) fn translate(
+    fields: &mut Fields<'_>,
+    request: &mut Request,
+    wants_images: bool,
+    names: &mut Names,
+) -> Result<bool, Problem> {
     let tools: Vec<&RawValue> = fields.take("tools")?.unwrap_or_default();
     for (at, raw) in tools.iter().enumerate() {
         let path = format!("tools[{at}]");
@@ -53,6 +58,9 @@ pub(super) fn translate(fields: &mut Fields<'_>, request: &mut Request, names: &
     }
     let search: Option<SearchOptions> = fields.take("web_search_options")?;
     request.tools.extend(search.map(SearchOptions::tool));
+    if wants_images && !request.tools.iter().any(|tool| matches!(tool, Tool::ImageGeneration(_))) {
+        request.tools.push(Tool::ImageGeneration(Map::new()));
+    }
 
     let choice = match fields.take::<&RawValue>("tool_choice")? {
         Some(raw) => Some(choice(raw)?),
@@ -70,7 +78,7 @@ pub(super) fn translate(fields: &mut Fields<'_>, request: &mut Request, names: &
     Ok(is_legacy)
 }
 
-fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool, Problem> {
+pub(super) fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool, Problem> {
     let wire: WireTool<'_> = parse(raw, path)?;
     match (wire.kind.as_deref(), wire.function, wire.custom) {
         (None | Some("function"), Some(definition), _) => function(definition, &format!("{path}.function"), names),
@@ -89,7 +97,10 @@ fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool, Problem> 
 /// A tool that the backend runs, as the client wrote it but for its type.
 fn hosted(raw: &RawValue, path: &str) -> Result<Map<String, Value>, Problem> {
     let mut tool: Map<String, Value> = parse(raw, path)?;
-    tool.remove("type");
+    // Some clients name every tool; to the backend a name is none of its parameters.
+    for field in ["type", "name"] {
+        tool.remove(field);
+    }
     Ok(tool)
 }
 
@@ -181,7 +192,7 @@ struct Chosen<'a> {
 
 #[derive(Debug, Deserialize)]
 struct Named<'a> {
-    #[serde(borrow)]
+    #[serde(borrow, deserialize_with = "word")]
     name: Cow<'a, str>,
 }
 
@@ -193,7 +204,7 @@ struct Allowed<'a> {
     tools: Vec<&'a RawValue>,
 }
 
-fn choice(raw: &RawValue) -> Result<request::ToolChoice, Problem> {
+pub(super) fn choice(raw: &RawValue) -> Result<request::ToolChoice, Problem> {
     if raw.get().starts_with('"') {
         return mode(&parse::<String>(raw, CHOICE)?, CHOICE);
     }
@@ -241,7 +252,8 @@ fn mode(word: &str, path: &str) -> Result<request::ToolChoice, Problem> {
     Ok(request::ToolChoice::Mode(match word {
         "auto" => "auto",
         "none" => "none",
-        "required" => "required",
+        // `any` is Anthropic's word for it, which some clients keep.
+        "required" | "any" => "required",
         other => return Err(Problem::invalid(path, format!("`{path}`: unknown choice '{other}'"))),
     }))
 }

@@ -20,6 +20,15 @@ pub(super) enum Piece<'a> {
     Input(Cow<'a, str>),
     /// A search that the backend ran, whole.
     Search(Box<Search>),
+    /// An image that the backend made, whole.
+    Image(Image),
+}
+
+/// An image, base64.
+#[derive(Debug)]
+pub(super) struct Image {
+    pub(super) media_type: String,
+    pub(super) data: String,
 }
 
 impl Piece<'_> {
@@ -33,6 +42,7 @@ impl Piece<'_> {
             Self::Signature(encrypted) => Piece::Signature(encrypted.map(own)),
             Self::Input(text) => Piece::Input(own(text)),
             Self::Search(search) => Piece::Search(search),
+            Self::Image(image) => Piece::Image(image),
         }
     }
 }

@@ -14,6 +14,7 @@ pub(super) enum Kind {
     Reasoning,
     Call,
     Search,
+    Image,
     /// Nothing that a client of this dialect could see.
     Silent,
 }
@@ -36,7 +37,7 @@ impl<'a> Identity<'a> {
                 (Kind::Call, id, call_id)
             }
             Item::WebSearchCall { id, .. } => (Kind::Search, id, &None),
-            Item::ImageGenerationCall { id, .. } => (Kind::Silent, id, &None),
+            Item::ImageGenerationCall { id, .. } => (Kind::Image, id, &None),
             Item::Other => (Kind::Silent, &None, &None),
         };
         Self { kind, output_index, id: id.as_deref(), call_id: call_id.as_deref() }

@@ -9,8 +9,8 @@ use super::content::{parts, text};
 use super::ignored::{self, Ignored};
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
 use crate::dialect::Problem;
-use crate::dialect::messages::signature;
 use crate::dialect::names;
+use crate::dialect::signature;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -27,6 +27,9 @@ struct Turn<'a> {
 
 /// Stands for the result of a call that was never answered.
 const NO_RESULT: &str = "[no result: the call was interrupted]";
+
+/// Goes before the images that the model made.
+const DRAWN: &str = "[the images of the message before]";
 
 /// Goes before the result of a tool that failed: the backend has no flag for it.
 const FAILED: &str = "[the tool failed]";
@@ -115,6 +118,7 @@ impl History<'_> {
     /// A message of the model, block by block.
     fn said(&mut self, content: Content<'_>, path: &str) -> Result<(), Problem> {
         let mut texts = Vec::new();
+        let mut drawn = Vec::new();
         let said =
             |whole: Cow<'_, str>| (!whole.is_empty()).then(|| InputPart::OutputText { text: whole.into_owned() });
         let blocks = match content {
@@ -136,6 +140,7 @@ impl History<'_> {
                     self.push_message(Role::Assistant, std::mem::take(&mut texts));
                     self.reasoning(&sealed);
                 }
+                image @ Block::Image(_) => drawn.extend(parts(image, &path, self.ignored)?),
                 // What the search found is in the text that follows it.
                 Block::ServerStep => {}
                 _ => self.ignored.add(ignored::BLOCK_TYPE),
@@ -145,6 +150,11 @@ impl History<'_> {
         // Reasoning that led to nothing, as after an interruption, is refused.
         while matches!(self.items.last(), Some(InputItem::Reasoning { .. })) {
             self.items.pop();
+        }
+        // The backend takes no images of the assistant, so the user shows them.
+        if !drawn.is_empty() {
+            drawn.insert(0, InputPart::InputText { text: DRAWN.to_owned() });
+            self.push_message(Role::User, drawn);
         }
         Ok(())
     }

@@ -15,12 +15,11 @@ pub(in crate::dialect::messages) const TOOL_TYPE: &str = "tools.type";
 pub(in crate::dialect::messages) const UNKNOWN: &str = "unknown-fields";
 
 /// Each name that `x-tollway-ignored` can carry, and why.
-pub(in crate::dialect::messages) const TABLE: [(&str, &str); 25] = [
+pub(in crate::dialect::messages) const TABLE: [(&str, &str); 23] = [
     ("cache_control", "the backend caches by itself"),
     ("container", "there is no code execution container"),
     ("context_management", "the backend refuses it; Claude Code compacts by itself"),
     ("inference_geo", "decided by the account's workspace"),
-    ("max_tokens", "the backend refuses an output limit"),
     ("mcp_servers", "the backend does not connect to MCP servers"),
     (BLOCK_TYPE, "a block of a type that is not known and has no text"),
     (SIGNATURE, "thinking that another provider signed, which the backend cannot read"),
@@ -30,7 +29,6 @@ pub(in crate::dialect::messages) const TABLE: [(&str, &str); 25] = [
     ("safeguards", "the backend applies its own"),
     ("service_tier", "tiers are not the same"),
     ("speed", "tiers are not the same"),
-    ("stop_sequences", "the backend refuses them"),
     ("temperature", "the backend refuses it"),
     (BLOCKED_DOMAINS, "the backend's search has only a list of allowed domains"),
     (MAX_USES, "the backend's search has no such limit"),

@@ -35,12 +35,23 @@ pub(super) struct WireTool<'a> {
     blocked_domains: Option<Vec<IgnoredAny>>,
     #[serde(default)]
     user_location: Option<Map<String, Value>>,
+    /// Of images, as the backend has it.
+    #[serde(default)]
+    size: Option<Value>,
+    #[serde(default)]
+    quality: Option<Value>,
+    #[serde(default)]
+    background: Option<Value>,
+    #[serde(default)]
+    output_format: Option<Value>,
 }
 
 /// What a tool is to the backend.
 enum Offer {
     Function,
     WebSearch,
+    /// The backend's own generator, which Anthropic does not have: only where it is named.
+    ImageGeneration,
     /// Run by Anthropic's servers, or with a schema that only its models know.
     Foreign,
 }
@@ -50,6 +61,7 @@ impl WireTool<'_> {
         match self.kind.as_deref() {
             None | Some("custom") => Offer::Function,
             Some(kind) if kind.starts_with("web_search") => Offer::WebSearch,
+            Some("image_generation") => Offer::ImageGeneration,
             Some(_) if self.input_schema.is_some() => Offer::Function,
             Some(_) => Offer::Foreign,
         }
@@ -70,6 +82,7 @@ pub(super) fn translate(
             }
             Offer::Function => offered.push(function(tool, names, ignored)),
             Offer::WebSearch => offered.push(web_search(tool, ignored)),
+            Offer::ImageGeneration => offered.push(image_generation(tool)),
             Offer::Foreign => ignored.add(ignored::TOOL_TYPE),
         }
     }
@@ -173,6 +186,17 @@ fn web_search(tool: &WireTool<'_>, ignored: &mut Ignored) -> Tool {
     Tool::WebSearch(search)
 }
 
+fn image_generation(tool: &WireTool<'_>) -> Tool {
+    let options = [
+        ("size", &tool.size),
+        ("quality", &tool.quality),
+        ("background", &tool.background),
+        ("output_format", &tool.output_format),
+    ];
+    let said = options.into_iter().filter_map(|(name, value)| Some((name.to_owned(), value.clone()?)));
+    Tool::ImageGeneration(said.collect())
+}
+
 /// `tool_choice` of a request.
 #[derive(Debug, Deserialize)]
 pub(super) struct ToolChoice<'a> {
@@ -201,6 +225,7 @@ impl ToolChoice<'_> {
             ("tool", Some(name)) => match offered.iter().find(|tool| tool.name == name).map(WireTool::offer) {
                 Some(Offer::Function) => Object(json!({ "type": "function", "name": names::shorten(&name) })),
                 Some(Offer::WebSearch) => Object(json!({ "type": "web_search" })),
+                Some(Offer::ImageGeneration) => Object(json!({ "type": "image_generation" })),
                 Some(Offer::Foreign) => Mode("auto"),
                 None => return Err(invalid(format!("Tool '{name}' not found in provided tools"))),
             },
