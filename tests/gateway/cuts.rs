@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Dialect, Event, Gateway, Sim, eventually};
+use crate::support::{Dialect, Event, Gateway, Setup, Sim, eventually};
 
 /// The dialects that have stop sequences and an output limit of their own.
 const DIALECTS: [Dialect; 2] = [Dialect::Chat, Dialect::Messages];
@@ -159,8 +159,56 @@ async fn encrypted_reasoning_goes_through_the_client_and_back_in_a_tool_loop() {
     }
 }
 
+/// Reasoning can be opened only by the account that made it. When another one must serve, it goes on
+/// without.
+#[tokio::test(flavor = "multi_thread")]
+async fn reasoning_of_another_account_is_taken_out_and_the_conversation_goes_on() {
+    for dialect in DIALECTS {
+        let sim = Sim::start().await;
+        let accounts = [sim.account(json!({})).await, sim.account(json!({})).await];
+        let (gateway, key) = Gateway::with_accounts(&sim, &accounts).await;
+        let mut ask = dialect.ask_with_tool(r#"[reason] [tool:weather {"city":"Bern"}]"#);
+        match dialect {
+            Dialect::Messages => ask["thinking"] = json!({"type": "adaptive"}),
+            _ => ask["reasoning_effort"] = json!("high"),
+        }
+        let first = gateway.whole(&key, dialect, &ask).await;
+        let served = usize::from(sim.counters(&accounts[0]).await["responses"] == 0);
+        let limit = json!({"scope": accounts[served].id, "kind": "usage_limit", "resets_in_seconds": 3600});
+        sim.fault(limit).await;
+        let second = gateway.whole(&key, dialect, &dialect.answer_tool(&ask, &first, "sunny")).await;
+        assert_eq!(dialect.text(&second), "Tool said: sunny", "{dialect:?}: {}", gateway.log());
+        let seen = sim.requests("/backend-api/codex/responses").await.pop().expect("a request");
+        let items = seen["body"]["input"].as_array().expect("items");
+        assert!(items.iter().all(|item| kind(item) != "reasoning"), "{dialect:?}: {}", seen["body"]);
+    }
+}
+
 fn kind(item: &Value) -> &str {
     item["type"].as_str().unwrap_or_default()
+}
+
+/// The beginning of a stream is held back for an error that hides in it, but not for ever.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_that_is_silent_after_its_beginning_is_let_go() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let setup = Setup::new(&sim).set("TOLLWAY_BACKEND__HOLD", "100ms");
+    setup.import(&account);
+    let key = setup.key("ada");
+    let gateway = setup.serve().await;
+    for dialect in Dialect::ALL {
+        sim.fault(json!({"kind": "stall", "at": "created"})).await;
+        let mut answer = gateway.send(&key, dialect, &dialect.ask_streamed("hello")).await;
+        assert_eq!(answer.status(), 200, "{dialect:?}");
+        let first = answer.chunk().await.expect("a first write").expect("not the end");
+        let begins = match dialect {
+            Dialect::Chat => "\"role\":\"assistant\"",
+            Dialect::Messages => "message_start",
+            Dialect::Responses => "response.created",
+        };
+        assert!(String::from_utf8_lossy(&first).contains(begins), "{dialect:?}: {first:?}");
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -8,7 +8,7 @@
 
 mod slot;
 
-use crate::codex::event::{ContentPart, Delta, Item};
+use crate::codex::event::{AnnotationEvent, ContentPart, Delta, Item};
 use crate::codex::{Event, Usage};
 use serde::Deserialize;
 use serde_json::Value;
@@ -36,8 +36,12 @@ pub(super) enum Piece<'a> {
         format: &'a str,
         data: &'a str,
     },
-    /// A citation in the backend's form, `{"type":"url_citation","url":…}`.
-    Citation(&'a Value),
+    /// A citation in the backend's form, `{"type":"url_citation","url":…}`; its places count from
+    /// `origin`, characters of text that went out before the part it belongs to.
+    Citation {
+        citation: &'a Value,
+        origin: u64,
+    },
     /// A call begins. Indexes count from 0 in the order of these pieces.
     Call {
         index: u32,
@@ -100,6 +104,8 @@ pub(super) struct Assembly {
     calls: u32,
     /// Images that have gone out: the next one's index.
     images: u32,
+    /// Characters of text that have gone out.
+    said: u64,
     /// Whether reasoning has gone out: its parts are set apart by a blank line.
     has_reasoned: bool,
     outcome: Option<Outcome>,
@@ -131,7 +137,7 @@ impl Assembly {
             Event::RefusalDelta(delta) => self.refusal(delta, sink),
             Event::SummaryDelta(delta) => self.reasoning(delta, delta.summary_index, true, sink),
             Event::ReasoningDelta(delta) => self.reasoning(delta, delta.content_index, false, sink),
-            Event::Annotation(added) => self.annotation(added.output_index, added.annotation, sink),
+            Event::Annotation(added) => self.annotation(added, sink),
             Event::ArgumentsDelta(delta) => self.arguments(Kind::Function, delta, sink),
             Event::CustomInputDelta(delta) => self.arguments(Kind::Custom, delta, sink),
             Event::ArgumentsDone(done) => {
@@ -173,9 +179,12 @@ impl Assembly {
     }
 
     fn text(&mut self, delta: &Delta<'_>, sink: &mut impl Sink) {
+        let said = self.said;
         if let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &Key::of(delta)) {
+            message.begin(delta.content_index, said);
             message.text.note(delta.content_index, delta.delta.len());
             emit(&delta.delta, Piece::Text, sink);
+            self.said += characters(&delta.delta);
         }
     }
 
@@ -194,12 +203,12 @@ impl Assembly {
         self.has_reasoned |= !delta.delta.is_empty();
     }
 
-    fn annotation(&mut self, index: u32, raw: &RawValue, sink: &mut impl Sink) {
-        let key = Key { index, item: None, call: None };
+    fn annotation(&mut self, added: &AnnotationEvent<'_>, sink: &mut impl Sink) {
+        let key = Key { index: added.output_index, item: None, call: None };
         let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &key) else { return };
-        if let Ok(citation) = serde_json::from_str(raw.get()) {
+        if let Ok(citation) = serde_json::from_str(added.annotation.get()) {
             message.annotations += 1;
-            sink.take(Piece::Citation(&citation));
+            sink.take(Piece::Citation { citation: &citation, origin: message.origin(added.content_index) });
         }
     }
 
@@ -240,7 +249,7 @@ impl Assembly {
         slot.adopt(key);
         slot.is_done = true;
         match (&mut slot.body, item) {
-            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, sink),
+            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, &mut self.said, sink),
             (Body::Reasoning(reasoning), Item::Reasoning { summary, content, encrypted_content, .. }) => {
                 let id = slot.item_id.as_deref();
                 let raw = content.iter().flatten().zip(0..).map(|(part, at)| (part, at, false));
@@ -329,6 +338,11 @@ fn call_of(item: &Item) -> Option<(Option<&str>, &str)> {
         }
         _ => None,
     }
+}
+
+/// How long a text is as citations count it.
+fn characters(text: &str) -> u64 {
+    u64::try_from(text.chars().count()).unwrap_or(u64::MAX)
 }
 
 /// Sends a piece unless it is empty.

@@ -196,10 +196,11 @@ struct UrlCitation<'a> {
 }
 
 impl<'a> Annotation<'a> {
-    /// `None` for what is not a citation of a page: Chat Completions has no other.
-    pub(super) fn of(citation: &'a Value) -> Option<Self> {
+    /// `None` for what is not a citation of a page: Chat Completions has no other. Its places count
+    /// from `origin`: the content is all text of the answer, and the backend counts in one part of it.
+    pub(super) fn of(citation: &'a Value, origin: u64) -> Option<Self> {
         let text = |name: &str| citation.get(name).and_then(Value::as_str).unwrap_or_default();
-        let number = |name: &str| citation.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let number = |name: &str| citation.get(name).and_then(Value::as_u64).map_or(0, |at| at.saturating_add(origin));
         (text("type") == "url_citation").then(|| Self {
             kind: "url_citation",
             url_citation: UrlCitation {

@@ -118,8 +118,8 @@ impl Sink for Chunks<'_> {
             Piece::Image { index, format, data } => {
                 Delta { images: Some([Image::new(index, format, data)]), ..Delta::default() }
             }
-            Piece::Citation(citation) => {
-                let Some(annotation) = Annotation::of(citation) else { return };
+            Piece::Citation { citation, origin } => {
+                let Some(annotation) = Annotation::of(citation, origin) else { return };
                 Delta { annotations: Some([annotation]), ..Delta::default() }
             }
             // The older form has room for one call.

@@ -36,7 +36,8 @@ struct Said {
     refusal: Option<String>,
     reasoning: Option<String>,
     thoughts: Vec<Thinking>,
-    citations: Vec<Value>,
+    /// Citations, and from where their places count.
+    citations: Vec<(Value, u64)>,
     images: Vec<Image>,
     calls: Vec<Made>,
 }
@@ -78,7 +79,7 @@ impl Sink for Said {
                 text: signature::seal(Some(encrypted)),
             }),
             Piece::Image { index, format, data } => self.images.push(Image::new(index, format, data)),
-            Piece::Citation(citation) => self.citations.push(citation.clone()),
+            Piece::Citation { citation, origin } => self.citations.push((citation.clone(), origin)),
             Piece::Call { id, name, family, .. } => {
                 self.calls.push(Made { family, id: id.to_owned(), name: name.to_owned(), text: String::new() });
             }
@@ -129,7 +130,11 @@ impl Said {
             refusal: self.refusal.as_deref(),
             reasoning_content: self.reasoning.as_deref(),
             reasoning_details: self.thoughts.iter().map(detail).collect(),
-            annotations: self.citations.iter().filter_map(Annotation::of).collect(),
+            annotations: self
+                .citations
+                .iter()
+                .filter_map(|(citation, origin)| Annotation::of(citation, *origin))
+                .collect(),
             images: &self.images,
             tool_calls: tool_calls
                 .map(|call| Call::new(call.family, Some(&call.id), Some(shape.names.restore(&call.name)), &call.text))

@@ -3,7 +3,7 @@
 //! Item ids may be missing or change from event to event, indexes may be missing (then all are 0),
 //! call ids are reliable where they are given: so an id that matches decides, else the place does.
 
-use super::{Family, Piece, Sink, Thought};
+use super::{Family, Piece, Sink, Thought, characters, emit};
 use crate::codex::event::{ContentPart, Delta, Item};
 
 /// The items that an assistant message is made of.
@@ -182,25 +182,44 @@ pub(super) struct Message {
     pub(super) refusal: Sent,
     /// Citations that have gone out.
     pub(super) annotations: usize,
+    /// Where each part begins in the text of the whole answer, in characters.
+    origins: Vec<(u32, u64)>,
 }
 
 impl Message {
-    pub(super) fn finish(&mut self, content: &[ContentPart], sink: &mut impl Sink) {
+    /// Text of a part goes out after so many characters; the first time is where it begins.
+    pub(super) fn begin(&mut self, part: u32, said: u64) {
+        if !self.origins.iter().any(|(known, _)| *known == part) {
+            self.origins.push((part, said));
+        }
+    }
+
+    /// Where a part begins.
+    pub(super) fn origin(&self, part: u32) -> u64 {
+        self.origins.iter().find(|(known, _)| *known == part).map_or(0, |(_, origin)| *origin)
+    }
+
+    /// Says what its deltas lacked; `said` counts the characters of text of the whole answer.
+    pub(super) fn finish(&mut self, content: &[ContentPart], said: &mut u64, sink: &mut impl Sink) {
         for (part, at) in content.iter().zip(0..) {
-            let piece = match part {
-                ContentPart::OutputText { text, .. } => Piece::Text(self.text.rest(at, text)),
-                ContentPart::Refusal { refusal } => Piece::Refusal(self.refusal.rest(at, refusal)),
-                _ => continue,
-            };
-            if !matches!(piece, Piece::Text("") | Piece::Refusal("")) {
-                sink.take(piece);
+            match part {
+                ContentPart::OutputText { text, .. } => {
+                    self.begin(at, *said);
+                    let rest = self.text.rest(at, text);
+                    *said += characters(rest);
+                    emit(rest, Piece::Text, sink);
+                }
+                ContentPart::Refusal { refusal } => emit(self.refusal.rest(at, refusal), Piece::Refusal, sink),
+                _ => {}
             }
         }
-        let citations = content.iter().flat_map(|part| match part {
-            ContentPart::OutputText { annotations, .. } => annotations.as_slice(),
-            _ => &[],
+        let citations = content.iter().zip(0..).flat_map(|(part, at)| match part {
+            ContentPart::OutputText { annotations, .. } => annotations.iter().map(|citation| (citation, at)).collect(),
+            _ => Vec::new(),
         });
-        citations.skip(self.annotations).for_each(|citation| sink.take(Piece::Citation(citation)));
+        for (citation, part) in citations.skip(self.annotations) {
+            sink.take(Piece::Citation { citation, origin: self.origin(part) });
+        }
     }
 }
 
