@@ -3,6 +3,7 @@
 
 mod linger;
 mod models;
+mod openapi;
 mod reply;
 mod request;
 mod serve;
@@ -35,14 +36,27 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/models/{id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
         // Claude Code asks whether anybody is there before it sends a key.
-        .route("/", get(|| async { StatusCode::OK }))
-        .route("/api/hello", get(|| async { StatusCode::OK }))
+        .route("/", get(root))
+        .route("/api/hello", get(hello))
+        .route("/openapi.json", get(openapi::document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state)
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn root() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn hello() -> StatusCode {
+    StatusCode::OK
 }
 
 /// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).
