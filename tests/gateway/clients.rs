@@ -100,3 +100,8 @@ async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_works_in_steps_with_agents_and_in_trouble() {
+    passes("claude_work.py", Some("claude")).await;
+}
