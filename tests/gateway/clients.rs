@@ -92,6 +92,11 @@ async fn the_codex_cli_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
+    passes("codex_work.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
 }
