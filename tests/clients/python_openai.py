@@ -191,11 +191,10 @@ async def asynchronous():
 
     left = sim("GET", "stats")["totals"]["cancelled"]
     fault("slow", ms=50)
-    async with asyncio.timeout(20):
-        async for event in await later.responses.create(model=MODEL, input="[long 2000]", stream=True):
+    async with await later.responses.create(model=MODEL, input="[long 2000]", stream=True) as stream:
+        async for event in stream:
             if event.type == "response.output_text.delta":
                 break
-        await later.close()
     eventually("async: the backend sees a client leave", lambda: sim("GET", "stats")["totals"]["cancelled"] == left + 1)
 
 
