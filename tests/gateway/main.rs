@@ -18,3 +18,4 @@ mod refusals;
 mod secrets;
 mod serving;
 mod shutdown;
+mod socket;
