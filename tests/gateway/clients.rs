@@ -100,3 +100,8 @@ async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_clients_bound_work_with_the_sdks_for_python() {
+    passes("python_bounds.py", None).await;
+}
