@@ -19,3 +19,4 @@ mod secrets;
 mod serving;
 mod shutdown;
 mod socket;
+mod socket_upstream;
