@@ -5,6 +5,7 @@
 mod support;
 
 mod accounts;
+mod anything;
 mod clients;
 mod config;
 mod crash;
