@@ -20,3 +20,4 @@ mod secrets;
 mod serving;
 mod shutdown;
 mod socket;
+mod socket_upstream;
