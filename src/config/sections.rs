@@ -30,6 +30,10 @@ section! {
         header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
         drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
         drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
+        websocket: bool = "true", "Serve the Responses API over WebSocket too. Without it a client that asks is told to use HTTP (426).";
+        websocket_max_age: Duration = "60m", "How old a WebSocket connection may become; its client is told to open another one.";
+        websocket_idle: Duration = "30m", "How long a WebSocket connection may stay without a request.";
+        websocket_ping: Duration = "30s", "How often a WebSocket connection is tested by a ping, and its key for being valid still.";
         insecure_no_keys: bool = "false", "Serve requests without a key. Only on a loopback address.";
     }
 }
@@ -47,9 +51,21 @@ section! {
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
         max_attempts: u32 = "4", "How often the backend is called for one request.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
+        websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
         ca_file: Option<PathBuf>, "More root certificates, PEM.";
     }
+}
+
+/// Whether WebSockets are used towards the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocket {
+    /// Where it takes them.
+    Auto,
+    /// Tried each time.
+    On,
+    /// Never.
+    Off,
 }
 
 impl Backend {

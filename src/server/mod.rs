@@ -9,7 +9,7 @@ mod state;
 
 use crate::account::{StoreFault, ahead};
 use crate::codex;
-use crate::config::Settings;
+use crate::config::{Settings, WebSocket};
 use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
 use crate::relay::{self, Relay};
@@ -109,7 +109,11 @@ async fn build(
     let accounts = assemble::accounts(settings, store.clone(), issuer, background.clone(), stop.clone());
     accounts.reload().await?;
     let keys = Keys::load(store.clone()).await?;
-    let client = codex::Client::new(http, assemble::backend(settings)?);
+    let mut client = codex::Client::new(http, assemble::backend(settings)?);
+    if settings.backend.websocket != WebSocket::Off {
+        let remembers = settings.backend.websocket == WebSocket::Auto;
+        client = client.with_sockets(assemble::socket_client(settings)?, remembers);
+    }
     let options = relay::Options {
         max_attempts: settings.backend.max_attempts,
         hold: settings.backend.hold,
@@ -134,6 +138,13 @@ async fn build(
         open: settings.server.insecure_no_keys,
         running: TaskTracker::new(),
         draining: AtomicBool::new(false),
+        closing: CancellationToken::new(),
+        sockets: state::Sockets {
+            on: settings.server.websocket,
+            idle: settings.server.websocket_idle,
+            max_age: settings.server.websocket_max_age,
+            ping: settings.server.websocket_ping,
+        },
     }))
 }
 

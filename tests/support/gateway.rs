@@ -160,7 +160,7 @@ impl Gateway {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         // Between the choice of a port and its use somebody else may take it.
         for _ in 0..5 {
-            let (api, ops) = (free_address(), free_address());
+            let [api, ops] = free_addresses();
             let mut command = setup.command(&["serve"]);
             command.env("TOLLWAY_SERVER__LISTEN", &api).env("TOLLWAY_SERVER__OPS_LISTEN", &ops);
             let mut program = Program::start(command, &setup.log_path());
@@ -278,9 +278,10 @@ pub(crate) fn key_in(output: &str) -> String {
     keys.next().unwrap_or_else(|| panic!("no key in {output:?}")).to_owned()
 }
 
-fn free_address() -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").expect("a free port");
-    listener.local_addr().expect("its address").to_string()
+fn free_addresses<const N: usize>() -> [String; N] {
+    // All at once, or the second could be the first again.
+    let listeners = [(); N].map(|()| TcpListener::bind("127.0.0.1:0").expect("a free port"));
+    listeners.map(|listener| listener.local_addr().expect("its address").to_string())
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -13,7 +13,7 @@ use crate::codex::{Event, Usage};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use slot::{Body, Key, Kind, Slot};
+use slot::{Body, Key, Kind, Reasoned, Slot};
 
 /// A piece of the assistant's message, in the order in which a stream sends it.
 #[derive(Debug, Clone, Copy)]
@@ -57,14 +57,18 @@ pub(super) enum Piece<'a> {
     },
 }
 
-/// Which item of reasoning a piece belongs to.
+/// What a piece of reasoning belongs to: the summary of one item of reasoning, its reasoning as it
+/// is, or its encrypted form.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Thought<'a> {
     /// Counts from 0 in the order in which they began.
     pub(super) index: u32,
+    /// The item's id.
     pub(super) id: Option<&'a str>,
     /// Whether it is a summary, or the reasoning itself.
     pub(super) is_summary: bool,
+    /// Whether this is its first piece.
+    pub(super) is_new: bool,
 }
 
 /// The two kinds of tools that clients run.
@@ -106,8 +110,8 @@ pub(super) struct Assembly {
     images: u32,
     /// Characters of text that have gone out.
     said: u64,
-    /// Whether reasoning has gone out: its parts are set apart by a blank line.
-    has_reasoned: bool,
+    /// Reasoning that has gone out.
+    reasoned: Reasoned,
     outcome: Option<Outcome>,
 }
 
@@ -196,11 +200,11 @@ impl Assembly {
     }
 
     fn reasoning(&mut self, delta: &Delta<'_>, part: u32, is_summary: bool, sink: &mut impl Sink) {
-        let has_reasoned = self.has_reasoned;
+        let mut reasoned = self.reasoned;
         let Some(slot) = self.open_slot(Kind::Reasoning, &Key::of(delta)) else { return };
         let Slot { item_id, body: Body::Reasoning(reasoning), .. } = slot else { return };
-        reasoning.say(part, is_summary, &delta.delta, has_reasoned, item_id.as_deref(), sink);
-        self.has_reasoned |= !delta.delta.is_empty();
+        reasoning.say(part, is_summary, &delta.delta, item_id.as_deref(), &mut reasoned, sink);
+        self.reasoned = reasoned;
     }
 
     fn annotation(&mut self, added: &AnnotationEvent<'_>, sink: &mut impl Sink) {
@@ -258,11 +262,12 @@ impl Assembly {
                         continue;
                     };
                     let rest = reasoning.rest(at, is_summary, text);
-                    reasoning.say(at, is_summary, rest, self.has_reasoned, id, sink);
-                    self.has_reasoned |= !rest.is_empty();
+                    reasoning.say(at, is_summary, rest, id, &mut self.reasoned, sink);
                 }
                 if let Some(encrypted) = encrypted_content.as_deref().filter(|encrypted| !encrypted.is_empty()) {
-                    sink.take(Piece::Encrypted { thought: reasoning.thought(id, true), encrypted });
+                    let index = self.reasoned.next_detail();
+                    let thought = Thought { index, id, is_summary: false, is_new: true };
+                    sink.take(Piece::Encrypted { thought, encrypted });
                 }
             }
             (Body::Image, Item::ImageGenerationCall { result: Some(data), output_format, .. }) if !data.is_empty() => {

@@ -95,10 +95,7 @@ impl Sink for Said {
 impl Said {
     /// More reasoning: of the thought that is being said, or of the next.
     fn think(&mut self, thought: Thought<'_>, text: &str) {
-        let is_same = |last: &Thinking| {
-            !last.is_encrypted && last.index == thought.index && last.is_summary == thought.is_summary
-        };
-        match self.thoughts.iter_mut().rfind(|last| is_same(last)) {
+        match self.thoughts.iter_mut().rfind(|known| known.index == thought.index) {
             Some(last) => last.text.push_str(text),
             None => self.thoughts.push(Thinking {
                 index: thought.index,
@@ -113,8 +110,8 @@ impl Said {
     fn message<'a>(&'a self, shape: &'a Shape) -> Message<'a> {
         let has_nothing_else = self.calls.is_empty() && self.refusal.is_none();
         let detail = |thinking: &'a Thinking| {
-            let thought =
-                Thought { index: thinking.index, id: thinking.id.as_deref(), is_summary: thinking.is_summary };
+            let id = thinking.id.as_deref();
+            let thought = Thought { index: thinking.index, id, is_summary: thinking.is_summary, is_new: true };
             if thinking.is_encrypted {
                 ReasoningDetail::encrypted(thought, Cow::Borrowed(&thinking.text))
             } else {

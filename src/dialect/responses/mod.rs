@@ -4,6 +4,7 @@
 mod echo;
 pub mod error;
 pub(crate) mod fields;
+pub mod incremental;
 pub mod request;
 mod stream;
 mod whole;
