@@ -77,13 +77,22 @@ fn disposition(api: Api, base: &Value, fields: &Map<String, Value>) -> [String; 
     [word.to_owned(), how.join("; ")]
 }
 
+/// What is resolved before the translator is asked, where responses are kept (`src/kept`;
+/// `tests/gateway/kept_responses.rs` shows it).
+const KEPT: [&str; 3] = ["conversation", "previous_response_id", "store"];
+const RESOLVED: &str =
+    "resolved from what Tollway keeps; refused or named where it keeps nothing (`responses.retention`)";
+
 fn rows_of_fields(name: &str, api: Api, page: &mut String) {
     let lists = read(&format!("{name}.json"));
     writeln!(page, "Fields of {}.\n", lists["sdk"].as_str().unwrap()).unwrap();
     page.push_str("| field | what becomes of it | upstream, or why |\n|---|---|---|\n");
     for (field, sample) in lists["fields"].as_object().unwrap() {
         let fields = Map::from_iter([(field.clone(), sample.clone())]);
-        let [word, how] = disposition(api, &lists["base"], &fields);
+        let [word, how] = match api {
+            Api::Responses if KEPT.contains(&field.as_str()) => ["emulated".to_owned(), RESOLVED.to_owned()],
+            _ => disposition(api, &lists["base"], &fields),
+        };
         writeln!(page, "| `{field}` | {word} | {how} |").unwrap();
     }
     page.push_str("\n| form | what becomes of it | upstream, or why |\n|---|---|---|\n");
