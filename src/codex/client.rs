@@ -7,6 +7,7 @@ use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USE
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 /// Where the backend is and how long to wait for it.
@@ -102,6 +103,7 @@ impl Client {
                 response,
                 decoder: Decoder::new(),
                 idle_timeout: self.options.idle_timeout,
+                silent_since: None,
                 ended: false,
             };
             return Ok(Answer { headers, stream });
@@ -187,6 +189,9 @@ pub struct EventStream {
     response: reqwest::Response,
     decoder: Decoder,
     idle_timeout: Duration,
+    /// Since when a read is waited for. Outlives a call of `next` that was given up, so that somebody
+    /// who looks in between does not make the backend's silence shorter.
+    silent_since: Option<Instant>,
     /// Whether the body has ended.
     ended: bool,
 }
@@ -201,10 +206,12 @@ impl EventStream {
             if self.ended {
                 return Ok(None);
             }
-            let chunk = tokio::time::timeout(self.idle_timeout, self.response.chunk())
-                .await
+            let deadline = *self.silent_since.get_or_insert_with(Instant::now) + self.idle_timeout;
+            let read = tokio::time::timeout_at(deadline, self.response.chunk()).await;
+            let chunk = read
                 .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))?
                 .map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })?;
+            self.silent_since = None;
             match chunk {
                 Some(chunk) => self.decoder.push(chunk),
                 None => self.ended = true,

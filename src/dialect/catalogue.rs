@@ -47,6 +47,22 @@ pub fn models(catalogue: &[u8], aliases: &ModelMap) -> Result<Vec<Model>, serde_
     Ok(list)
 }
 
+/// How many tokens a request to this model may have.
+pub fn context_window(catalogue: &[u8], slug: &str) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Catalogue {
+        models: Vec<Entry>,
+    }
+    #[derive(Deserialize)]
+    struct Entry {
+        slug: String,
+        #[serde(default)]
+        context_window: Option<u64>,
+    }
+    let models = serde_json::from_slice::<Catalogue>(catalogue).ok()?.models;
+    models.into_iter().find(|entry| entry.slug == slug)?.context_window
+}
+
 /// The catalogue gives no dates; clients want one. This one is the API's own epoch for "unknown".
 const CREATED: i64 = 0;
 const CREATED_AT: &str = "1970-01-01T00:00:00Z";

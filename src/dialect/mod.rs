@@ -17,7 +17,7 @@ mod signature;
 mod tokens;
 
 pub use model::{ModelMap, ResolvedModel};
-pub use problem::{Problem, ProblemKind, Rendered};
+pub use problem::{Overflow, Problem, ProblemKind, Rendered};
 
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
@@ -94,6 +94,11 @@ pub trait Reply: Send + Sync {
     fn counts_tokens(&self) -> bool {
         false
     }
+
+    /// About how many tokens the request has, where the dialect words an overflow with the number.
+    fn request_tokens(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Builds the tokenizer's vocabulary, which else the first count does: takes some hundred
@@ -123,6 +128,12 @@ pub trait Translator: Send {
     /// the end only. `None` if the backend did count, or has been let finish.
     fn spent(&self) -> Option<Usage> {
         None
+    }
+
+    /// What says that the stream is alive while the backend is silent, in the form that resets this
+    /// client's own timer. Only sent between frames.
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(b": keep-alive\n\n")
     }
 
     /// The stream is over: with `failure` unless a completed or incomplete response was seen.

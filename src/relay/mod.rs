@@ -20,11 +20,11 @@ use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
 use crate::codex::{Client, Failure, FailureKind};
-use crate::dialect::{Dialect, Prepared, Problem, ProblemKind};
+use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
 use crate::store::{AccountId, Credentials, GatewayKey, UnixMillis};
 use crate::telemetry::{metrics, traces};
 use affinity::Affinity;
-use answer::{Begun, Relayed};
+use answer::{Begun, Pace, Relayed};
 use bytes::Bytes;
 use http::HeaderMap;
 use policy::{Step, Tried};
@@ -38,6 +38,12 @@ use tracing::Instrument;
 pub struct Options {
     /// How many accounts are tried for one request.
     pub max_attempts: u32,
+    /// How long the first event of an answer may take once its head is there.
+    pub first_event: Duration,
+    /// After how much silence a stream's client is told that it is alive; never, if this is zero.
+    pub keep_alive: Duration,
+    /// How long a request may take in all; for ever, if this is zero.
+    pub total: Duration,
     /// How long the first events of a stream are held back for an error that hides among them.
     pub hold: Duration,
     /// How long an account is left alone after a short-term limit without a delay.
@@ -129,13 +135,14 @@ impl Relay {
             body: call.prepared.body.clone(),
             stripped: false,
             tried: HashSet::new(),
+            deadline: longer_than_nothing(self.options.total).map(|total| tokio::time::Instant::now() + total),
         };
         ticket.model = Some(call.prepared.model.clone());
         if call.prepared.reply.counts_tokens() {
             build_vocabulary();
         }
         let mut last = None;
-        while ticket.attempts < self.options.max_attempts {
+        while ticket.attempts < self.options.max_attempts && !journey.is_over() {
             let Some(in_flight) = self.choose(&call.key, session.as_deref(), &journey.tried, &ticket) else { break };
             let id = in_flight.member().manager.id();
             journey.tried.insert(id);
@@ -146,15 +153,29 @@ impl Relay {
                     }
                     return Ok(Reply {
                         headers: if call.codex_cli { passage::down(&headers) } else { HeaderMap::new() },
-                        body: self.deliver(in_flight, &call, served, ticket),
+                        body: self.deliver(in_flight, &call, served, ticket, journey.deadline),
                     });
                 }
                 Err(End::Next(failure)) => last = Some(failure),
-                Err(End::GiveUp(failure)) => return Err(Box::new(Refused(Problem::from(&failure), ticket))),
+                Err(End::GiveUp(failure)) => {
+                    let overflow = self.overflow(&call, &failure).await;
+                    return Err(refused(&call, Problem { overflow, ..Problem::from(&failure) }, ticket));
+                }
             }
         }
         let problem = self.exhausted(&call, last.as_ref());
-        Err(Box::new(Refused(problem, ticket)))
+        Err(refused(&call, problem, ticket))
+    }
+
+    /// By how much a request is too long, for a dialect that says so.
+    async fn overflow(&self, call: &Call, failure: &Failure) -> Option<Overflow> {
+        if failure.kind != FailureKind::ContextLength {
+            return None;
+        }
+        let tokens = call.prepared.reply.request_tokens()?;
+        let listing = self.catalogue(&call.key, None).await.ok()?;
+        let maximum = crate::dialect::catalogue::context_window(&listing.body, &call.prepared.model)?;
+        Some(Overflow { tokens, maximum })
     }
 
     /// The next account for a request, and a place on it: the conversation's own account, if it may
@@ -263,14 +284,18 @@ impl Relay {
             };
             let Answer { headers, stream } = self.client.respond(caller, headers, journey.body.clone()).await?;
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
-            let begun = answer::begin(stream, self.options.hold, &lesson).await?;
+            let begun = answer::begin(stream, self.options.first_event, self.options.hold, &lesson).await?;
             if call.prepared.stream {
                 return Ok((headers, Served::Stream(Box::new(begun))));
             }
             let body = answer::fold(begun, call.prepared.reply.whole(), ticket, &lesson).await?;
             Ok((headers, Served::Whole(body)))
         };
-        let result: Result<_, Failure> = work.instrument(span.clone()).await;
+        let work = work.instrument(span.clone());
+        let result: Result<_, Failure> = match journey.deadline {
+            Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| Err(answer::too_long())),
+            None => work.await,
+        };
         if let Err(failure) = &result {
             span.record("error.type", failure.kind.as_str());
             span.record("otel.status_code", "ERROR");
@@ -291,7 +316,14 @@ impl Relay {
     }
 
     /// Hands the answer out. A stream keeps its place on the account until it is over.
-    fn deliver(&self, in_flight: InFlight, call: &Call, served: Served, mut ticket: Ticket) -> ReplyBody {
+    fn deliver(
+        &self,
+        in_flight: InFlight,
+        call: &Call,
+        served: Served,
+        mut ticket: Ticket,
+        deadline: Option<tokio::time::Instant>,
+    ) -> ReplyBody {
         ticket.begin(200);
         match served {
             Served::Whole(body) => {
@@ -301,8 +333,9 @@ impl Relay {
             Served::Stream(begun) => {
                 let learn = self.lesson(in_flight.member().manager.id());
                 let translator = call.prepared.reply.stream();
+                let pace = Pace { keep_alive: longer_than_nothing(self.options.keep_alive), deadline };
                 let relayed =
-                    Relayed { begun: *begun, translator, ticket, learn, finished: false, _in_flight: in_flight };
+                    Relayed { begun: *begun, translator, ticket, learn, pace, finished: false, _in_flight: in_flight };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {
                     relayed.next_write().await.map(|bytes| (bytes, relayed))
                 })))
@@ -314,7 +347,7 @@ impl Relay {
     fn exhausted(&self, call: &Call, last: Option<&Failure>) -> Problem {
         let choice = self.look(&call.key);
         if choice.ordered.is_empty()
-            && let Some((until, kind)) = soonest_back(&choice)
+            && let Some((until, kind, id)) = soonest_back(&choice)
         {
             let message = match kind {
                 ProblemKind::UsageLimit => "The usage limit of every account that could serve has been reached",
@@ -323,14 +356,12 @@ impl Relay {
             let wait = Duration::from_millis(u64::try_from(until - millis_from_now(Duration::ZERO)).unwrap_or(0));
             // The Codex CLI shows this time to its user.
             let resets_at = (kind == ProblemKind::UsageLimit).then_some(until / 1000);
-            return Problem { retry_after: Some(wait), resets_at, ..Problem::new(kind, message) };
+            let plan_type = self.accounts.get(id).and_then(|member| member.manager.snapshot().account.plan.clone());
+            let plan_type = plan_type.filter(|_| kind == ProblemKind::UsageLimit);
+            return Problem { retry_after: Some(wait), resets_at, plan_type, ..Problem::new(kind, message) };
         }
         match last {
-            // A Codex CLI calls thirty times after a 5xx, but takes this one as final (protocol.md 5.4).
-            Some(failure) if call.codex_cli && Problem::from(failure).kind == ProblemKind::Upstream => {
-                Problem::new(ProblemKind::Overloaded, failure.message.clone())
-            }
-            Some(failure) => Problem::from(failure),
+            Some(failure) => with_wait(Problem::from(failure)),
             None => Problem::new(
                 ProblemKind::NoAccount,
                 "No account that this key may use is able to serve; the operator can see why with `tollway account list`",
@@ -339,14 +370,27 @@ impl Relay {
     }
 }
 
-/// When the first account that is only aside for a time is back, and what keeps it aside.
-fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind)> {
-    let aside = choice.excluded.iter().filter_map(|(_, reason)| match reason {
-        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit)),
-        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited)),
+/// When the first account that is only aside for a time is back, what keeps it aside, and which it is.
+fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind, AccountId)> {
+    let aside = choice.excluded.iter().filter_map(|(id, reason)| match reason {
+        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit, *id)),
+        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited, *id)),
         _ => None,
     });
-    aside.min_by_key(|(until, _)| *until)
+    aside.min_by_key(|(until, ..)| *until)
+}
+
+/// A refusal as this client is to see it.
+fn refused(call: &Call, problem: Problem, ticket: Ticket) -> Box<Refused> {
+    Box::new(Refused(if call.codex_cli { problem.final_for_codex_cli() } else { problem }, ticket))
+}
+
+/// With the wait that a reset's time amounts to.
+fn with_wait(mut problem: Problem) -> Problem {
+    if let (None, Some(at)) = (problem.retry_after, problem.resets_at) {
+        problem.retry_after = u64::try_from(at.saturating_sub(unix_now())).ok().map(Duration::from_secs);
+    }
+    problem
 }
 
 /// An account that has no token to call with: another one may.
@@ -387,6 +431,20 @@ struct Journey {
     stripped: bool,
     /// The accounts that were tried.
     tried: HashSet<AccountId>,
+    /// When the answer must be complete.
+    deadline: Option<tokio::time::Instant>,
+}
+
+impl Journey {
+    /// Whether there is no time left.
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= tokio::time::Instant::now())
+    }
+}
+
+/// A duration for which zero means that there is none.
+fn longer_than_nothing(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
 }
 
 /// What a successful attempt brought.

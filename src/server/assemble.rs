@@ -73,6 +73,21 @@ pub fn accounts(
     }))
 }
 
+/// The origins whose pages may call.
+pub(super) fn cors_origins(settings: &Settings) -> Result<Vec<HeaderValue>, ServerError> {
+    let origins = settings.server.cors_origins.split([',', ' ']).filter(|origin| !origin.is_empty());
+    let value = |origin: &str| {
+        let is_origin =
+            origin == "*" || url::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == origin);
+        let unusable = || ServerError::Setting {
+            setting: "server.cors_origins",
+            reason: format!("`{origin}` is not an origin such as https://chat.example.com, nor `*`"),
+        };
+        if is_origin { HeaderValue::try_from(origin).map_err(|_| unusable()) } else { Err(unusable()) }
+    };
+    origins.map(value).collect()
+}
+
 /// How the backend is spoken to.
 pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerError> {
     let header = |setting, value: &str| {

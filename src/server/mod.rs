@@ -111,6 +111,9 @@ async fn build(
     let client = codex::Client::new(http, assemble::backend(settings)?);
     let options = relay::Options {
         max_attempts: settings.backend.max_attempts,
+        first_event: settings.backend.first_byte_timeout,
+        keep_alive: settings.server.keep_alive,
+        total: settings.backend.total_timeout,
         hold: settings.backend.hold,
         cooldown: settings.accounts.default_cooldown,
         models_ttl: settings.backend.models_ttl,
@@ -127,6 +130,7 @@ async fn build(
         models: ModelMap::new(&settings.models.aliases),
         telemetry,
         max_body: settings.server.max_body.bytes(),
+        cors_origins: assemble::cors_origins(settings)?,
         open: settings.server.insecure_no_keys,
         running: TaskTracker::new(),
         draining: AtomicBool::new(false),

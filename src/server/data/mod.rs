@@ -1,23 +1,24 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod address;
 mod linger;
 mod models;
 mod openapi;
 mod reply;
 mod request;
 mod serve;
+mod surface;
 
 use super::state::State;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use axum::Router;
-use axum::body::Body;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::middleware::from_fn_with_state;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use request::Arrival;
-use std::any::Any;
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -25,8 +26,8 @@ use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
-    let most = state.max_body;
-    Router::new()
+    let (most, origins) = (state.max_body, state.cors_origins.clone());
+    let routes = Router::new()
         .route("/v1/responses", post(serve::responses).get(no_websocket))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
         .route("/v1/chat/completions", post(serve::chat))
@@ -39,12 +40,14 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/", get(root))
         .route("/api/hello", get(hello))
         .route("/openapi.json", get(openapi::document))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
-        .layer(CatchPanicLayer::custom(panicked))
+        .fallback(surface::not_found)
+        .method_not_allowed_fallback(surface::method_not_allowed)
+        .layer(RequestDecompressionLayer::new().gzip(true).deflate(true).zstd(true).pass_through_unaccepted(true))
+        .layer(from_fn_with_state(state.clone(), surface::known_encoding))
+        .layer(CatchPanicLayer::custom(surface::panicked))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
-        .with_state(state)
+        .with_state(state);
+    surface::surround(routes, &origins)
 }
 
 /// Whether anybody is there
@@ -65,24 +68,8 @@ async fn no_websocket(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> 
         return (StatusCode::UPGRADE_REQUIRED, "this endpoint is served over HTTP\n").into_response();
     }
     let arrival = Arrival::new(&state, "/v1/responses", &headers);
-    arrival.refuse(Dialect::Responses, &Problem::new(ProblemKind::MethodNotAllowed, "Use POST"))
-}
-
-async fn not_found(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let dialect = request::dialect_of(request.uri().path(), request.headers());
-    let message = format!("There is no {} {} here", request.method(), request.uri().path());
-    Arrival::new(&state, "other", request.headers()).refuse(dialect, &Problem::new(ProblemKind::NotFound, message))
-}
-
-async fn method_not_allowed(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let dialect = request::dialect_of(request.uri().path(), request.headers());
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    let problem = Problem::new(ProblemKind::MethodNotAllowed, message);
-    Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
-}
-
-/// A panic is a bug; its message may hold anything, so it goes nowhere but the panic hook's log.
-fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
-    reply::refusal(Dialect::Responses, &problem, "")
+    let problem = Problem::new(ProblemKind::MethodNotAllowed, "Use POST");
+    let mut response = arrival.refuse(Dialect::Responses, &problem);
+    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+    response
 }
