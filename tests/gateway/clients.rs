@@ -102,6 +102,11 @@ async fn claude_code_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn claude_code_works_in_steps_with_agents_and_in_trouble() {
+    passes("claude_work.py", Some("claude")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn answers_that_clients_bound_work_with_the_sdks_for_python() {
     passes("python_bounds.py", None).await;
 }

@@ -138,7 +138,8 @@ async fn an_answer_that_takes_too_long_in_all_is_ended_and_closed_upstream() {
         [(Dialect::Messages, "timeout_error"), (Dialect::Chat, "server_error"), (Dialect::Responses, "server_error")]
     {
         sim.fault(json!({"kind": "slow", "ms": 20})).await;
-        let asked = gateway.send(&key, dialect, &dialect.ask("[long 5000]"));
+        let ask = dialect.ask("[long 5000]");
+        let asked = gateway.send(&key, dialect, &ask);
         let answer = tokio::time::timeout(Duration::from_secs(20), asked).await.expect("an end");
         let (status, body) = json_of(answer).await;
         assert_eq!((status.as_u16(), dialect.error_type(&body)), (504, kind), "{dialect:?}: {body}");

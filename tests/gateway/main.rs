@@ -5,6 +5,7 @@
 mod support;
 
 mod accounts;
+mod anything;
 mod clients;
 mod config;
 mod crash;
@@ -20,4 +21,5 @@ mod refusals;
 mod secrets;
 mod serving;
 mod shutdown;
+mod socket;
 mod surface;

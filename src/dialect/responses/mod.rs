@@ -3,6 +3,7 @@
 
 pub mod error;
 pub(super) mod fields;
+pub mod incremental;
 pub mod request;
 mod stream;
 mod whole;

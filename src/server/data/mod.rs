@@ -8,17 +8,14 @@ mod openapi;
 mod reply;
 mod request;
 mod serve;
+mod socket;
 mod surface;
 
 use super::state::State;
-use crate::dialect::{Dialect, Problem, ProblemKind};
 use axum::Router;
-use axum::extract::State as Shared;
-use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
+use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
-use request::Arrival;
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -28,8 +25,8 @@ use tower_http::decompression::RequestDecompressionLayer;
 pub(super) fn router(state: Arc<State>) -> Router {
     let (most, origins) = (state.max_body, state.cors_origins.clone());
     let routes = Router::new()
-        .route("/v1/responses", post(serve::responses).get(no_websocket))
-        .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
+        .route("/v1/responses", post(serve::responses).get(socket::upgrade))
+        .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
         .route("/v1/chat/completions", post(serve::chat))
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
@@ -60,16 +57,4 @@ async fn root() -> StatusCode {
 #[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
 async fn hello() -> StatusCode {
     StatusCode::OK
-}
-
-/// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).
-async fn no_websocket(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
-    if headers.contains_key("upgrade") {
-        return (StatusCode::UPGRADE_REQUIRED, "this endpoint is served over HTTP\n").into_response();
-    }
-    let arrival = Arrival::new(&state, "/v1/responses", &headers);
-    let problem = Problem::new(ProblemKind::MethodNotAllowed, "Use POST");
-    let mut response = arrival.refuse(Dialect::Responses, &problem);
-    response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
-    response
 }

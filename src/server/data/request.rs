@@ -58,6 +58,16 @@ impl Arrival {
     }
 }
 
+impl Arrival {
+    /// Whether the key in these headers is still taken, for a connection that outlives its requests.
+    pub(super) async fn is_welcome(state: &State, headers: &HeaderMap) -> bool {
+        match presented(headers) {
+            None => state.open,
+            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.is_ok(),
+        }
+    }
+}
+
 /// What a request is called by.
 pub(super) fn new_id() -> String {
     format!("req_{}", Uuid::now_v7().simple())
