@@ -35,8 +35,12 @@ async fn text(answer: Response) -> String {
     answer.text().await.expect("the stream can be read to its end")
 }
 
-async fn as_codex_cli(gateway: &Gateway, key: &str, body: &Value) -> Response {
-    let request = gateway.http.post(format!("{}/v1/responses", gateway.url)).bearer_auth(key).json(body);
+async fn as_codex_cli(gateway: &Gateway, key: &str) -> Response {
+    let body = json!({
+        "model": "gpt-6.1-sol", "stream": true, "store": false,
+        "input": [{"type": "message", "role": "user", "content": [{"type": "input_text", "text": "hello"}]}],
+    });
+    let request = gateway.http.post(format!("{}/v1/responses", gateway.url)).bearer_auth(key).json(&body);
     request.header("originator", "codex_exec").send().await.expect("the gateway answers")
 }
 
@@ -70,7 +74,7 @@ async fn each_client_is_told_in_its_own_form_that_a_silent_stream_is_alive() {
 async fn a_codex_cli_gets_events_for_comments_do_not_reset_its_timer() {
     let (sim, gateway, key) = one_account(&[OFTEN, SHORT_SILENCE]).await;
     sim.fault(json!({"kind": "stall", "at": "mid"})).await;
-    let body = text(as_codex_cli(&gateway, &key, &Dialect::Responses.ask_streamed("hello")).await).await;
+    let body = text(as_codex_cli(&gateway, &key).await).await;
     let alive = events(&body).iter().filter(|event| event.json()["type"] == "keepalive").count();
     assert!(alive >= 3 && !body.contains("\n:"), "{body}");
 }
@@ -84,7 +88,7 @@ async fn a_stream_says_no_more_than_the_answer_where_the_backend_is_not_silent_o
             sim.fault(json!({"kind": "stall", "at": "mid"})).await;
         }
         let body = text(gateway.send(&key, Dialect::Messages, &Dialect::Messages.ask_streamed("hello")).await).await;
-        assert!(!body.contains("ping"), "{body}");
+        assert!(body.matches("event: ping").count() <= 1, "the one that Anthropic begins with: {body}");
         assert_eq!(Dialect::Messages.ended_well(&events(&body)), !silent, "{body}");
     }
 }
