@@ -1,6 +1,7 @@
 //! The HTTP client for the backend: one pool and one TLS context for all accounts (lessons.md 14).
 
 use super::failure::{Failure, FailureKind};
+use super::socket::{Talk, Transport};
 use super::sse::{Decoder, Frame};
 use bytes::Bytes;
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
@@ -43,6 +44,8 @@ pub struct Caller<'a> {
 pub struct Client {
     http: reqwest::Client,
     options: Options,
+    /// WebSockets, where they are used.
+    pub(super) sockets: Option<Transport>,
     responses: Url,
     models: Url,
 }
@@ -77,7 +80,23 @@ impl Client {
             url
         };
         let (responses, models) = (at("codex/responses"), at("codex/models"));
-        Self { http, options, responses, models }
+        Self { http, options, sockets: None, responses, models }
+    }
+
+    /// With WebSockets too, over a pool that never speaks HTTP/2. `remembers` leaves a backend that
+    /// refused one alone for a while.
+    #[must_use]
+    pub fn with_sockets(mut self, http: reqwest::Client, remembers: bool) -> Self {
+        self.sockets = Some(Transport::new(http, remembers));
+        self
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
+    }
+
+    pub(super) fn responses_url(&self) -> &Url {
+        &self.responses
     }
 
     /// The backend's host and port, for traces.
@@ -100,7 +119,7 @@ impl Client {
         if response.status() == StatusCode::OK {
             let headers = response.headers().clone();
             let stream = EventStream {
-                response,
+                source: Source::Body(response),
                 decoder: Decoder::new(),
                 idle_timeout: self.options.idle_timeout,
                 silent_since: None,
@@ -140,7 +159,7 @@ impl Client {
 
     /// Sets what says who calls: the account's credentials always, Tollway's name unless the
     /// headers carry a real Codex CLI's own.
-    fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
+    pub(super) fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
         let bearer = format!("Bearer {}", caller.access_token.expose_secret());
         // A token that is not a header value is refused by the backend as an empty one would be.
         let mut bearer = HeaderValue::try_from(bearer).unwrap_or(HeaderValue::from_static("Bearer"));
@@ -186,7 +205,7 @@ pub struct Answer {
 /// The events of an answer. Dropping it cancels the request at the backend.
 #[derive(Debug)]
 pub struct EventStream {
-    response: reqwest::Response,
+    source: Source,
     decoder: Decoder,
     idle_timeout: Duration,
     /// Since when a read is waited for. Outlives a call of `next` that was given up, so that somebody
@@ -196,7 +215,39 @@ pub struct EventStream {
     ended: bool,
 }
 
+/// Where events come from.
+#[derive(Debug)]
+enum Source {
+    /// The body of an answer.
+    Body(reqwest::Response),
+    /// A WebSocket.
+    Socket(Box<Talk>),
+}
+
+impl Source {
+    /// The next bytes; `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Body(response) => {
+                let chunk = response.chunk().await;
+                chunk.map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })
+            }
+            Self::Socket(talk) => talk.chunk().await,
+        }
+    }
+}
+
 impl EventStream {
+    pub(super) fn of_socket(talk: Talk, idle_timeout: Duration) -> Self {
+        Self {
+            source: Source::Socket(Box::new(talk)),
+            decoder: Decoder::new(),
+            idle_timeout,
+            silent_since: None,
+            ended: false,
+        }
+    }
+
     /// The next frame; `None` at the end of the body. Safe to cancel: nothing that was read is lost.
     pub async fn next(&mut self) -> Result<Option<Frame>, Failure> {
         loop {
@@ -207,10 +258,9 @@ impl EventStream {
                 return Ok(None);
             }
             let deadline = *self.silent_since.get_or_insert_with(Instant::now) + self.idle_timeout;
-            let read = tokio::time::timeout_at(deadline, self.response.chunk()).await;
-            let chunk = read
-                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))?
-                .map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })?;
+            let chunk = tokio::time::timeout_at(deadline, self.source.chunk())
+                .await
+                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))??;
             self.silent_since = None;
             match chunk {
                 Some(chunk) => self.decoder.push(chunk),
@@ -241,7 +291,7 @@ fn of_transport(error: &reqwest::Error) -> Failure {
     Failure::of(kind, message)
 }
 
-fn unix_now() -> i64 {
+pub(super) fn unix_now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

@@ -54,9 +54,21 @@ section! {
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
         max_attempts: u32 = "4", "How often the backend is called for one request.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
+        websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
         ca_file: Option<PathBuf>, "More root certificates, PEM.";
     }
+}
+
+/// Whether WebSockets are used towards the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocket {
+    /// Where it takes them.
+    Auto,
+    /// Tried each time.
+    On,
+    /// Never.
+    Off,
 }
 
 impl Backend {

@@ -19,6 +19,7 @@ use crate::account::pool::{self, Choice, Reason};
 use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
+use crate::codex::socket::Line;
 use crate::codex::{Client, Failure, FailureKind};
 use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
 use crate::store::{AccountId, Credentials, GatewayKey, UnixMillis};
@@ -124,7 +125,13 @@ impl Relay {
 
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
     /// moves the request to the next account.
-    pub async fn serve(&self, call: Call, mut ticket: Ticket) -> Result<Reply, Box<Refused>> {
+    pub async fn serve(&self, call: Call, ticket: Ticket) -> Result<Reply, Box<Refused>> {
+        self.serve_over(None, call, ticket).await
+    }
+
+    /// The same for a client on a WebSocket: over the line's own connection to the backend, where it
+    /// has one or can have one.
+    pub async fn serve_over(&self, line: Option<&Line>, call: Call, mut ticket: Ticket) -> Result<Reply, Box<Refused>> {
         let session = call.prepared.session.clone().or_else(|| passage::session(&call.headers));
         let mut journey = Journey {
             headers: if call.codex_cli {
@@ -133,6 +140,7 @@ impl Relay {
                 passage::up_for_session(call.prepared.session.as_deref())
             },
             body: call.prepared.body.clone(),
+            line: line.cloned(),
             stripped: false,
             tried: HashSet::new(),
             deadline: longer_than_nothing(self.options.total).map(|total| tokio::time::Instant::now() + total),
@@ -282,7 +290,11 @@ impl Relay {
                 chatgpt_account_id: &account.chatgpt_account_id,
                 fedramp: account.fedramp,
             };
-            let Answer { headers, stream } = self.client.respond(caller, headers, journey.body.clone()).await?;
+            let body = journey.body.clone();
+            let Answer { headers, stream } = match &journey.line {
+                Some(line) => self.client.respond_over(line, caller, headers, body).await?,
+                None => self.client.respond(caller, headers, body).await?,
+            };
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
             let begun = answer::begin(stream, self.options.first_event, self.options.hold, &lesson).await?;
             if call.prepared.stream {
@@ -427,6 +439,8 @@ struct Journey {
     headers: HeaderMap,
     /// The body for the backend.
     body: Bytes,
+    /// The connection to the backend that belongs to the client's, if it has one.
+    line: Option<Line>,
     /// Whether reasoning was taken out of the body.
     stripped: bool,
     /// The accounts that were tried.

@@ -22,4 +22,5 @@ mod secrets;
 mod serving;
 mod shutdown;
 mod socket;
+mod socket_upstream;
 mod surface;

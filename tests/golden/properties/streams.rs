@@ -55,7 +55,7 @@ fn any_event() -> impl Strategy<Value = Value> {
 }
 
 /// Any events, and an end or none; `true` if it is a good one.
-fn any_stream() -> impl Strategy<Value = (Vec<u8>, bool)> {
+pub(super) fn any_stream() -> impl Strategy<Value = (Vec<u8>, bool)> {
     let end = prop::sample::select(vec!["completed", "incomplete", "failed", "cut", "illegible", "error"]);
     (prop::collection::vec(any_event(), 0..24), end, any::<bool>()).prop_map(|(events, end, filled)| {
         let mut sse = String::new();
@@ -77,7 +77,7 @@ fn any_stream() -> impl Strategy<Value = (Vec<u8>, bool)> {
 }
 
 /// The bytes cut at these distances, over and over.
-fn pieces<'a>(mut bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
+pub(super) fn pieces<'a>(mut bytes: &'a [u8], cuts: &[usize]) -> Vec<&'a [u8]> {
     let mut pieces = Vec::new();
     for cut in cuts.iter().cycle() {
         if bytes.is_empty() {
