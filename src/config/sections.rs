@@ -46,6 +46,7 @@ section! {
         idle_timeout: Duration = "300s", "Between two reads of a stream.";
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
         max_attempts: u32 = "4", "How often the backend is called for one request.";
+        workspace_origins: Option<String>, "More origins at which an account's workspace may live, such as `https://codex.example.com`, separated by spaces. HTTPS at `chatgpt.com` and `openai.com` and below them is allowed without being named. An account whose workspace lives elsewhere is not used.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
         ca_file: Option<PathBuf>, "More root certificates, PEM.";
@@ -87,6 +88,7 @@ section! {
     /// What model names mean.
     Models in "models." {
         aliases: BTreeMap<String, String> = "{\"claude-*\"=\"gpt-6.1-sol\",\"claude-haiku*\"=\"gpt-6-luna\"}", "A client's name for a model, and the model that it gets: `slug` or `slug:effort`. A name may end in `*`; the longest match wins. Entries are added to the default ones.";
+        fallback: Option<String>, "The model, `slug` or `slug:effort`, for names that no account's catalogue has. Without it such a request is answered as the backend answers it: the model does not exist.";
     }
 }
 

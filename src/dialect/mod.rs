@@ -149,6 +149,11 @@ pub trait Folder: Send {
         None
     }
 
+    /// Why the answer, though complete, is not one to this request: a failure takes its place.
+    fn shortfall(&self) -> Option<Failure> {
+        None
+    }
+
     /// The answer's body; called once, only after a completed or incomplete response, or when
     /// [`Folder::is_done`].
     fn finish(self: Box<Self>) -> Bytes;

@@ -6,22 +6,28 @@
 mod affinity;
 mod answer;
 mod catalogue;
+mod forward;
 mod passage;
 mod policy;
 mod reasoning;
+mod routing;
+mod standing;
 mod ticket;
 
 pub use catalogue::Listing;
+pub use forward::{Passed, Passing, is_absent};
 pub use passage::is_codex_cli;
+pub use standing::{Pool, Standing};
 pub use ticket::{Outcome, Ticket};
 
 use crate::account::pool::{self, Choice, Reason};
 use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
+use crate::codex::route::{OriginRule, Route};
 use crate::codex::{Client, Failure, FailureKind};
 use crate::dialect::{Dialect, Prepared, Problem, ProblemKind};
-use crate::store::{AccountId, Credentials, GatewayKey, UnixMillis};
+use crate::store::{Account, AccountId, Credentials, GatewayKey, UnixMillis};
 use crate::telemetry::{metrics, traces};
 use affinity::Affinity;
 use answer::{Begun, Relayed};
@@ -46,6 +52,8 @@ pub struct Options {
     pub models_ttl: Duration,
     /// How long an account is put aside when its quota is used up and nobody says until when.
     pub limit_without_reset: Duration,
+    /// Where workspaces may live besides the backend's own address.
+    pub workspace_origins: OriginRule,
 }
 
 /// Serves requests. One for the process.
@@ -54,6 +62,7 @@ pub struct Relay {
     client: Client,
     affinity: Affinity,
     shelf: catalogue::Shelf,
+    routing: routing::Routing,
     options: Options,
 }
 
@@ -103,17 +112,21 @@ struct Lesson {
 
 impl Learn for Lesson {
     fn limits(&self, limits: &Limits) {
-        if let Some(percent) = limits.used_percent() {
-            #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
-            self.accounts.note_usage(self.id, percent as f32);
-        }
+        self.accounts.note_limits(self.id, limits);
     }
 }
 
 impl Relay {
     /// A relay over these accounts and this client.
     pub fn new(accounts: Arc<Accounts>, client: Client, options: Options) -> Self {
-        Self { accounts, client, affinity: Affinity::default(), shelf: catalogue::Shelf::default(), options }
+        Self {
+            accounts,
+            client,
+            affinity: Affinity::default(),
+            shelf: catalogue::Shelf::default(),
+            routing: routing::Routing::default(),
+            options,
+        }
     }
 
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
@@ -145,7 +158,7 @@ impl Relay {
                         self.affinity.settle(call.key.id, session, id, Instant::now());
                     }
                     return Ok(Reply {
-                        headers: if call.codex_cli { passage::down(&headers) } else { HeaderMap::new() },
+                        headers: if call.codex_cli { self.down(&call.key, &headers) } else { HeaderMap::new() },
                         body: self.deliver(in_flight, &call, served, ticket),
                     });
                 }
@@ -153,7 +166,7 @@ impl Relay {
                 Err(End::GiveUp(failure)) => return Err(Box::new(Refused(Problem::from(&failure), ticket))),
             }
         }
-        let problem = self.exhausted(&call, last.as_ref());
+        let problem = self.exhausted(&call.key, call.codex_cli, last.as_ref());
         Err(Box::new(Refused(problem, ticket)))
     }
 
@@ -167,9 +180,13 @@ impl Relay {
         ticket: &Ticket,
     ) -> Option<InFlight> {
         let Choice { mut ordered, excluded, .. } = self.look(key);
-        ordered.retain(|id| !tried.contains(id));
+        ordered.retain(|id| !tried.contains(id) && !self.routing.is_barred(*id));
         let home = session.and_then(|s| self.affinity.home(key.id, s, Instant::now()));
-        let chosen = home.filter(|id| ordered.contains(id)).or(ordered.first().copied());
+        // Accounts that do not list the model come last: catalogues differ by plan.
+        let lacks = |id: &AccountId| self.shelf.lacks(*id, ticket.model.as_deref());
+        ordered.sort_by_cached_key(lacks);
+        let home = home.filter(|id| ordered.contains(id) && (!lacks(id) || ordered.first().is_some_and(lacks)));
+        let chosen = home.or(ordered.first().copied());
         tracing::debug!(
             parent: &ticket.span,
             candidates = ordered.len(),
@@ -256,11 +273,8 @@ impl Relay {
         let work = async {
             let mut headers = journey.headers.clone();
             traces::inject(&mut headers);
-            let caller = Caller {
-                access_token: &credentials.access_token,
-                chatgpt_account_id: &account.chatgpt_account_id,
-                fedramp: account.fedramp,
-            };
+            let route = self.routing.of(account.id);
+            let caller = caller(&account, credentials, route.as_deref());
             let Answer { headers, stream } = self.client.respond(caller, headers, journey.body.clone()).await?;
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
             let begun = answer::begin(stream, self.options.hold, &lesson).await?;
@@ -311,8 +325,8 @@ impl Relay {
     }
 
     /// Why no account could serve (lessons.md 4): a limit that passes, or a matter for the operator.
-    fn exhausted(&self, call: &Call, last: Option<&Failure>) -> Problem {
-        let choice = self.look(&call.key);
+    fn exhausted(&self, key: &GatewayKey, codex_cli: bool, last: Option<&Failure>) -> Problem {
+        let choice = self.look(key);
         if choice.ordered.is_empty()
             && let Some((until, kind)) = soonest_back(&choice)
         {
@@ -327,7 +341,7 @@ impl Relay {
         }
         match last {
             // A Codex CLI calls thirty times after a 5xx, but takes this one as final (protocol.md 5.4).
-            Some(failure) if call.codex_cli && Problem::from(failure).kind == ProblemKind::Upstream => {
+            Some(failure) if codex_cli && Problem::from(failure).kind == ProblemKind::Upstream => {
                 Problem::new(ProblemKind::Overloaded, failure.message.clone())
             }
             Some(failure) => Problem::from(failure),
@@ -336,6 +350,16 @@ impl Relay {
                 "No account that this key may use is able to serve; the operator can see why with `tollway account list`",
             ),
         }
+    }
+}
+
+/// Who calls, for the backend.
+fn caller<'a>(account: &'a Account, credentials: &'a Credentials, route: Option<&'a Route>) -> Caller<'a> {
+    Caller {
+        access_token: &credentials.access_token,
+        chatgpt_account_id: &account.chatgpt_account_id,
+        fedramp: account.fedramp,
+        route,
     }
 }
 

@@ -6,6 +6,7 @@ mod support;
 
 mod accounts;
 mod clients;
+mod codex_paths;
 mod config;
 mod crash;
 mod cuts;

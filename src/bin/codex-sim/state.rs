@@ -40,6 +40,8 @@ pub(crate) struct Settings {
     pub(crate) device_interval_s: u64,
     /// Device logins approve themselves at this poll; never when null.
     pub(crate) device_approve_after: Option<u32>,
+    /// Whether the older compaction call is there.
+    pub(crate) compact_v1: bool,
 }
 
 impl Default for Settings {
@@ -52,6 +54,7 @@ impl Default for Settings {
             percent_per_response: 0.01,
             device_interval_s: 1,
             device_approve_after: None,
+            compact_v1: false,
         }
     }
 }

@@ -1,6 +1,8 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod backend;
+mod compact;
 mod linger;
 mod models;
 mod reply;
@@ -14,7 +16,7 @@ use axum::body::Body;
 use axum::extract::State as Shared;
 use axum::http::{HeaderMap, Request, StatusCode};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use request::Arrival;
 use std::any::Any;
 use std::sync::Arc;
@@ -32,8 +34,9 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::one))
+        .route("/v1/models/{*id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
+        .merge(codex_paths())
         // Claude Code asks whether anybody is there before it sends a key.
         .route("/", get(|| async { StatusCode::OK }))
         .route("/api/hello", get(|| async { StatusCode::OK }))
@@ -43,6 +46,24 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .layer(CatchPanicLayer::custom(panicked))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state)
+}
+
+/// What a Codex CLI calls besides its model (protocol.md 6).
+fn codex_paths() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/responses/compact", post(compact::compact))
+        .route("/backend-api/codex/responses/compact", post(compact::compact))
+        .route("/backend-api/wham/accounts/check", get(backend::accounts_check))
+        .route("/backend-api/wham/usage", get(backend::usage))
+        .route("/backend-api/codex/usage", get(backend::usage))
+        .route("/api/codex/usage", get(backend::usage))
+        .route("/backend-api/codex/images/generations", post(backend::image_generations))
+        .route("/backend-api/codex/images/edits", post(backend::image_edits))
+        .route("/backend-api/codex/alpha/search", post(backend::search))
+        .route("/v1/alpha/search", post(backend::search))
+        .route("/backend-api/codex/memories/trace_summarize", post(backend::summarize))
+        .route("/backend-api/codex/analytics-events/events", post(backend::analytics))
+        .route("/backend-api/{*path}", any(backend::refused))
 }
 
 /// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).
