@@ -164,6 +164,9 @@ pub struct AnnotationEvent<'a> {
     /// Index of the item in the response's output.
     #[serde(default)]
     pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
     /// The annotation's bytes, `{"type":"url_citation",…}`.
     #[serde(borrow)]
     pub annotation: &'a RawValue,

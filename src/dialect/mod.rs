@@ -7,6 +7,7 @@
 pub mod catalogue;
 pub mod chat;
 mod cut;
+mod effort;
 pub mod messages;
 mod model;
 mod names;

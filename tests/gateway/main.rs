@@ -13,6 +13,7 @@ mod cuts;
 mod failover;
 mod keys;
 mod observability;
+mod openapi;
 mod refresh;
 mod refusals;
 mod secrets;

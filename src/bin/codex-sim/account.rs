@@ -41,7 +41,7 @@ pub(crate) struct Account {
     /// Where its workspace lives (protocol.md 6.6).
     pub(crate) workspace_backend_origin: String,
     /// `us`, `us_cr` or no constraint.
-    pub(crate) account_routing_override: String,
+    pub(crate) routing_override: String,
     /// The two windows.
     pub(crate) limits: Limits,
     /// What was seen.
@@ -142,7 +142,7 @@ impl Account {
             models: None,
             access_life_s: None,
             workspace_backend_origin: "NO_CONSTRAINT".to_owned(),
-            account_routing_override: "NO_CONSTRAINT".to_owned(),
+            routing_override: "NO_CONSTRAINT".to_owned(),
             limits: Limits {
                 used_percent: 0.0,
                 secondary_used_percent: 0.0,
@@ -176,7 +176,7 @@ impl Account {
             traits.secondary_resets_in_seconds.map(|seconds| now + seconds).as_ref(),
         );
         put(&mut self.workspace_backend_origin, traits.workspace_backend_origin.as_ref());
-        put(&mut self.account_routing_override, traits.account_routing_override.as_ref());
+        put(&mut self.routing_override, traits.account_routing_override.as_ref());
         put(&mut self.limits.has_credits, traits.has_credits.as_ref());
         self.models = traits.models.clone().or(self.models.take());
         self.access_life_s = traits.access_life_s.or(self.access_life_s);

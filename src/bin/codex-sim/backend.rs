@@ -91,7 +91,7 @@ pub(crate) async fn accounts_check(State(sim): State<Arc<Sim>>, intake: Intake) 
         let body = json!({
             "accounts": [{"id": id, "name": null, "structure": "personal", "plan_type": account.plan,
                 "workspace_backend_origin": account.workspace_backend_origin,
-                "account_routing_override": account.account_routing_override,
+                "account_routing_override": account.routing_override,
                 "is_deactivated": account.deactivated, "can_access_with_session": true, "sso_connection_name": null,
                 "is_fedramp_compliant_workspace": account.fedramp, "profile_picture_url": null}],
             "account_ordering": [id], "default_account_id": id,

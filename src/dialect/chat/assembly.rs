@@ -8,12 +8,12 @@
 
 mod slot;
 
-use crate::codex::event::{ContentPart, Delta, Item};
+use crate::codex::event::{AnnotationEvent, ContentPart, Delta, Item};
 use crate::codex::{Event, Usage};
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
-use slot::{Body, Key, Kind, Slot};
+use slot::{Body, Key, Kind, Reasoned, Slot};
 
 /// A piece of the assistant's message, in the order in which a stream sends it.
 #[derive(Debug, Clone, Copy)]
@@ -36,8 +36,12 @@ pub(super) enum Piece<'a> {
         format: &'a str,
         data: &'a str,
     },
-    /// A citation in the backend's form, `{"type":"url_citation","url":…}`.
-    Citation(&'a Value),
+    /// A citation in the backend's form, `{"type":"url_citation","url":…}`; its places count from
+    /// `origin`, characters of text that went out before the part it belongs to.
+    Citation {
+        citation: &'a Value,
+        origin: u64,
+    },
     /// A call begins. Indexes count from 0 in the order of these pieces.
     Call {
         index: u32,
@@ -53,14 +57,18 @@ pub(super) enum Piece<'a> {
     },
 }
 
-/// Which item of reasoning a piece belongs to.
+/// What a piece of reasoning belongs to: the summary of one item of reasoning, its reasoning as it
+/// is, or its encrypted form.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Thought<'a> {
     /// Counts from 0 in the order in which they began.
     pub(super) index: u32,
+    /// The item's id.
     pub(super) id: Option<&'a str>,
     /// Whether it is a summary, or the reasoning itself.
     pub(super) is_summary: bool,
+    /// Whether this is its first piece.
+    pub(super) is_new: bool,
 }
 
 /// The two kinds of tools that clients run.
@@ -100,8 +108,10 @@ pub(super) struct Assembly {
     calls: u32,
     /// Images that have gone out: the next one's index.
     images: u32,
-    /// Whether reasoning has gone out: its parts are set apart by a blank line.
-    has_reasoned: bool,
+    /// Characters of text that have gone out.
+    said: u64,
+    /// Reasoning that has gone out.
+    reasoned: Reasoned,
     outcome: Option<Outcome>,
 }
 
@@ -131,7 +141,7 @@ impl Assembly {
             Event::RefusalDelta(delta) => self.refusal(delta, sink),
             Event::SummaryDelta(delta) => self.reasoning(delta, delta.summary_index, true, sink),
             Event::ReasoningDelta(delta) => self.reasoning(delta, delta.content_index, false, sink),
-            Event::Annotation(added) => self.annotation(added.output_index, added.annotation, sink),
+            Event::Annotation(added) => self.annotation(added, sink),
             Event::ArgumentsDelta(delta) => self.arguments(Kind::Function, delta, sink),
             Event::CustomInputDelta(delta) => self.arguments(Kind::Custom, delta, sink),
             Event::ArgumentsDone(done) => {
@@ -173,9 +183,12 @@ impl Assembly {
     }
 
     fn text(&mut self, delta: &Delta<'_>, sink: &mut impl Sink) {
+        let said = self.said;
         if let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &Key::of(delta)) {
+            message.begin(delta.content_index, said);
             message.text.note(delta.content_index, delta.delta.len());
             emit(&delta.delta, Piece::Text, sink);
+            self.said += characters(&delta.delta);
         }
     }
 
@@ -187,19 +200,19 @@ impl Assembly {
     }
 
     fn reasoning(&mut self, delta: &Delta<'_>, part: u32, is_summary: bool, sink: &mut impl Sink) {
-        let has_reasoned = self.has_reasoned;
+        let mut reasoned = self.reasoned;
         let Some(slot) = self.open_slot(Kind::Reasoning, &Key::of(delta)) else { return };
         let Slot { item_id, body: Body::Reasoning(reasoning), .. } = slot else { return };
-        reasoning.say(part, is_summary, &delta.delta, has_reasoned, item_id.as_deref(), sink);
-        self.has_reasoned |= !delta.delta.is_empty();
+        reasoning.say(part, is_summary, &delta.delta, item_id.as_deref(), &mut reasoned, sink);
+        self.reasoned = reasoned;
     }
 
-    fn annotation(&mut self, index: u32, raw: &RawValue, sink: &mut impl Sink) {
-        let key = Key { index, item: None, call: None };
+    fn annotation(&mut self, added: &AnnotationEvent<'_>, sink: &mut impl Sink) {
+        let key = Key { index: added.output_index, item: None, call: None };
         let Some(Slot { body: Body::Message(message), .. }) = self.open_slot(Kind::Message, &key) else { return };
-        if let Ok(citation) = serde_json::from_str(raw.get()) {
+        if let Ok(citation) = serde_json::from_str(added.annotation.get()) {
             message.annotations += 1;
-            sink.take(Piece::Citation(&citation));
+            sink.take(Piece::Citation { citation: &citation, origin: message.origin(added.content_index) });
         }
     }
 
@@ -240,7 +253,7 @@ impl Assembly {
         slot.adopt(key);
         slot.is_done = true;
         match (&mut slot.body, item) {
-            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, sink),
+            (Body::Message(message), Item::Message { content, .. }) => message.finish(content, &mut self.said, sink),
             (Body::Reasoning(reasoning), Item::Reasoning { summary, content, encrypted_content, .. }) => {
                 let id = slot.item_id.as_deref();
                 let raw = content.iter().flatten().zip(0..).map(|(part, at)| (part, at, false));
@@ -249,11 +262,12 @@ impl Assembly {
                         continue;
                     };
                     let rest = reasoning.rest(at, is_summary, text);
-                    reasoning.say(at, is_summary, rest, self.has_reasoned, id, sink);
-                    self.has_reasoned |= !rest.is_empty();
+                    reasoning.say(at, is_summary, rest, id, &mut self.reasoned, sink);
                 }
                 if let Some(encrypted) = encrypted_content.as_deref().filter(|encrypted| !encrypted.is_empty()) {
-                    sink.take(Piece::Encrypted { thought: reasoning.thought(id, true), encrypted });
+                    let index = self.reasoned.next_detail();
+                    let thought = Thought { index, id, is_summary: false, is_new: true };
+                    sink.take(Piece::Encrypted { thought, encrypted });
                 }
             }
             (Body::Image, Item::ImageGenerationCall { result: Some(data), output_format, .. }) if !data.is_empty() => {
@@ -329,6 +343,11 @@ fn call_of(item: &Item) -> Option<(Option<&str>, &str)> {
         }
         _ => None,
     }
+}
+
+/// How long a text is as citations count it.
+fn characters(text: &str) -> u64 {
+    u64::try_from(text.chars().count()).unwrap_or(u64::MAX)
 }
 
 /// Sends a piece unless it is empty.

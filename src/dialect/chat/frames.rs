@@ -61,7 +61,7 @@ pub(super) struct Delta<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) reasoning_details: Option<[ReasoningDetail<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) annotations: Option<[Annotation<'a>; 1]>,
+    pub(super) annotations: Option<[AnnotationDelta<'a>; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) images: Option<[Image; 1]>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,7 +120,8 @@ struct Custom<'a> {
 }
 
 /// Reasoning in the form of clients that send it back (OpenRouter's): pieces of one index belong
-/// together.
+/// together. OpenAI's SDK joins whatever two pieces of one index have, so what is no text stands in
+/// the first only.
 #[derive(Debug, Serialize)]
 pub(super) struct ReasoningDetail<'a> {
     #[serde(flatten)]
@@ -128,7 +129,8 @@ pub(super) struct ReasoningDetail<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) id: Option<&'a str>,
     /// Whose encrypted form it is.
-    pub(super) format: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) format: Option<&'static str>,
     pub(super) index: u32,
 }
 
@@ -148,13 +150,17 @@ impl<'a> ReasoningDetail<'a> {
     pub(super) fn legible(thought: Thought<'a>, text: &'a str) -> Self {
         let said =
             if thought.is_summary { ReasoningPart::Summary { summary: text } } else { ReasoningPart::Text { text } };
-        Self { said, id: thought.id, format: "openai-responses-v1", index: thought.index }
+        Self::of(thought, said)
     }
 
     /// Reasoning for the backend, sealed.
     pub(super) fn encrypted(thought: Thought<'a>, sealed: Cow<'a, str>) -> Self {
-        let said = ReasoningPart::Encrypted { data: sealed };
-        Self { said, id: thought.id, format: "openai-responses-v1", index: thought.index }
+        Self::of(thought, ReasoningPart::Encrypted { data: sealed })
+    }
+
+    fn of(thought: Thought<'a>, said: ReasoningPart<'a>) -> Self {
+        let format = thought.is_new.then_some("openai-responses-v1");
+        Self { said, id: thought.id.filter(|_| thought.is_new), format, index: thought.index }
     }
 }
 
@@ -179,6 +185,14 @@ impl Image {
     }
 }
 
+/// A citation in a stream. OpenAI's SDK adds lists up by the index of their entries.
+#[derive(Debug, Serialize)]
+pub(super) struct AnnotationDelta<'a> {
+    pub(super) index: u32,
+    #[serde(flatten)]
+    pub(super) annotation: Annotation<'a>,
+}
+
 /// A citation. Chat Completions nests what the backend has flat.
 #[derive(Debug, Serialize)]
 pub(super) struct Annotation<'a> {
@@ -196,10 +210,11 @@ struct UrlCitation<'a> {
 }
 
 impl<'a> Annotation<'a> {
-    /// `None` for what is not a citation of a page: Chat Completions has no other.
-    pub(super) fn of(citation: &'a Value) -> Option<Self> {
+    /// `None` for what is not a citation of a page: Chat Completions has no other. Its places count
+    /// from `origin`: the content is all text of the answer, and the backend counts in one part of it.
+    pub(super) fn of(citation: &'a Value, origin: u64) -> Option<Self> {
         let text = |name: &str| citation.get(name).and_then(Value::as_str).unwrap_or_default();
-        let number = |name: &str| citation.get(name).and_then(Value::as_u64).unwrap_or_default();
+        let number = |name: &str| citation.get(name).and_then(Value::as_u64).map_or(0, |at| at.saturating_add(origin));
         (text("type") == "url_citation").then(|| Self {
             kind: "url_citation",
             url_citation: UrlCitation {

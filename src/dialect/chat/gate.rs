@@ -32,7 +32,7 @@ impl<S: Sink> Sink for Gate<'_, S> {
             }
             return;
         }
-        if !matches!(piece, Piece::Citation(_)) {
+        if !matches!(piece, Piece::Citation { .. }) {
             self.release();
         }
         match piece {

@@ -116,7 +116,7 @@ fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Pr
     request.service_tier = options::service_tier(&mut fields, &mut ignored)?;
     request.prompt_cache_key = fields.take("prompt_cache_key")?;
     let is_stream = fields.take("stream")?.unwrap_or(false);
-    let include_usage = options::include_usage(&mut fields)?;
+    let include_usage = options::include_usage(&mut fields, &mut ignored)?;
     let bounds = options::bounds(&mut fields)?;
     fields.name_the_rest(&mut ignored);
     let ignored = ignored.into_names();

@@ -6,7 +6,7 @@
 
 use super::assembly::{Assembly, Piece, Sink};
 use super::ending::Ending;
-use super::frames::{Annotation, Call, CallDelta, Delta, Function, Image, ReasoningDetail};
+use super::frames::{Annotation, AnnotationDelta, Call, CallDelta, Delta, Function, Image, ReasoningDetail};
 use super::gate::Gate;
 use super::{Shape, error};
 use crate::codex::event::Depth;
@@ -23,6 +23,8 @@ pub(super) struct Stream {
     shape: Arc<Shape>,
     assembly: Assembly,
     cutter: Cutter,
+    /// Citations that were written: the next one's index.
+    citations: u32,
     /// Whether the chunk with the role was written.
     has_begun: bool,
 }
@@ -30,7 +32,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
         let cutter = Cutter::new(Arc::clone(&shape.bounds));
-        Self { shape, assembly: Assembly::default(), cutter, has_begun: false }
+        Self { shape, assembly: Assembly::default(), cutter, citations: 0, has_begun: false }
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
@@ -52,7 +54,8 @@ impl Translator for Stream {
             _ if self.is_done() => {}
             _ => {
                 self.begin(out);
-                let mut gate = Gate { cutter: &mut self.cutter, sink: &mut Chunks { shape: &self.shape, out } };
+                let mut chunks = Chunks { shape: &self.shape, citations: &mut self.citations, out };
+                let mut gate = Gate { cutter: &mut self.cutter, sink: &mut chunks };
                 self.assembly.event(event, &mut gate);
                 if self.assembly.outcome().is_some() {
                     gate.release();
@@ -98,6 +101,7 @@ impl Translator for Stream {
 /// Pieces as chunks.
 struct Chunks<'a> {
     shape: &'a Shape,
+    citations: &'a mut u32,
     out: &'a mut BytesMut,
 }
 
@@ -118,9 +122,11 @@ impl Sink for Chunks<'_> {
             Piece::Image { index, format, data } => {
                 Delta { images: Some([Image::new(index, format, data)]), ..Delta::default() }
             }
-            Piece::Citation(citation) => {
-                let Some(annotation) = Annotation::of(citation) else { return };
-                Delta { annotations: Some([annotation]), ..Delta::default() }
+            Piece::Citation { citation, origin } => {
+                let Some(annotation) = Annotation::of(citation, origin) else { return };
+                let index = *self.citations;
+                *self.citations += 1;
+                Delta { annotations: Some([AnnotationDelta { index, annotation }]), ..Delta::default() }
             }
             // The older form has room for one call.
             Piece::Call { index, .. } | Piece::Arguments { index, .. } if shape.is_legacy && index > 0 => return,

@@ -36,7 +36,8 @@ struct Said {
     refusal: Option<String>,
     reasoning: Option<String>,
     thoughts: Vec<Thinking>,
-    citations: Vec<Value>,
+    /// Citations, and from where their places count.
+    citations: Vec<(Value, u64)>,
     images: Vec<Image>,
     calls: Vec<Made>,
 }
@@ -78,7 +79,7 @@ impl Sink for Said {
                 text: signature::seal(Some(encrypted)),
             }),
             Piece::Image { index, format, data } => self.images.push(Image::new(index, format, data)),
-            Piece::Citation(citation) => self.citations.push(citation.clone()),
+            Piece::Citation { citation, origin } => self.citations.push((citation.clone(), origin)),
             Piece::Call { id, name, family, .. } => {
                 self.calls.push(Made { family, id: id.to_owned(), name: name.to_owned(), text: String::new() });
             }
@@ -94,10 +95,7 @@ impl Sink for Said {
 impl Said {
     /// More reasoning: of the thought that is being said, or of the next.
     fn think(&mut self, thought: Thought<'_>, text: &str) {
-        let is_same = |last: &Thinking| {
-            !last.is_encrypted && last.index == thought.index && last.is_summary == thought.is_summary
-        };
-        match self.thoughts.iter_mut().rfind(|last| is_same(last)) {
+        match self.thoughts.iter_mut().rfind(|known| known.index == thought.index) {
             Some(last) => last.text.push_str(text),
             None => self.thoughts.push(Thinking {
                 index: thought.index,
@@ -112,8 +110,8 @@ impl Said {
     fn message<'a>(&'a self, shape: &'a Shape) -> Message<'a> {
         let has_nothing_else = self.calls.is_empty() && self.refusal.is_none();
         let detail = |thinking: &'a Thinking| {
-            let thought =
-                Thought { index: thinking.index, id: thinking.id.as_deref(), is_summary: thinking.is_summary };
+            let id = thinking.id.as_deref();
+            let thought = Thought { index: thinking.index, id, is_summary: thinking.is_summary, is_new: true };
             if thinking.is_encrypted {
                 ReasoningDetail::encrypted(thought, Cow::Borrowed(&thinking.text))
             } else {
@@ -129,7 +127,11 @@ impl Said {
             refusal: self.refusal.as_deref(),
             reasoning_content: self.reasoning.as_deref(),
             reasoning_details: self.thoughts.iter().map(detail).collect(),
-            annotations: self.citations.iter().filter_map(Annotation::of).collect(),
+            annotations: self
+                .citations
+                .iter()
+                .filter_map(|(citation, origin)| Annotation::of(citation, *origin))
+                .collect(),
             images: &self.images,
             tool_calls: tool_calls
                 .map(|call| Call::new(call.family, Some(&call.id), Some(shape.names.restore(&call.name)), &call.text))

@@ -9,18 +9,17 @@
 //! only adds what its deltas had left out, so that streams without deltas, without `done` or with
 //! neither but the final output all give the same blocks.
 
+mod ending;
 mod piece;
 mod slot;
 
-use super::frames::{BlockDelta, Citation, ContentBlock, ImageSource, Json, MessageEnd, StopReason, Usage};
+use super::frames::{BlockDelta, Citation, ContentBlock, ImageSource, Json};
 use super::{Shape, Thinking};
-use crate::codex;
-use crate::codex::event::{ContentPart, Delta, Event, Item, ResponseRef, ResponseSummary};
+use crate::codex::event::{ContentPart, Delta, Event, Item};
 use crate::dialect::cut::Cutter;
 use crate::dialect::signature;
+pub(super) use ending::Outcome;
 use piece::{Image, Piece, Search, citation};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 use slot::{Identity, Kind, Slots};
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -33,15 +32,6 @@ pub(super) trait Sink {
     fn delta(&mut self, index: u32, delta: BlockDelta<'_>);
     /// The open block is complete.
     fn stop(&mut self, index: u32);
-}
-
-/// How an answer ended.
-#[derive(Debug, Clone)]
-pub(super) struct Outcome {
-    pub(super) end: MessageEnd,
-    pub(super) usage: Usage,
-    /// Whether the usage is the backend's count.
-    is_counted: bool,
 }
 
 /// The block that is open.
@@ -100,17 +90,6 @@ impl Assembly {
     /// How the answer ended; `None` while it has not.
     pub(super) fn outcome(&self) -> Option<&Outcome> {
         self.outcome.as_ref()
-    }
-
-    /// Whether the answer ended where the client wanted it.
-    pub(super) fn is_cut(&self) -> bool {
-        self.cutter.cut().is_some()
-    }
-
-    /// What a cut answer has used, unless the backend said so.
-    pub(super) fn spent(&self) -> Option<codex::Usage> {
-        let is_counted = self.outcome.as_ref().is_some_and(|outcome| outcome.is_counted);
-        (self.is_cut() && !is_counted).then(|| self.cutter.spent(self.shape.estimate))
     }
 
     /// Takes the next event.
@@ -268,64 +247,6 @@ impl Assembly {
                 let rest = self.slots[slot].rest(part, text);
                 self.say(slot, Piece::Thinking { part, text: Cow::Borrowed(rest) }, sink);
             }
-        }
-    }
-
-    /// The response is over: takes what its output has that no event brought, and closes everything.
-    fn end(&mut self, response: &ResponseRef<'_>, is_incomplete: bool, sink: &mut impl Sink) {
-        for (index, item) in (0..).zip(unseen_output(response, self.slots.done_items())) {
-            if let Some(item) = item
-                && let Some(slot) = self.slots.of_output(Identity::of(&item, index))
-            {
-                self.item_done(slot, &item, sink);
-            }
-        }
-        self.slots.finish_all();
-        self.advance(sink);
-        let summary = response.summary().unwrap_or_default();
-        if self.is_cut() {
-            self.outcome = Some(self.cut_outcome(summary.usage.as_ref()));
-            return;
-        }
-        let stop_reason = self.stop_reason(&summary, is_incomplete);
-        let counted = summary.usage.as_ref().map_or_else(|| Usage::at_start(self.shape.estimate), Usage::of);
-        self.outcome = Some(Outcome {
-            end: MessageEnd { stop_reason: Some(stop_reason), stop_sequence: None },
-            usage: counted.with_searches(self.searches),
-            is_counted: summary.usage.is_some(),
-        });
-    }
-
-    /// How an answer ended that was cut; `counted` if the backend had ended it too.
-    fn cut_outcome(&self, counted: Option<&codex::Usage>) -> Outcome {
-        let stop_sequence = self.cutter.stop_sequence().map(str::to_owned);
-        let stop_reason = if stop_sequence.is_some() { StopReason::StopSequence } else { StopReason::MaxTokens };
-        let usage = counted.copied().unwrap_or_else(|| self.cutter.spent(self.shape.estimate));
-        Outcome {
-            end: MessageEnd { stop_reason: Some(stop_reason), stop_sequence },
-            usage: Usage::of(&usage).with_searches(self.searches),
-            is_counted: counted.is_some(),
-        }
-    }
-
-    fn stop_reason(&self, summary: &ResponseSummary, is_incomplete: bool) -> StopReason {
-        let reason = summary.incomplete_details.as_ref().and_then(|details| details.reason.as_deref());
-        if is_incomplete {
-            return match reason {
-                Some("content_filter") => StopReason::Refusal,
-                Some(reason) if reason.contains("context") => StopReason::ModelContextWindowExceeded,
-                // Any other reason is a limit of some kind, and the answer is not whole.
-                _ => StopReason::MaxTokens,
-            };
-        }
-        if self.called {
-            StopReason::ToolUse
-        } else if self.refused {
-            StopReason::Refusal
-        } else if summary.end_turn == Some(false) {
-            StopReason::PauseTurn
-        } else {
-            StopReason::EndTurn
         }
     }
 
@@ -517,19 +438,4 @@ impl Assembly {
 /// Parts of raw reasoning are numbered apart from the summary's.
 fn raw_part(content_index: u32) -> u32 {
     content_index | 1 << 31
-}
-
-/// The items of the final response's output, if it has more than were announced as done; one that
-/// is not legible is `None`.
-fn unseen_output(response: &ResponseRef<'_>, done_items: usize) -> Vec<Option<Item>> {
-    #[derive(Deserialize)]
-    struct Output<'a> {
-        #[serde(borrow, default)]
-        output: Vec<&'a RawValue>,
-    }
-    let Ok(Output { output }) = serde_json::from_str(response.raw.get()) else { return Vec::new() };
-    if output.len() <= done_items {
-        return Vec::new();
-    }
-    output.into_iter().map(|raw| serde_json::from_str(raw.get()).ok()).collect()
 }

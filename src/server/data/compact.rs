@@ -2,8 +2,8 @@
 //! compact inside a stream, which passes like any other.
 
 use super::backend::passed_on;
-use super::reply;
 use super::request::{self, Arrival, refuse};
+use super::{openapi, reply};
 use crate::dialect::{Context, Dialect, responses};
 use crate::relay::{Call, Outcome, Passing, Refused, Ticket, is_absent, is_codex_cli};
 use crate::server::assemble::unix_millis;
@@ -19,9 +19,15 @@ use tracing::Instrument;
 
 const DIALECT: Dialect = Dialect::Responses;
 
+/// Compact a conversation
+///
 /// `POST /v1/responses/compact` and `POST /backend-api/codex/responses/compact`. A Codex CLI's goes to
 /// the backend as it is; where the backend has no such call, and for everybody else, it is made of a
 /// response with a compaction in its stream.
+#[utoipa::path(
+    post, path = "/v1/responses/compact", tag = "OpenAI Responses", request_body = openapi::ResponsesRequest,
+    responses((status = 200, description = "The conversation, compacted", body = serde_json::Value), openapi::OpenAiErrors)
+)]
 pub(super) async fn compact(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let mut arrival = Arrival::new(&state, "/v1/responses/compact", &head.headers);

@@ -5,6 +5,7 @@ mod backend;
 mod compact;
 mod linger;
 mod models;
+mod openapi;
 mod reply;
 mod request;
 mod serve;
@@ -38,8 +39,9 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/backend-api/codex/models", get(models::codex))
         .merge(codex_paths())
         // Claude Code asks whether anybody is there before it sends a key.
-        .route("/", get(|| async { StatusCode::OK }))
-        .route("/api/hello", get(|| async { StatusCode::OK }))
+        .route("/", get(root))
+        .route("/api/hello", get(hello))
+        .route("/openapi.json", get(openapi::document))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
@@ -64,6 +66,18 @@ fn codex_paths() -> Router<Arc<State>> {
         .route("/backend-api/codex/memories/trace_summarize", post(backend::summarize))
         .route("/backend-api/codex/analytics-events/events", post(backend::analytics))
         .route("/backend-api/{*path}", any(backend::refused))
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn root() -> StatusCode {
+    StatusCode::OK
+}
+
+/// Whether anybody is there
+#[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
+async fn hello() -> StatusCode {
+    StatusCode::OK
 }
 
 /// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).

@@ -1,7 +1,7 @@
 //! Model lists, each in the shape its caller expects.
 
-use super::reply;
 use super::request::{Arrival, dialect_of};
+use super::{openapi, reply};
 use crate::dialect::catalogue::{self, Model};
 use crate::dialect::{Dialect, ModelMap, Problem, ProblemKind};
 use crate::relay::Outcome;
@@ -22,6 +22,11 @@ pub(super) struct Asked {
 
 /// `GET /v1/models`: OpenAI's list; Anthropic's for a caller that says `anthropic-version`; the
 /// Codex catalogue for one that says `client_version`.
+#[utoipa::path(
+    get, path = "/v1/models", tag = "Models",
+    params(("client_version" = Option<String>, Query, description = "The Codex CLI's version")),
+    responses((status = 200, description = "The models", body = openapi::ModelList), openapi::EitherErrors)
+)]
 pub(super) async fn list(state: Shared<Arc<State>>, query: Query<Asked>, headers: HeaderMap) -> Response {
     if query.client_version.is_some() {
         return codex(state, query, headers).await;
@@ -37,6 +42,10 @@ pub(super) async fn list(state: Shared<Arc<State>>, query: Query<Asked>, headers
 }
 
 /// `GET /v1/models/{id}`; an id may hold a slash (`openai-codex/gpt-5.5`).
+#[utoipa::path(
+    get, path = "/v1/models/{id}", tag = "Models", params(("id" = String, Path, description = "Its name")),
+    responses((status = 200, description = "The model", body = openapi::Model), openapi::EitherErrors)
+)]
 pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let dialect = dialect_of("", &headers);
     let mut arrival = arrive(&state, "/v1/models/{id}", dialect, &headers);
@@ -60,6 +69,15 @@ pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String
 }
 
 /// `GET /backend-api/codex/models`: the catalogue as the backend gives it, with its entity tag.
+#[utoipa::path(
+    get, path = "/backend-api/codex/models", tag = "Codex CLI",
+    params(("client_version" = Option<String>, Query, description = "The Codex CLI's version")),
+    responses(
+        (status = 200, description = "The backend's catalogue", body = openapi::Catalogue),
+        (status = 304, description = "Nothing has changed since the given entity tag"),
+        openapi::OpenAiErrors,
+    )
+)]
 pub(super) async fn codex(
     Shared(state): Shared<Arc<State>>,
     Query(asked): Query<Asked>,

@@ -1,7 +1,7 @@
 //! The endpoints that generate.
 
 use super::request::{self, Arrival};
-use super::{reply, request::refuse};
+use super::{openapi, reply, request::refuse};
 use crate::dialect::{Context, Dialect, ModelMap, Prepared, Problem, chat, messages, responses};
 use crate::relay::{Call, Outcome, Refused, is_codex_cli};
 use crate::server::assemble::unix_millis;
@@ -15,26 +15,66 @@ use std::sync::Arc;
 use tracing::Instrument;
 
 /// `POST /v1/responses`.
+#[utoipa::path(
+    post, path = "/v1/responses", tag = "OpenAI Responses", request_body = openapi::ResponsesRequest,
+    responses(
+        (status = 200, description = "The answer; events if `stream` is true", content(
+            (openapi::ResponseObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        openapi::OpenAiErrors,
+    )
+)]
 pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     handle(&state, Dialect::Responses, "/v1/responses", request).await
 }
 
 /// `POST /backend-api/codex/responses`: the Codex CLI's own path; others may call it too.
+#[utoipa::path(
+    post, path = "/backend-api/codex/responses", tag = "Codex CLI", request_body = openapi::ResponsesRequest,
+    responses(
+        (status = 200, description = "The answer; events if `stream` is true", content(
+            (openapi::ResponseObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        openapi::OpenAiErrors,
+    )
+)]
 pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     handle(&state, Dialect::Responses, "/backend-api/codex/responses", request).await
 }
 
 /// `POST /v1/chat/completions`.
+#[utoipa::path(
+    post, path = "/v1/chat/completions", tag = "OpenAI Chat Completions", request_body = openapi::ChatRequest,
+    responses(
+        (status = 200, description = "The answer; events if `stream` is true", content(
+            (openapi::ChatCompletion = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        openapi::OpenAiErrors,
+    )
+)]
 pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     handle(&state, Dialect::Chat, "/v1/chat/completions", request).await
 }
 
 /// `POST /v1/messages`.
+#[utoipa::path(
+    post, path = "/v1/messages", tag = "Anthropic Messages", request_body = openapi::MessagesRequest,
+    responses(
+        (status = 200, description = "The answer; events if `stream` is true", content(
+            (openapi::MessageObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        openapi::AnthropicErrors,
+    )
+)]
 pub(super) async fn messages(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     handle(&state, Dialect::Messages, "/v1/messages", request).await
 }
 
 /// `POST /v1/messages/count_tokens`: answered here, without the backend.
+#[utoipa::path(
+    post, path = "/v1/messages/count_tokens", tag = "Anthropic Messages", request_body = openapi::MessagesRequest,
+    responses((status = 200, description = "The count", body = openapi::TokenCount), openapi::AnthropicErrors)
+)]
 pub(super) async fn count_tokens(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let mut arrival = Arrival::new(&state, "/v1/messages/count_tokens", &head.headers);

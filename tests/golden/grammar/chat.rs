@@ -104,7 +104,14 @@ fn take(said: &mut Said, chunk: &Value) -> Result<(), String> {
     said.text += delta["content"].as_str().unwrap_or_default();
     said.refusal += delta["refusal"].as_str().unwrap_or_default();
     said.reasoning += delta["reasoning_content"].as_str().unwrap_or_default();
-    said.annotations.extend(delta["annotations"].as_array().cloned().unwrap_or_default());
+    for annotation in delta["annotations"].as_array().into_iter().flatten() {
+        let mut annotation = annotation.clone();
+        let index = annotation.as_object_mut().and_then(|annotation| annotation.remove("index"));
+        if index != Some(said.annotations.len().into()) {
+            return Err(format!("an annotation out of order: {delta}"));
+        }
+        said.annotations.push(annotation);
+    }
     said.images.extend(delta["images"].as_array().cloned().unwrap_or_default());
     for detail in delta["reasoning_details"].as_array().into_iter().flatten() {
         add_detail(&mut said.reasoning_details, detail)?;
@@ -126,15 +133,22 @@ fn add_detail(details: &mut Vec<Value>, part: &Value) -> Result<(), String> {
     let member = match part["type"].as_str() {
         Some("reasoning.summary") => "summary",
         Some("reasoning.text") => "text",
-        Some("reasoning.encrypted") if part["data"].is_string() => {
+        Some("reasoning.encrypted")
+            if part["data"].is_string() && details.iter().all(|old| old["index"] != part["index"]) =>
+        {
             details.push(part.clone());
             return Ok(());
         }
         _ => return Err(format!("no detail: {part}")),
     };
     let more = part[member].as_str().ok_or("a detail without words")?;
-    let same = |old: &&mut Value| old["type"] == part["type"] && old["index"] == part["index"];
-    match details.iter_mut().rev().find(same) {
+    let same = |old: &&mut Value| old["index"] == part["index"];
+    match details.iter_mut().find(same) {
+        // OpenAI's SDK would join these, too.
+        Some(_) if part["id"].is_string() || part["format"].is_string() => {
+            return Err(format!("said twice: {part}"));
+        }
+        Some(old) if old["type"] != part["type"] => return Err(format!("another kind: {part}")),
         Some(old) => old[member] = format!("{}{more}", old[member].as_str().unwrap_or_default()).into(),
         None => details.push(part.clone()),
     }

@@ -1,4 +1,5 @@
 //! What holds for any input.
 
 mod chat;
+mod cuts;
 mod messages;

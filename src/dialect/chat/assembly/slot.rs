@@ -3,7 +3,7 @@
 //! Item ids may be missing or change from event to event, indexes may be missing (then all are 0),
 //! call ids are reliable where they are given: so an id that matches decides, else the place does.
 
-use super::{Family, Piece, Sink, Thought};
+use super::{Family, Piece, Sink, Thought, characters, emit};
 use crate::codex::event::{ContentPart, Delta, Item};
 
 /// The items that an assistant message is made of.
@@ -112,10 +112,7 @@ impl Slot {
 pub(super) fn open<'s>(slots: &'s mut Vec<Slot>, kind: Kind, key: &Key<'_>) -> &'s mut Slot {
     let body = match kind {
         Kind::Message => Body::Message(Message::default()),
-        Kind::Reasoning => {
-            let before = slots.iter().filter(|slot| slot.kind() == Kind::Reasoning).count();
-            Body::Reasoning(Reasoning { index: u32::try_from(before).unwrap_or(u32::MAX), ..Reasoning::default() })
-        }
+        Kind::Reasoning => Body::Reasoning(Reasoning::default()),
         Kind::Image => Body::Image,
         Kind::Function => Body::Call(Call::new(Family::Function)),
         Kind::Custom => Body::Call(Call::new(Family::Custom)),
@@ -146,10 +143,6 @@ pub(super) fn is_finished(slots: &[Slot], kind: Kind, key: &Key<'_>) -> bool {
 pub(super) struct Sent(Vec<(u32, usize)>);
 
 impl Sent {
-    fn is_empty(&self) -> bool {
-        self.0.iter().all(|(_, bytes)| *bytes == 0)
-    }
-
     fn of(&mut self, part: u32) -> &mut usize {
         let at = self.0.iter().position(|(number, _)| *number == part).unwrap_or_else(|| {
             self.0.push((part, 0));
@@ -182,42 +175,80 @@ pub(super) struct Message {
     pub(super) refusal: Sent,
     /// Citations that have gone out.
     pub(super) annotations: usize,
+    /// Where each part begins in the text of the whole answer, in characters.
+    origins: Vec<(u32, u64)>,
 }
 
 impl Message {
-    pub(super) fn finish(&mut self, content: &[ContentPart], sink: &mut impl Sink) {
+    /// Text of a part goes out after so many characters; the first time is where it begins.
+    pub(super) fn begin(&mut self, part: u32, said: u64) {
+        if !self.origins.iter().any(|(known, _)| *known == part) {
+            self.origins.push((part, said));
+        }
+    }
+
+    /// Where a part begins.
+    pub(super) fn origin(&self, part: u32) -> u64 {
+        self.origins.iter().find(|(known, _)| *known == part).map_or(0, |(_, origin)| *origin)
+    }
+
+    /// Says what its deltas lacked; `said` counts the characters of text of the whole answer.
+    pub(super) fn finish(&mut self, content: &[ContentPart], said: &mut u64, sink: &mut impl Sink) {
         for (part, at) in content.iter().zip(0..) {
-            let piece = match part {
-                ContentPart::OutputText { text, .. } => Piece::Text(self.text.rest(at, text)),
-                ContentPart::Refusal { refusal } => Piece::Refusal(self.refusal.rest(at, refusal)),
-                _ => continue,
-            };
-            if !matches!(piece, Piece::Text("") | Piece::Refusal("")) {
-                sink.take(piece);
+            match part {
+                ContentPart::OutputText { text, .. } => {
+                    self.begin(at, *said);
+                    let rest = self.text.rest(at, text);
+                    *said += characters(rest);
+                    emit(rest, Piece::Text, sink);
+                }
+                ContentPart::Refusal { refusal } => emit(self.refusal.rest(at, refusal), Piece::Refusal, sink),
+                _ => {}
             }
         }
-        let citations = content.iter().flat_map(|part| match part {
-            ContentPart::OutputText { annotations, .. } => annotations.as_slice(),
-            _ => &[],
+        let citations = content.iter().zip(0..).flat_map(|(part, at)| match part {
+            ContentPart::OutputText { annotations, .. } => annotations.iter().map(|citation| (citation, at)).collect(),
+            _ => Vec::new(),
         });
-        citations.skip(self.annotations).for_each(|citation| sink.take(Piece::Citation(citation)));
+        for (citation, part) in citations.skip(self.annotations) {
+            sink.take(Piece::Citation { citation, origin: self.origin(part) });
+        }
+    }
+}
+
+/// What reasoning of a whole answer has gone out.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Reasoned {
+    /// Whether any has: parts are set apart by a blank line.
+    has_begun: bool,
+    /// Details that have begun: the next one's index.
+    details: u32,
+}
+
+impl Reasoned {
+    /// The index of a detail that begins now.
+    pub(super) fn next_detail(&mut self) -> u32 {
+        let index = self.details;
+        self.details += 1;
+        index
     }
 }
 
 /// Reasoning that a client may see.
 #[derive(Debug, Default)]
 pub(super) struct Reasoning {
-    /// Which item of reasoning it is, from 0.
-    index: u32,
     summary: Sent,
     raw: Sent,
+    /// The index of the summary among all details, once it has begun; and that of the rest.
+    summary_index: Option<u32>,
+    raw_index: Option<u32>,
 }
 
 impl Reasoning {
     /// What of a part has not been said; unlike [`Sent::rest`] it does not count as said.
     pub(super) fn rest<'t>(&mut self, part: u32, is_summary: bool, whole: &'t str) -> &'t str {
-        let said = *self.sent(is_summary).of(part);
-        whole.get(said..).unwrap_or_default()
+        let sent = if is_summary { &mut self.summary } else { &mut self.raw };
+        whole.get(*sent.of(part)..).unwrap_or_default()
     }
 
     /// Says more of a part, after a blank line if it is a new one and something went before.
@@ -226,27 +257,26 @@ impl Reasoning {
         part: u32,
         is_summary: bool,
         text: &str,
-        has_reasoned: bool,
         id: Option<&str>,
+        reasoned: &mut Reasoned,
         sink: &mut impl Sink,
     ) {
         if text.is_empty() {
             return;
         }
-        let thought = self.thought(id, is_summary);
-        let is_first = self.summary.is_empty() && self.raw.is_empty();
-        if self.sent(is_summary).note(part, text.len()) == 0 && has_reasoned {
-            sink.take(Piece::Reasoning { text: "\n\n", thought: Some(thought).filter(|_| !is_first) });
+        let (sent, index) = if is_summary {
+            (&mut self.summary, &mut self.summary_index)
+        } else {
+            (&mut self.raw, &mut self.raw_index)
+        };
+        let is_new = index.is_none();
+        let thought = Thought { index: *index.get_or_insert_with(|| reasoned.next_detail()), id, is_summary, is_new };
+        if sent.note(part, text.len()) == 0 && reasoned.has_begun {
+            // Between two thoughts it belongs to neither.
+            sink.take(Piece::Reasoning { text: "\n\n", thought: Some(thought).filter(|_| !is_new) });
         }
+        reasoned.has_begun = true;
         sink.take(Piece::Reasoning { text, thought: Some(thought) });
-    }
-
-    pub(super) fn thought<'a>(&self, id: Option<&'a str>, is_summary: bool) -> Thought<'a> {
-        Thought { index: self.index, id, is_summary }
-    }
-
-    fn sent(&mut self, is_summary: bool) -> &mut Sent {
-        if is_summary { &mut self.summary } else { &mut self.raw }
     }
 }
 

@@ -12,12 +12,17 @@ use std::collections::BTreeMap;
 pub(super) const REASONING_DETAILS: &str = "messages.reasoning_details";
 pub(super) const REASONING_CONTENT: &str = "messages.reasoning_content";
 pub(super) const SERVICE_TIER: &str = "service_tier";
+pub(super) const MESSAGE_AUDIO: &str = "messages.audio";
+pub(super) const MESSAGE_NAME: &str = "messages.name";
+pub(super) const OBFUSCATION: &str = "stream_options.include_obfuscation";
 const UNKNOWN: &str = "unknown-fields";
 
 /// Each name that `x-tollway-ignored` can carry, and why.
-pub const IGNORED: [(&str, &str); 22] = [
+pub const IGNORED: [(&str, &str); 24] = [
     ("frequency_penalty", "the backend has no such parameter"),
     ("logit_bias", "the backend has no such parameter"),
+    (MESSAGE_AUDIO, "Tollway keeps no audio; send a transcript as text"),
+    (MESSAGE_NAME, "the backend knows no names of participants; a tool's name is used"),
     (REASONING_CONTENT, "a summary is not the reasoning; the backend cannot continue from it"),
     (REASONING_DETAILS, "reasoning that another provider sealed, which the backend cannot read"),
     ("metadata", "the backend refuses it"),
@@ -30,7 +35,7 @@ pub const IGNORED: [(&str, &str); 22] = [
     ("seed", "the backend has no such parameter"),
     (SERVICE_TIER, "the backend has only its default and `priority`"),
     ("store", "Tollway keeps no completions"),
-    ("stream_options.include_obfuscation", "the backend decides"),
+    (OBFUSCATION, "the backend decides"),
     ("temperature", "the backend refuses it"),
     ("top_k", "the backend has no such parameter"),
     ("top_logprobs", "the backend gives no probabilities"),

@@ -35,6 +35,9 @@ struct Message<'a> {
     name: Cow<'a, str>,
     #[serde(default)]
     reasoning_content: Option<IgnoredAny>,
+    /// What the model said aloud, by an id.
+    #[serde(default)]
+    audio: Option<IgnoredAny>,
     /// Reasoning as we gave it out, or another provider.
     #[serde(borrow, default)]
     reasoning_details: Option<Vec<&'a RawValue>>,
@@ -118,6 +121,12 @@ pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result
         let path = format!("messages[{at}]");
         let message: Message<'_> = parse(raw, &path)?;
         let in_path = |name: &str| format!("{path}.{name}");
+        if !message.name.is_empty() && !["tool", "function"].contains(&&*message.role) {
+            ignored.add(fields::MESSAGE_NAME);
+        }
+        if message.audio.is_some() {
+            ignored.add(fields::MESSAGE_AUDIO);
+        }
         match &*message.role {
             "system" | "developer" => {
                 history.instructed(content::parts(message.content, false, &in_path("content"))?);

@@ -2,32 +2,43 @@
 
 use super::fields::{self, Fields, Ignored};
 use crate::codex::request::{Reasoning, Text, TextFormat};
-use crate::dialect::Problem;
 use crate::dialect::cut::Bounds;
+use crate::dialect::{Problem, effort};
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 
-/// `reasoning`, as some clients write what Chat Completions calls `reasoning_effort`.
+/// `reasoning`, as some clients write what Chat Completions calls `reasoning_effort`: OpenAI's members
+/// of it in Responses, and OpenRouter's.
 #[derive(Debug, Default, Deserialize)]
 struct WireReasoning {
     #[serde(default)]
     effort: Option<String>,
     #[serde(default)]
     summary: Option<String>,
+    /// A budget, which stands for an effort.
+    #[serde(default)]
+    max_tokens: Option<u64>,
+    #[serde(default)]
+    enabled: Option<bool>,
+    /// Whether reasoning is not to be shown.
+    #[serde(default)]
+    exclude: Option<bool>,
 }
 
-/// The effort: what the request says, else what the alias carries, else the backend's default. Who
-/// names an effort knows of reasoning and is shown a summary of it; nobody else pays for one.
+/// The effort: what the request says, else what its budget means, else what the alias carries, else
+/// `low` if reasoning is switched off, else the backend's default. Who names any of these knows of
+/// reasoning and is shown a summary of it; nobody else pays for one.
 pub(super) fn reasoning(fields: &mut Fields<'_>, of_alias: Option<String>) -> Result<Option<Reasoning>, Problem> {
     let effort: Option<String> = fields.take("reasoning_effort")?;
     let wire: Option<WireReasoning> = fields.take("reasoning")?;
     let is_known = effort.is_some() || wire.is_some();
     let wire = wire.unwrap_or_default();
-    let effort = effort.or(wire.effort);
-    let thinks = effort.as_deref() != Some("none");
-    let summary = wire.summary.or_else(|| (is_known && thinks).then(|| "auto".to_owned()));
-    let effort = effort.or(of_alias);
+    let is_off = wire.enabled == Some(false);
+    let effort = effort.or(wire.effort).or_else(|| wire.max_tokens.map(|budget| effort::of_budget(budget).to_owned()));
+    let is_shown = is_known && !is_off && wire.exclude != Some(true) && effort.as_deref() != Some("none");
+    let summary = wire.summary.or_else(|| is_shown.then(|| "auto".to_owned()));
+    let effort = effort.or(of_alias).or_else(|| is_off.then(|| "low".to_owned()));
     Ok((effort.is_some() || summary.is_some()).then_some(Reasoning { effort, summary }))
 }
 
@@ -127,12 +138,17 @@ pub(super) fn bounds(fields: &mut Fields<'_>) -> Result<Bounds, Problem> {
 }
 
 /// Whether a stream is to end with usage.
-pub(super) fn include_usage(fields: &mut Fields<'_>) -> Result<bool, Problem> {
+pub(super) fn include_usage(fields: &mut Fields<'_>, ignored: &mut Ignored) -> Result<bool, Problem> {
     #[derive(Default, Deserialize)]
     struct StreamOptions {
         #[serde(default)]
         include_usage: Option<bool>,
+        #[serde(default)]
+        include_obfuscation: Option<bool>,
     }
-    let options: Option<StreamOptions> = fields.take("stream_options")?;
-    Ok(options.unwrap_or_default().include_usage.unwrap_or(false))
+    let options: StreamOptions = fields.take("stream_options")?.unwrap_or_default();
+    if options.include_obfuscation == Some(true) {
+        ignored.add(fields::OBFUSCATION);
+    }
+    Ok(options.include_usage.unwrap_or(false))
 }

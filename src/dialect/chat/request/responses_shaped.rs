@@ -90,9 +90,9 @@ pub(super) fn prepare(members: &Members<'_>, context: &Context, models: &ModelMa
     if refuse_what_cannot_be_done(&mut fields)? {
         return Err(Problem::invalid("modalities", "for images name the tool `image_generation` instead"));
     }
-    let include_usage = options::include_usage(&mut fields)?;
-    let bounds = options::bounds(&mut fields)?;
     let mut ignored = Ignored::default();
+    let include_usage = options::include_usage(&mut fields, &mut ignored)?;
+    let bounds = options::bounds(&mut fields)?;
     let mut names = Names::default();
     let mut body = String::from("{");
     for (name, value) in &members.0 {

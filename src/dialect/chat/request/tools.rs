@@ -252,7 +252,8 @@ fn mode(word: &str, path: &str) -> Result<request::ToolChoice, Problem> {
     Ok(request::ToolChoice::Mode(match word {
         "auto" => "auto",
         "none" => "none",
-        "required" => "required",
+        // `any` is Anthropic's word for it, which some clients keep.
+        "required" | "any" => "required",
         other => return Err(Problem::invalid(path, format!("`{path}`: unknown choice '{other}'"))),
     }))
 }

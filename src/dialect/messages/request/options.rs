@@ -7,7 +7,7 @@ use crate::codex::request::{Reasoning, TextFormat};
 use crate::dialect::Problem;
 use crate::dialect::cut::Bounds;
 use crate::dialect::messages::Thinking;
-use crate::dialect::names;
+use crate::dialect::{effort, names};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::value::RawValue;
@@ -15,12 +15,6 @@ use std::borrow::Cow;
 
 /// The efforts that some model of the backend knows (protocol.md 7).
 const EFFORTS: [&str; 8] = ["none", "minimal", "low", "medium", "high", "xhigh", "max", "ultra"];
-
-/// From a budget of thinking tokens to an effort: the first row whose bound is not exceeded.
-const BUDGETS: [(u64, &str); 3] = [(4_096, "low"), (16_384, "medium"), (32_768, "high")];
-
-/// What a larger budget means.
-const LARGEST: &str = "xhigh";
 
 /// `thinking` of a request.
 #[derive(Debug, Deserialize)]
@@ -47,7 +41,7 @@ impl ThinkingConfig<'_> {
 
     fn effort_of_budget(&self) -> Option<&'static str> {
         let budget = self.budget_tokens.filter(|_| self.kind == "enabled")?;
-        Some(BUDGETS.iter().find(|(bound, _)| budget <= *bound).map_or(LARGEST, |(_, effort)| effort))
+        Some(effort::of_budget(budget))
     }
 }
 
@@ -136,18 +130,4 @@ pub(super) fn format(format: Option<Format<'_>>, ignored: &mut Ignored) -> Resul
         strict,
         schema: schema.to_owned(),
     }))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_page_says_what_a_budget_means() {
-        let page = include_str!("../../../../docs/compatibility-messages.md");
-        for (bound, effort) in BUDGETS {
-            assert!(page.contains(&format!("| {bound} | {effort} |")), "{bound}");
-        }
-        assert!(page.contains(&format!("| more | {LARGEST} |")));
-    }
 }
