@@ -30,6 +30,10 @@ section! {
         header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
         drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
         drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
+        websocket: bool = "true", "Serve the Responses API over WebSocket too. Without it a client that asks is told to use HTTP (426).";
+        websocket_max_age: Duration = "60m", "How old a WebSocket connection may become; its client is told to open another one.";
+        websocket_idle: Duration = "30m", "How long a WebSocket connection may stay without a request.";
+        websocket_ping: Duration = "30s", "How often a WebSocket connection is tested by a ping, and its key for being valid still.";
         insecure_no_keys: bool = "false", "Serve requests without a key. Only on a loopback address.";
     }
 }

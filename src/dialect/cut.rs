@@ -171,8 +171,9 @@ fn first_stop(stops: &[String], text: &str) -> Option<(usize, usize)> {
 /// How many bytes at the end of a text may be the beginning of a sequence.
 fn held_back(stops: &[String], text: &str) -> usize {
     let beginning = |stop: &String| {
-        let borders = stop.char_indices().map(|(border, _)| border).rev();
-        borders.filter(|border| *border <= text.len()).find(|border| text.ends_with(&stop[..*border]))
+        let longest = text.len().min(stop.len().saturating_sub(1));
+        let mut borders = (1..=longest).rev().filter(|border| stop.is_char_boundary(*border));
+        borders.find(|border| text.ends_with(&stop[..*border]))
     };
     stops.iter().filter_map(beginning).max().unwrap_or(0)
 }

@@ -43,7 +43,7 @@ pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, 
             tracing::debug!(%error, "no-delay was not set");
         }
         let service = TowerToHyperService::new(app.clone());
-        let connection = builder.serve_connection(TokioIo::new(stream), service).into_owned();
+        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {
             if let Err(error) = connection.await {

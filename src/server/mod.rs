@@ -131,6 +131,13 @@ async fn build(
         open: settings.server.insecure_no_keys,
         running: TaskTracker::new(),
         draining: AtomicBool::new(false),
+        closing: CancellationToken::new(),
+        sockets: state::Sockets {
+            on: settings.server.websocket,
+            idle: settings.server.websocket_idle,
+            max_age: settings.server.websocket_max_age,
+            ping: settings.server.websocket_ping,
+        },
     }))
 }
 

@@ -32,6 +32,7 @@ pub(super) async fn drain(state: &State, delay: Duration, grace: Duration) {
     state.draining.store(true, Ordering::Relaxed);
     // Load balancers need a moment to see that readiness is red.
     tokio::time::sleep(delay).await;
+    state.closing.cancel();
     state.running.close();
     tokio::select! {
         () = state.running.wait() => tracing::info!("every request has finished"),

@@ -12,6 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 /// Shared by all handlers, for the life of the process.
@@ -36,6 +37,23 @@ pub(super) struct State {
     pub running: TaskTracker,
     /// Whether the process is on its way out.
     pub draining: AtomicBool,
+    /// Ends with the process's life: kept connections close when their answer is out.
+    pub closing: CancellationToken,
+    /// How WebSocket connections are kept.
+    pub sockets: Sockets,
+}
+
+/// How WebSocket connections are kept.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Sockets {
+    /// Whether there are any.
+    pub on: bool,
+    /// How long one may stay without a request.
+    pub idle: Duration,
+    /// How old one may become.
+    pub max_age: Duration,
+    /// How often a quiet one is tested, and its key with it.
+    pub ping: Duration,
 }
 
 impl State {

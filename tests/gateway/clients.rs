@@ -92,6 +92,21 @@ async fn the_codex_cli_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
+    passes("codex_work.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn claude_code_works_in_steps_with_agents_and_in_trouble() {
+    passes("claude_work.py", Some("claude")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn answers_that_clients_bound_work_with_the_sdks_for_python() {
+    passes("python_bounds.py", None).await;
 }

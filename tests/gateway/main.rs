@@ -19,3 +19,4 @@ mod refusals;
 mod secrets;
 mod serving;
 mod shutdown;
+mod socket;

@@ -10,11 +10,16 @@
 
 mod cases;
 mod grammar;
+mod page;
 mod properties;
 mod recorded;
 mod run;
+mod strict_types;
 mod tables;
 mod themes;
+#[path = "../support/tools.rs"]
+#[expect(dead_code, reason = "shared with the tests of the gateway")]
+mod tools;
 
 use cases::cases;
 use run::{Api, answer, prepare, prepare_json};

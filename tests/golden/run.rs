@@ -120,6 +120,29 @@ pub(crate) fn answer(api: Api, reply: &dyn Reply, chunks: &[&[u8]]) -> Answer {
     Answer { stream, whole: pretty(&whole), failed: ended.is_err() }
 }
 
+/// What a stream's translator writes upon each event; the end belongs to the last one.
+pub(crate) fn trace(reply: &dyn Reply, stream: &[u8]) -> Vec<(String, String)> {
+    let mut translator = reply.stream();
+    let depth = translator.depth();
+    let mut written: Vec<(String, String)> = Vec::new();
+    let ended = read(&[stream], depth, |event, frame| {
+        let mut out = BytesMut::new();
+        translator.event(event, frame, &mut out);
+        let kind = serde_json::from_slice::<Value>(&frame.data().unwrap()).unwrap()["type"].clone();
+        written.push((kind.as_str().unwrap_or_default().to_owned(), String::from_utf8_lossy(&out).into_owned()));
+        translator.is_done()
+    });
+    // A stream that was cut has an end that no event is to blame for.
+    let is_terminal =
+        |kind: &str| ["response.completed", "response.incomplete", "response.failed", "error"].contains(&kind);
+    if let Some((_, last)) = written.last_mut().filter(|(kind, _)| is_terminal(kind)) {
+        let mut out = BytesMut::new();
+        translator.finish(ended.as_ref().err(), &mut out);
+        last.push_str(&String::from_utf8_lossy(&out));
+    }
+    written
+}
+
 /// Reads events until the terminal one, or until `take` says that it has enough.
 fn read(chunks: &[&[u8]], depth: Depth, mut take: impl FnMut(&Event<'_>, &Frame) -> bool) -> Result<(), Problem> {
     let mut decoder = Decoder::new();

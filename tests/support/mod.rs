@@ -7,6 +7,7 @@ mod dialect;
 mod gateway;
 mod process;
 mod sim;
+pub(crate) mod socket;
 mod sse;
 mod tools;
 mod waiting;

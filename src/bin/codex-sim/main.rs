@@ -24,6 +24,7 @@ mod rules;
 mod schema;
 mod script;
 mod seal;
+mod stages;
 mod state;
 mod tools;
 mod traffic;

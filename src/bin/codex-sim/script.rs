@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::markers::Markers;
 use crate::schema;
+use crate::stages;
 use crate::tools::{self, Call, Choice};
 
 /// Longer user texts are echoed up to here, in characters.
@@ -53,7 +54,8 @@ pub(crate) fn write(request: &Value, mut seal: impl FnMut() -> String) -> Script
     if turn.compacts {
         return Script { outputs: vec![Output::Compaction { sealed: seal() }], incomplete: false };
     }
-    let markers = Markers::of(&turn.text);
+    let stage = stages::current(input);
+    let markers = Markers::of(stage.as_deref().unwrap_or(&turn.text));
     let mut outputs = Vec::new();
     if markers.reason || wants_summary(request) {
         let includes = request.get("include").and_then(Value::as_array);

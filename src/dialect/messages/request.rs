@@ -5,6 +5,7 @@
 //! fault. `null` is the same as absent.
 
 mod blocks;
+mod client_tools;
 mod content;
 mod history;
 pub(super) mod ignored;

@@ -4,6 +4,7 @@
 pub mod compact;
 pub mod error;
 pub(super) mod fields;
+pub mod incremental;
 pub mod request;
 mod stream;
 mod whole;

@@ -9,14 +9,15 @@ mod openapi;
 mod reply;
 mod request;
 mod serve;
+mod socket;
 
 use super::state::State;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, Request, StatusCode};
-use axum::response::{IntoResponse, Response};
+use axum::http::{Request, StatusCode};
+use axum::response::Response;
 use axum::routing::{any, get, post};
 use request::Arrival;
 use std::any::Any;
@@ -29,8 +30,8 @@ use tower_http::decompression::RequestDecompressionLayer;
 pub(super) fn router(state: Arc<State>) -> Router {
     let most = state.max_body;
     Router::new()
-        .route("/v1/responses", post(serve::responses).get(no_websocket))
-        .route("/backend-api/codex/responses", post(serve::codex_responses).get(no_websocket))
+        .route("/v1/responses", post(serve::responses).get(socket::upgrade))
+        .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
         .route("/v1/chat/completions", post(serve::chat))
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
@@ -78,15 +79,6 @@ async fn root() -> StatusCode {
 #[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
 async fn hello() -> StatusCode {
     StatusCode::OK
-}
-
-/// A Codex CLI that gets this goes on over HTTP at once (protocol.md 4).
-async fn no_websocket(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
-    if headers.contains_key("upgrade") {
-        return (StatusCode::UPGRADE_REQUIRED, "this endpoint is served over HTTP\n").into_response();
-    }
-    let arrival = Arrival::new(&state, "/v1/responses", &headers);
-    arrival.refuse(Dialect::Responses, &Problem::new(ProblemKind::MethodNotAllowed, "Use POST"))
 }
 
 async fn not_found(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {

@@ -58,6 +58,16 @@ impl Arrival {
     }
 }
 
+impl Arrival {
+    /// Whether the key in these headers is still taken, for a connection that outlives its requests.
+    pub(super) async fn is_welcome(state: &State, headers: &HeaderMap) -> bool {
+        match presented(headers) {
+            None => state.open,
+            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.is_ok(),
+        }
+    }
+}
+
 /// Ends a request with an error in its dialect.
 pub(super) fn refuse(dialect: Dialect, problem: &Problem, mut ticket: Ticket) -> Response {
     let response = reply::refusal(dialect, problem, &ticket.request_id);

@@ -1,6 +1,7 @@
 //! Tools and the choice among them.
 
 use super::blocks::required;
+use super::client_tools::{self, ClientTool};
 use super::ignored::{self, Ignored};
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
@@ -49,10 +50,12 @@ pub(super) struct WireTool<'a> {
 /// What a tool is to the backend.
 enum Offer {
     Function,
+    /// A function whose schema the client leaves to the model's knowledge.
+    Known(ClientTool),
     WebSearch,
     /// The backend's own generator, which Anthropic does not have: only where it is named.
     ImageGeneration,
-    /// Run by Anthropic's servers, or with a schema that only its models know.
+    /// Run by Anthropic's servers, or of a version that is not known here.
     Foreign,
 }
 
@@ -63,7 +66,7 @@ impl WireTool<'_> {
             Some(kind) if kind.starts_with("web_search") => Offer::WebSearch,
             Some("image_generation") => Offer::ImageGeneration,
             Some(_) if self.input_schema.is_some() => Offer::Function,
-            Some(_) => Offer::Foreign,
+            Some(kind) => client_tools::of(kind).map_or(Offer::Foreign, Offer::Known),
         }
     }
 }
@@ -77,10 +80,16 @@ pub(super) fn translate(
     let mut offered = Vec::with_capacity(tools.len());
     for (index, tool) in tools.iter().enumerate() {
         match tool.offer() {
-            Offer::Function if tool.name.is_empty() => {
+            Offer::Function | Offer::Known(_) if tool.name.is_empty() => {
                 return Err(required(&format!("tools.{index}.name")));
             }
             Offer::Function => offered.push(function(tool, names, ignored)),
+            Offer::Known(known) => offered.push(Tool::Function {
+                name: names.offer(&tool.name),
+                description: Some(known.description.to_owned()),
+                strict: false,
+                parameters: known.parameters(),
+            }),
             Offer::WebSearch => offered.push(web_search(tool, ignored)),
             Offer::ImageGeneration => offered.push(image_generation(tool)),
             Offer::Foreign => ignored.add(ignored::TOOL_TYPE),
@@ -223,7 +232,9 @@ impl ToolChoice<'_> {
             ("any", _) => Mode("required"),
             ("none", _) => Mode("none"),
             ("tool", Some(name)) => match offered.iter().find(|tool| tool.name == name).map(WireTool::offer) {
-                Some(Offer::Function) => Object(json!({ "type": "function", "name": names::shorten(&name) })),
+                Some(Offer::Function | Offer::Known(_)) => {
+                    Object(json!({ "type": "function", "name": names::shorten(&name) }))
+                }
                 Some(Offer::WebSearch) => Object(json!({ "type": "web_search" })),
                 Some(Offer::ImageGeneration) => Object(json!({ "type": "image_generation" })),
                 Some(Offer::Foreign) => Mode("auto"),

@@ -200,6 +200,7 @@ pub(in crate::server::data) enum StopReason {
     ToolUse,
     Refusal,
     PauseTurn,
+    ModelContextWindowExceeded,
 }
 
 #[derive(Serialize, ToSchema)]
