@@ -54,7 +54,7 @@ impl Standing {
     }
 
     /// When it is back, where it is aside for a time only.
-    fn back_at(&self) -> Option<UnixMillis> {
+    pub fn back_at(&self) -> Option<UnixMillis> {
         match self.obstacle? {
             Reason::Limited(until) | Reason::Cooling(until) => Some(until),
             _ => None,

@@ -32,7 +32,7 @@ pub(super) async fn accounts_check(Shared(state): Shared<Arc<State>>, headers: H
     let plan = Pool::of(&state.relay.standings(&key).await).plan;
     let body = json!({
         "accounts": [{
-            "id": id, "name": "Tollway", "structure": "workspace", "plan_type": plan.as_deref().unwrap_or("unknown"),
+            "id": id, "name": "Tollway", "structure": "personal", "plan_type": plan.as_deref().unwrap_or("unknown"),
             "workspace_backend_origin": "NO_CONSTRAINT", "account_routing_override": "NO_CONSTRAINT",
             "is_deactivated": false, "can_access_with_session": true, "sso_connection_name": null,
             "is_fedramp_compliant_workspace": false, "profile_picture_url": null,

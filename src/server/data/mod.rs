@@ -10,6 +10,7 @@ mod reply;
 mod request;
 mod serve;
 mod socket;
+mod status;
 
 use super::state::State;
 use crate::dialect::{Dialect, Problem, ProblemKind};
@@ -39,6 +40,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
         .merge(codex_paths())
+        .route("/v1/status", get(status::status))
+        .route("/v1/auth/refresh", post(status::refresh))
         // Claude Code asks whether anybody is there before it sends a key.
         .route("/", get(root))
         .route("/api/hello", get(hello))
