@@ -2,6 +2,7 @@
 
 use super::failure::{Failure, FailureKind};
 use super::route::Route;
+use super::socket::{Talk, Transport};
 use super::sse::{Decoder, Frame};
 use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
@@ -45,6 +46,8 @@ pub struct Caller<'a> {
 pub struct Client {
     http: reqwest::Client,
     options: Options,
+    /// WebSockets, where they are used.
+    pub(super) sockets: Option<Transport>,
 }
 
 /// The model catalogue of an account.
@@ -75,11 +78,23 @@ const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 impl Client {
     /// A client over a connection pool. The pool must not decompress: a stream passes as it is.
     pub fn new(http: reqwest::Client, options: Options) -> Self {
-        Self { http, options }
+        Self { http, options, sockets: None }
+    }
+
+    /// With WebSockets too, over a pool that never speaks HTTP/2. `remembers` leaves a backend that
+    /// refused one alone for a while.
+    #[must_use]
+    pub fn with_sockets(mut self, http: reqwest::Client, remembers: bool) -> Self {
+        self.sockets = Some(Transport::new(http, remembers));
+        self
+    }
+
+    pub(super) fn options(&self) -> &Options {
+        &self.options
     }
 
     /// A path of the backend, at the origin where the caller's workspace lives.
-    fn at(&self, caller: Caller<'_>, path: &str) -> Url {
+    pub(super) fn at(&self, caller: Caller<'_>, path: &str) -> Url {
         let base = &self.options.base_url;
         let origin = caller.route.and_then(|route| route.origin.as_ref());
         let mut url = origin.unwrap_or(base).clone();
@@ -112,7 +127,7 @@ impl Client {
         if response.status() == StatusCode::OK {
             let headers = response.headers().clone();
             let stream = EventStream {
-                response,
+                source: Source::Body(response),
                 decoder: Decoder::new(),
                 idle_timeout: self.options.idle_timeout,
                 ended: false,
@@ -180,7 +195,7 @@ impl Client {
 
     /// Sets what says who calls: the account's credentials always, Tollway's name unless the
     /// headers carry a real Codex CLI's own.
-    fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
+    pub(super) fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
         let bearer = format!("Bearer {}", caller.access_token.expose_secret());
         // A token that is not a header value is refused by the backend as an empty one would be.
         let mut bearer = HeaderValue::try_from(bearer).unwrap_or(HeaderValue::from_static("Bearer"));
@@ -240,14 +255,40 @@ pub struct Answer {
 /// The events of an answer. Dropping it cancels the request at the backend.
 #[derive(Debug)]
 pub struct EventStream {
-    response: reqwest::Response,
+    source: Source,
     decoder: Decoder,
     idle_timeout: Duration,
     /// Whether the body has ended.
     ended: bool,
 }
 
+/// Where events come from.
+#[derive(Debug)]
+enum Source {
+    /// The body of an answer.
+    Body(reqwest::Response),
+    /// A WebSocket.
+    Socket(Box<Talk>),
+}
+
+impl Source {
+    /// The next bytes; `None` at the end.
+    async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
+        match self {
+            Self::Body(response) => {
+                let chunk = response.chunk().await;
+                chunk.map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })
+            }
+            Self::Socket(talk) => talk.chunk().await,
+        }
+    }
+}
+
 impl EventStream {
+    pub(super) fn of_socket(talk: Talk, idle_timeout: Duration) -> Self {
+        Self { source: Source::Socket(Box::new(talk)), decoder: Decoder::new(), idle_timeout, ended: false }
+    }
+
     /// The next frame; `None` at the end of the body. Safe to cancel: nothing that was read is lost.
     pub async fn next(&mut self) -> Result<Option<Frame>, Failure> {
         loop {
@@ -257,10 +298,9 @@ impl EventStream {
             if self.ended {
                 return Ok(None);
             }
-            let chunk = tokio::time::timeout(self.idle_timeout, self.response.chunk())
+            let chunk = tokio::time::timeout(self.idle_timeout, self.source.chunk())
                 .await
-                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))?
-                .map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })?;
+                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))??;
             match chunk {
                 Some(chunk) => self.decoder.push(chunk),
                 None => self.ended = true,
@@ -290,7 +330,7 @@ fn of_transport(error: &reqwest::Error) -> Failure {
     Failure::of(kind, message)
 }
 
-fn unix_now() -> i64 {
+pub(super) fn unix_now() -> i64 {
     let since = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
     i64::try_from(since.as_secs()).unwrap_or(i64::MAX)
 }

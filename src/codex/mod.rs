@@ -10,6 +10,7 @@ pub mod failure;
 pub mod limits;
 pub mod request;
 pub mod route;
+pub mod socket;
 pub mod sse;
 
 pub use client::Client;

@@ -7,6 +7,23 @@ use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
 
+/// Whether an item of an answer can be input again. The backend keeps nothing, so reasoning without its
+/// sealed content would refer to what nobody has.
+pub fn can_be_sent_back(item: &str) -> bool {
+    #[derive(Default, serde::Deserialize)]
+    struct Reasoning {
+        #[serde(default, rename = "type")]
+        kind: String,
+        #[serde(default)]
+        encrypted_content: Option<String>,
+    }
+    if !item.contains("\"reasoning\"") {
+        return true;
+    }
+    let Reasoning { kind, encrypted_content } = serde_json::from_str(item).unwrap_or_default();
+    kind != "reasoning" || encrypted_content.is_some_and(|sealed| !sealed.is_empty())
+}
+
 /// A request for `POST /codex/responses`. `stream` and `store` are not a choice (protocol.md 2.4).
 #[derive(Debug, Serialize)]
 pub struct Request {

@@ -299,6 +299,11 @@ choice!(crate::telemetry::logs::Format: "human or json" {
     "human" => Self::Human,
     "json" => Self::Json,
 });
+choice!(crate::config::WebSocket: "auto, on or off" {
+    "auto" => Self::Auto,
+    "on" => Self::On,
+    "off" => Self::Off,
+});
 choice!(crate::telemetry::traces::Protocol: "grpc or http/protobuf" {
     "grpc" => Self::Grpc,
     "http/protobuf" => Self::Http,

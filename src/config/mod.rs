@@ -16,7 +16,7 @@ mod unknown;
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
-pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Server, Top};
+pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Server, Top, WebSocket};
 pub use show::{Shown, reference};
 
 use crate::telemetry;

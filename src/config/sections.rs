@@ -52,9 +52,21 @@ section! {
         max_attempts: u32 = "4", "How often the backend is called for one request.";
         workspace_origins: Option<String>, "More origins at which an account's workspace may live, such as `https://codex.example.com`, separated by spaces. HTTPS at `chatgpt.com` and `openai.com` and below them is allowed without being named. An account whose workspace lives elsewhere is not used.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
+        websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
         ca_file: Option<PathBuf>, "More root certificates, PEM.";
     }
+}
+
+/// Whether WebSockets are used towards the backend.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WebSocket {
+    /// Where it takes them.
+    Auto,
+    /// Tried each time.
+    On,
+    /// Never.
+    Off,
 }
 
 impl Backend {

@@ -25,6 +25,7 @@ use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
 use crate::codex::route::{OriginRule, Route};
+use crate::codex::socket::Line;
 use crate::codex::{Client, Failure, FailureKind};
 use crate::dialect::{Dialect, Prepared, Problem, ProblemKind};
 use crate::store::{Account, AccountId, Credentials, GatewayKey, UnixMillis};
@@ -131,7 +132,13 @@ impl Relay {
 
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
     /// moves the request to the next account.
-    pub async fn serve(&self, call: Call, mut ticket: Ticket) -> Result<Reply, Box<Refused>> {
+    pub async fn serve(&self, call: Call, ticket: Ticket) -> Result<Reply, Box<Refused>> {
+        self.serve_over(None, call, ticket).await
+    }
+
+    /// The same for a client on a WebSocket: over the line's own connection to the backend, where it
+    /// has one or can have one.
+    pub async fn serve_over(&self, line: Option<&Line>, call: Call, mut ticket: Ticket) -> Result<Reply, Box<Refused>> {
         let session = call.prepared.session.clone().or_else(|| passage::session(&call.headers));
         let mut journey = Journey {
             headers: if call.codex_cli {
@@ -140,6 +147,7 @@ impl Relay {
                 passage::up_for_session(call.prepared.session.as_deref())
             },
             body: call.prepared.body.clone(),
+            line: line.cloned(),
             stripped: false,
             tried: HashSet::new(),
         };
@@ -275,7 +283,11 @@ impl Relay {
             traces::inject(&mut headers);
             let route = self.routing.of(account.id);
             let caller = caller(&account, credentials, route.as_deref());
-            let Answer { headers, stream } = self.client.respond(caller, headers, journey.body.clone()).await?;
+            let body = journey.body.clone();
+            let Answer { headers, stream } = match &journey.line {
+                Some(line) => self.client.respond_over(line, caller, headers, body).await?,
+                None => self.client.respond(caller, headers, body).await?,
+            };
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
             let begun = answer::begin(stream, self.options.hold, &lesson).await?;
             if call.prepared.stream {
@@ -407,6 +419,8 @@ struct Journey {
     headers: HeaderMap,
     /// The body for the backend.
     body: Bytes,
+    /// The connection to the backend that belongs to the client's, if it has one.
+    line: Option<Line>,
     /// Whether reasoning was taken out of the body.
     stripped: bool,
     /// The accounts that were tried.

@@ -16,6 +16,15 @@ use tokio_util::task::TaskTracker;
 
 /// The one connection pool towards the backend and the issuer.
 pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
+    Ok(http_builder(settings)?.build()?)
+}
+
+/// For WebSockets, with the same roots and the same proxy. They begin as HTTP/1.1.
+pub(super) fn socket_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
+    Ok(http_builder(settings)?.http1_only().build()?)
+}
+
+fn http_builder(settings: &Settings) -> Result<reqwest::ClientBuilder, ServerError> {
     let mut builder = reqwest::Client::builder()
         .connect_timeout(settings.backend.connect_timeout)
         .tcp_nodelay(true)
@@ -39,7 +48,7 @@ pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> 
         let unusable = |_| ServerError::Setting { setting: "backend.proxy", reason: "is not a proxy's address".into() };
         builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
     }
-    Ok(builder.build()?)
+    Ok(builder)
 }
 
 /// The issuer of the accounts' tokens.

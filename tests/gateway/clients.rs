@@ -97,6 +97,16 @@ async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_over_a_websocket() {
+    passes("codex_cli_socket.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_python_works_over_a_websocket() {
+    passes("python_socket.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
 }

@@ -5,6 +5,7 @@
 mod support;
 
 mod accounts;
+mod anything;
 mod clients;
 mod codex_paths;
 mod config;
@@ -21,5 +22,6 @@ mod secrets;
 mod serving;
 mod shutdown;
 mod socket;
+mod socket_upstream;
 mod status;
 mod workspace;

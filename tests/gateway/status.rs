@@ -55,6 +55,7 @@ async fn only_a_key_with_the_right_has_tokens_renewed_and_each_once() {
     assert_eq!(status, 404, "another key's account is not there");
     assert_eq!(sim.refreshes(&account).await, 0);
 
+    let all = json!({});
     let answers = futures_util::future::join_all((0..8).map(|_| gateway.post(&able, "/v1/auth/refresh", &all))).await;
     for answer in answers {
         let (status, body) = json_of(answer).await;

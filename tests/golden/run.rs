@@ -17,6 +17,8 @@ pub(crate) enum Api {
 }
 
 impl Api {
+    pub(crate) const ALL: [Self; 4] = [Self::Chat, Self::CodexCli, Self::Messages, Self::Responses];
+
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Chat => Dialect::Chat,

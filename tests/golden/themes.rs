@@ -10,6 +10,8 @@ use std::path::Path;
 /// How many cases there are at least, and how many of them have a stream.
 const CASES: usize = 150;
 const STREAMS: usize = 100;
+/// How many themes the list has at least.
+const THEMES: usize = 100;
 
 /// The themes' lines: a name, and what shows it.
 fn themes() -> Vec<(String, String)> {
@@ -47,6 +49,7 @@ fn there_are_cases_enough() {
     assert!(cases.len() >= CASES, "{} cases", cases.len());
     let streams = cases.iter().filter(|case| case.stream.is_some()).count();
     assert!(streams >= STREAMS, "{streams} streams");
+    assert!(themes.len() >= THEMES, "{} themes", themes.len());
     let mut names: Vec<&str> = themes.iter().map(|(name, _)| name.as_str()).collect();
     names.sort_unstable();
     names.dedup();

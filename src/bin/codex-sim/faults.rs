@@ -18,6 +18,8 @@ use crate::state::lock;
 pub(crate) enum Place {
     /// `/backend-api/codex/responses`.
     Responses,
+    /// The WebSocket handshake of the same path; what is asked on it is `responses`.
+    Handshake,
     /// `/oauth/token`.
     Token,
     /// `/backend-api/codex/models`.

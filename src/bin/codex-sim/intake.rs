@@ -109,6 +109,24 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
 }
 
 impl Intake {
+    /// Notes a frame that came on the WebSocket that this request opened, as a request of its own.
+    pub(crate) fn capture_frame(&self, sim: &Sim, frame: &Value, bytes: usize) {
+        let account = bearer(&self.headers).and_then(|token| match sim.world().grants.open(token, now()) {
+            Ok(account) | Err((_, Some(account))) => Some(account.to_owned()),
+            Err((_, None)) => None,
+        });
+        sim.traffic.capture(Captured {
+            number: 0,
+            at_ms: OffsetDateTime::now_utc().unix_timestamp_nanos() / 1_000_000,
+            method: "WS".to_owned(),
+            path: self.uri.to_string(),
+            headers: plain_headers(&self.headers, account.as_deref(), None),
+            account,
+            body_bytes: bytes,
+            body: Arc::new(frame.clone()),
+        });
+    }
+
     /// A text field of the body.
     pub(crate) fn field(&self, key: &str) -> &str {
         self.body.get(key).and_then(Value::as_str).unwrap_or_default()

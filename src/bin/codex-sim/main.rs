@@ -24,6 +24,7 @@ mod rules;
 mod schema;
 mod script;
 mod seal;
+mod socket;
 mod stages;
 mod state;
 mod tools;
@@ -110,11 +111,11 @@ fn router(sim: Arc<Sim>) -> Router {
         .route("/oauth/revoke", post(oauth::revoke))
         .route("/api/accounts/deviceauth/usercode", post(device::user_code))
         .route("/api/accounts/deviceauth/token", post(device::poll))
-        .route("/backend-api/codex/responses", get(responses::no_websocket).post(responses::respond))
         .route("/backend-api/codex/responses/compact", post(backend::compact))
         .route("/backend-api/codex/images/generations", post(backend::images))
         .route("/backend-api/codex/images/edits", post(backend::images))
         .route("/backend-api/codex/alpha/search", post(backend::search))
+        .route("/backend-api/codex/responses", get(socket::open).post(responses::respond))
         .route("/backend-api/codex/models", get(backend::models))
         .route("/backend-api/codex/usage", get(backend::usage))
         .route("/backend-api/wham/usage", get(backend::usage))
@@ -144,7 +145,7 @@ async fn serve(stream: TcpStream, router: Router) {
     let service = service_fn(move |request| answer(router.clone(), request));
     let connection = auto::Builder::new(TokioExecutor::new());
     // The client may be gone, or was hung up on: nothing to do about either.
-    let _ = connection.serve_connection(TokioIo::new(stream), service).await;
+    let _ = connection.serve_connection_with_upgrades(TokioIo::new(stream), service).await;
 }
 
 async fn answer(router: Router, request: Request<Incoming>) -> Result<Response, std::io::Error> {

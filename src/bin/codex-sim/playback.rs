@@ -111,7 +111,8 @@ impl Watch {
         self.outcome = Outcome::Told;
     }
 
-    fn completed(&mut self, usage: Usage) {
+    /// The final event has gone out.
+    pub(crate) fn completed(&mut self, usage: Usage) {
         self.outcome = Outcome::Told;
         let settings = self.sim.settings();
         let ceiling = if settings.rate_limits { 100.0 } else { 99.0 };
@@ -122,7 +123,8 @@ impl Watch {
         }
     }
 
-    fn broken(&mut self) {
+    /// It was ended by a fault.
+    pub(crate) fn broken(&mut self) {
         if self.outcome == Outcome::Running {
             self.outcome = Outcome::Told;
             if let Some(account) = self.sim.world().accounts.get_mut(&self.account) {

@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use axum::body::Body;
 use axum::extract::State;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::response::{IntoResponse as _, Response};
 use serde_json::{Value, json};
 
@@ -20,19 +20,13 @@ use crate::state::{Sim, now};
 use crate::usage::{self, Prompt, Usage};
 use crate::{catalogue, mishap, rules, script, seal};
 
-/// The WebSocket transport is not simulated: 426 sends the CLI to HTTP at once (protocol.md 4).
-pub(crate) async fn no_websocket(_: Intake) -> Response {
-    (StatusCode::UPGRADE_REQUIRED, [(header::UPGRADE, "websocket")], "WebSocket transport is not available")
-        .into_response()
-}
-
 /// What an answer needs to know of its account.
 #[derive(Debug)]
-struct Caller {
+pub(crate) struct Caller {
     id: String,
     chatgpt_account_id: String,
-    plan: String,
-    limits: Limits,
+    pub(crate) plan: String,
+    pub(crate) limits: Limits,
     models: Option<Vec<String>>,
 }
 
@@ -72,7 +66,7 @@ pub(crate) async fn respond(State(sim): State<Arc<Sim>>, intake: Intake) -> Resp
     with_headers(stream.into_response(), &sim, &caller, &intake)
 }
 
-fn caller(sim: &Sim, id: String) -> Option<Caller> {
+pub(crate) fn caller(sim: &Sim, id: String) -> Option<Caller> {
     let mut world = sim.world();
     let account = world.accounts.get_mut(&id)?;
     account.limits.roll(now());
@@ -85,18 +79,18 @@ fn caller(sim: &Sim, id: String) -> Option<Caller> {
     })
 }
 
-fn full(caller: &Caller) -> Option<Response> {
+pub(crate) fn full(caller: &Caller) -> Option<Response> {
     caller.limits.full_until().map(|resets_at| mishap::usage_limit(&caller.plan, resets_at))
 }
 
-fn refused(request: &Value, caller: &Caller) -> Option<Response> {
+pub(crate) fn refused(request: &Value, caller: &Caller) -> Option<Response> {
     let opens = |sealed: &str| seal::opens(&caller.chatgpt_account_id, sealed);
     let refusal = rules::check(request, caller.models.as_deref(), opens).err()?;
     Some(mishap::json_answer(refusal.status, &refusal.body))
 }
 
 /// The events of the answer and what it costs; nothing when a fault makes it fail.
-fn answer(sim: &Sim, caller: &Caller, request: &Value, fate: &Fate) -> (Vec<Event>, Option<Usage>) {
+pub(crate) fn answer(sim: &Sim, caller: &Caller, request: &Value, fate: &Fate) -> (Vec<Event>, Option<Usage>) {
     let mut random = sim.random();
     let mut stamp = |prefix: &str| format!("{prefix}_{:032x}", random.u128(..));
     let envelope = events::envelope(request, &stamp("resp"), now());
@@ -142,21 +136,21 @@ fn with_headers(mut response: Response<Body>, sim: &Sim, caller: &Caller, intake
     put(headers, "x-request-id", &id.to_string());
     put(headers, "x-models-etag", catalogue::ETAG);
     put(headers, "openai-model", intake.field("model"));
-    put(headers, "x-codex-turn-state", &turn_state(sim, caller, intake));
+    put(headers, "x-codex-turn-state", &turn_state(sim, caller, intake.header("x-codex-turn-state")));
     response
 }
 
 /// Never replaces what a fault has set.
-fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
+pub(crate) fn put(headers: &mut HeaderMap, name: &'static str, value: &str) {
     if let Ok(value) = HeaderValue::from_str(value) {
         headers.entry(HeaderName::from_static(name)).or_insert(value);
     }
 }
 
 /// The turn state a client gave, or a new one. Another account's is counted and replaced.
-fn turn_state(sim: &Sim, caller: &Caller, intake: &Intake) -> String {
+pub(crate) fn turn_state(sim: &Sim, caller: &Caller, given: Option<&str>) -> String {
     let mine = format!("ts1.{}.", caller.id);
-    if let Some(given) = intake.header("x-codex-turn-state") {
+    if let Some(given) = given {
         if given.starts_with(&mine) {
             return given.to_owned();
         }

@@ -42,6 +42,8 @@ pub(crate) struct Settings {
     pub(crate) device_approve_after: Option<u32>,
     /// Whether the older compaction call is there.
     pub(crate) compact_v1: bool,
+    /// Whether the WebSocket transport is there; 426 where it is not.
+    pub(crate) websocket: bool,
 }
 
 impl Default for Settings {
@@ -55,6 +57,7 @@ impl Default for Settings {
             device_interval_s: 1,
             device_approve_after: None,
             compact_v1: false,
+            websocket: true,
         }
     }
 }

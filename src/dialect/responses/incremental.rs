@@ -6,6 +6,7 @@
 //! turn state, the mark of the lite form) is taken out of the body and becomes a header.
 
 use super::fields::Members;
+use crate::codex::request::can_be_sent_back;
 use crate::dialect::{Problem, ProblemKind};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
@@ -20,6 +21,8 @@ use std::sync::Arc;
 pub enum ClientFrame<'a> {
     /// `response.create`.
     Create(Create<'a>),
+    /// `response.steer`: asks to add to a response that is under way. The answer, since it cannot be done.
+    Steer(String),
     /// Any other type: `response.processed`, or one that is not known. It gets no answer.
     Other,
 }
@@ -49,6 +52,7 @@ pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
     match kind.as_deref() {
         None => return Err(Problem::invalid("type", "a frame has a `type`, such as \"response.create\"")),
         Some("response.create") => {}
+        Some("response.steer") => return Ok(ClientFrame::Steer(steer_failed(&members))),
         Some(_) => return Ok(ClientFrame::Other),
     }
     if members.get("stream_id").is_some_and(|id| id.get() != "null") {
@@ -69,6 +73,18 @@ pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
         Some(_) => return Err(Problem::invalid("generate", "`generate` must be true or false")),
     };
     Ok(ClientFrame::Create(Create { members, previous, generate }))
+}
+
+fn steer_failed(members: &Members<'_>) -> String {
+    let member = |name: &str| members.get(name).map(RawValue::get).and_then(|raw| serde_json::from_str(raw).ok());
+    let [input, previous]: [Option<Value>; 2] = [member("input"), member("previous_response_id")];
+    let message = "Steering is not supported: send the input with the next `response.create`";
+    json!({
+        "type": "response.steer.failed", "sequence_number": 0,
+        "error": {"type": "invalid_request_error", "code": "steering_not_supported", "message": message},
+        "steer": {"input": input, "previous_response_id": previous},
+    })
+    .to_string()
 }
 
 fn unsupported(param: &str, reason: &str) -> Problem {
@@ -181,23 +197,6 @@ impl Item {
         let Named { id } = serde_json::from_str(raw).unwrap_or_default();
         Self { id: id.map(Arc::from), raw: raw.into() }
     }
-
-    /// Whether the backend takes it as input. It keeps nothing, so reasoning without its sealed
-    /// content would refer to what nobody has.
-    fn can_be_sent_back(&self) -> bool {
-        #[derive(Default, Deserialize)]
-        struct Reasoning<'a> {
-            #[serde(borrow, default, rename = "type")]
-            kind: Cow<'a, str>,
-            #[serde(borrow, default)]
-            encrypted_content: Option<Cow<'a, str>>,
-        }
-        if !self.raw.contains("\"reasoning\"") {
-            return true;
-        }
-        let Reasoning { kind, encrypted_content } = serde_json::from_str(&self.raw).unwrap_or_default();
-        kind != "reasoning" || encrypted_content.is_some_and(|sealed| !sealed.is_empty())
-    }
 }
 
 /// The conversation of one connection: its newest line, and which responses lie on it.
@@ -238,7 +237,7 @@ impl Memory {
         let before = self.items.iter().zip(&conversation).take_while(|(old, new)| old == new).count();
         self.responses.retain(|(_, end)| *end <= before);
         self.items = conversation;
-        self.items.extend(output.into_iter().filter(Item::can_be_sent_back));
+        self.items.extend(output.into_iter().filter(|item| can_be_sent_back(&item.raw)));
         if self.items.iter().map(|item| item.raw.len()).sum::<usize>() > self.limit {
             self.items.clear();
             self.responses.clear();

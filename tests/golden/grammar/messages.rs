@@ -90,7 +90,8 @@ impl Reader {
                 need(event["index"] == self.content.len(), "the end of another block")?;
                 let (mut block, input) = self.open.take().ok_or("an end without a block")?;
                 if !input.is_empty() {
-                    block["input"] = serde_json::from_str(&input).unwrap_or(json!({ "INVALID_JSON": input }));
+                    let parsed = serde_json::from_str(&input).ok().filter(Value::is_object);
+                    block["input"] = parsed.unwrap_or(json!({ "INVALID_JSON": input }));
                 }
                 need(block["type"] != "thinking" || block["signature"] != "", "thinking without a signature")?;
                 need(block["type"] != "tool_use" || !input.is_empty(), "a call without input")?;

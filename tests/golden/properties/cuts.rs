@@ -1,5 +1,6 @@
 //! What holds for any answer that the client bounds.
 
+use super::streams::{any_stream, pieces};
 use crate::grammar;
 use crate::run::{Api, answer, prepare};
 use proptest::prelude::*;
@@ -79,6 +80,24 @@ proptest! {
             let letters: Vec<String> = backend.chars().map(String::from).collect();
             let again = answer(api, &*prepared.reply, &[&stream(&letters, "{}")]);
             prop_assert_eq!(said(api, &again.whole), (text, reason));
+        }
+    }
+
+    /// Whatever the events, in whatever order: a bounded answer is legal, and fails only where the
+    /// backend does.
+    #[test]
+    fn any_bounded_stream_ends_legally_and_says_the_same_when_cut(
+        (sse, is_good) in any_stream(),
+        cuts in prop::collection::vec(1usize..40, 1..50),
+        limit in prop::sample::select(vec![1u64, 6, 1000]),
+    ) {
+        let stops = ["xx", "}", "é"].map(str::to_owned);
+        for api in [Api::Chat, Api::Messages] {
+            let reply = prepare(api, &request(api, &stops, limit)).unwrap().reply;
+            let uncut = answer(api, &*reply, &[&sse]);
+            grammar::check(api, &uncut).map_err(|fault| TestCaseError::fail(format!("{api:?}: {fault}")))?;
+            prop_assert!(!(uncut.failed && is_good), "{api:?}");
+            prop_assert_eq!(answer(api, &*reply, &pieces(&sse, &cuts)), uncut, "{:?}", api);
         }
     }
 }

@@ -3,3 +3,5 @@
 mod chat;
 mod cuts;
 mod messages;
+mod requests;
+mod streams;

@@ -3,6 +3,7 @@
 use super::frames;
 use super::turn::Turn;
 use super::wire::{Close, Ended, Heard, Wire};
+use crate::codex::socket::Line;
 use crate::dialect::responses::incremental::Memory;
 use crate::dialect::{Problem, ProblemKind};
 use crate::relay::is_codex_cli;
@@ -28,6 +29,8 @@ pub(super) struct Connection {
     pub(super) codex_cli: bool,
     /// What was said on the connection.
     pub(super) memory: Memory,
+    /// Its place at the backend.
+    pub(super) line: Line,
     opened: Instant,
 }
 
@@ -38,7 +41,7 @@ impl Connection {
             headers.entry(SESSION).or_insert(name);
         }
         let memory = Memory::new(state.max_body);
-        Self { state, route, headers, codex_cli, memory, opened: Instant::now() }
+        Self { state, route, headers, codex_cli, memory, line: Line::default(), opened: Instant::now() }
     }
 
     /// Serves until the end.

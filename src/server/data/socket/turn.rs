@@ -36,8 +36,10 @@ impl Turn<'_> {
     /// Answers a frame. An error is the end of the connection, not of the request.
     pub(super) async fn take(&mut self, text: &str) -> Result<(), Ended> {
         let read = incremental::read(text.as_bytes());
-        if matches!(read, Ok(ClientFrame::Other)) {
-            return Ok(());
+        match read {
+            Ok(ClientFrame::Other) => return Ok(()),
+            Ok(ClientFrame::Steer(refusal)) => return self.wire.say(refusal).await,
+            Ok(ClientFrame::Create(_)) | Err(_) => {}
         }
         let mut arrival = Arrival::new(&self.connection.state, self.connection.route, &self.connection.headers);
         arrival.ticket.dialect = Dialect::Responses.as_str();
@@ -48,7 +50,7 @@ impl Turn<'_> {
     async fn serve(&mut self, read: Result<ClientFrame<'_>, Problem>, mut arrival: Arrival) -> Result<(), Ended> {
         let admitted = match read {
             Ok(ClientFrame::Create(create)) => self.connection.admit(&create, &mut arrival).await,
-            Ok(ClientFrame::Other) => return Ok(()),
+            Ok(ClientFrame::Other | ClientFrame::Steer(_)) => return Ok(()),
             Err(problem) => Err(problem),
         };
         let work = match admitted {
@@ -61,7 +63,8 @@ impl Turn<'_> {
         let Work { call, conversation, .. } = work;
         let (request_id, ignored) = (arrival.ticket.request_id.clone(), call.prepared.ignored.clone());
         let state = Arc::clone(&self.connection.state);
-        match self.wire.listen_during(state.relay.serve(call, arrival.ticket)).await? {
+        let line = self.connection.line.clone();
+        match self.wire.listen_during(state.relay.serve_over(Some(&line), call, arrival.ticket)).await? {
             Ok(Reply { headers, body: ReplyBody::Stream(stream) }) => {
                 for frame in frames::head(&headers, &ignored, unix_millis() / 1000) {
                     self.wire.say(frame).await?;
