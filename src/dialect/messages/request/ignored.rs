@@ -15,7 +15,7 @@ pub(in crate::dialect::messages) const TOOL_TYPE: &str = "tools.type";
 pub(in crate::dialect::messages) const UNKNOWN: &str = "unknown-fields";
 
 /// Each name that `x-tollway-ignored` can carry, and why.
-pub(in crate::dialect::messages) const TABLE: [(&str, &str); 23] = [
+pub(in crate::dialect::messages) const TABLE: [(&str, &str); 29] = [
     ("cache_control", "the backend caches by itself"),
     ("container", "there is no code execution container"),
     ("context_management", "the backend refuses it; Claude Code compacts by itself"),
@@ -38,6 +38,12 @@ pub(in crate::dialect::messages) const TABLE: [(&str, &str); 23] = [
     ("top_p", "the backend refuses it"),
     ("user_profile_id", "known to Anthropic only"),
     ("betas", "known to Anthropic only"),
+    ("billing_policy", "the accounts are ChatGPT's, which are not billed by use"),
+    ("compaction", "the backend does not compact; Claude Code does so by itself"),
+    ("diagnostics", "known to Anthropic only"),
+    ("fallback_credit_token", "known to Anthropic only"),
+    ("fallbacks", "the model is the one that is named"),
+    ("workspace_id", "decided by the account"),
     (UNKNOWN, "fields that this version does not know"),
 ];
 
