@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chat;
 mod cut;
 mod effort;
+pub mod images;
 pub mod messages;
 mod model;
 mod names;

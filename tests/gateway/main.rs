@@ -12,6 +12,7 @@ mod config;
 mod crash;
 mod cuts;
 mod failover;
+mod images;
 mod keys;
 mod models;
 mod observability;

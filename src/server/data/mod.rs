@@ -3,6 +3,7 @@
 
 mod backend;
 mod compact;
+mod images;
 mod linger;
 mod models;
 mod openapi;
@@ -40,6 +41,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/models/{*id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
         .merge(codex_paths())
+        .route("/v1/images/generations", post(images::generations))
+        .route("/v1/images/edits", post(images::edits))
         .route("/v1/status", get(status::status))
         .route("/v1/auth/refresh", post(status::refresh))
         // Claude Code asks whether anybody is there before it sends a key.

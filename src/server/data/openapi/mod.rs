@@ -10,7 +10,7 @@ mod shapes;
 pub(super) use errors::{AnthropicErrors, EitherErrors, OpenAiErrors};
 pub(super) use shapes::*;
 
-use super::{compact, models, reply, serve, status};
+use super::{compact, images, models, reply, serve, status};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -26,6 +26,8 @@ use utoipa::{Modify, OpenApi};
         serve::responses,
         serve::codex_responses,
         compact::compact,
+        images::generations,
+        images::edits,
         status::status,
         status::refresh,
         serve::chat,
