@@ -53,6 +53,7 @@ section! {
         total_timeout: Duration = "1h", "From a request to the end of its answer, over all attempts: a longer answer is ended with an error; `0s` for no limit.";
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
         max_attempts: u32 = "4", "How often the backend is called for one request.";
+        workspace_origins: Option<String>, "More origins at which an account's workspace may live, such as `https://codex.example.com`, separated by spaces. HTTPS at `chatgpt.com` and `openai.com` and below them is allowed without being named. An account whose workspace lives elsewhere is not used.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
         websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
@@ -106,6 +107,7 @@ section! {
     /// What model names mean.
     Models in "models." {
         aliases: BTreeMap<String, String> = "{\"claude-*\"=\"gpt-6.1-sol\",\"claude-haiku*\"=\"gpt-6-luna\"}", "A client's name for a model, and the model that it gets: `slug` or `slug:effort`. A name may end in `*`; the longest match wins. Entries are added to the default ones.";
+        fallback: Option<String>, "The model, `slug` or `slug:effort`, for names that no account's catalogue has. Without it such a request is answered as the backend answers it: the model does not exist.";
     }
 }
 

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chat;
 mod cut;
 mod effort;
+pub mod images;
 pub mod messages;
 mod model;
 mod names;
@@ -158,6 +159,11 @@ pub trait Folder: Send {
 
     /// As [`Translator::spent`].
     fn spent(&self) -> Option<Usage> {
+        None
+    }
+
+    /// Why the answer, though complete, is not one to this request: a failure takes its place.
+    fn shortfall(&self) -> Option<Failure> {
         None
     }
 

@@ -210,7 +210,10 @@ pub(super) async fn fold(
         }
         if event.is_terminal() {
             let _ = tokio::time::timeout(END_OF_BODY, begun.events.next()).await;
-            return Ok(folder.finish());
+            return match folder.shortfall() {
+                Some(failure) => Err(failure),
+                None => Ok(folder.finish()),
+            };
         }
     }
 }

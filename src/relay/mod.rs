@@ -6,23 +6,29 @@
 mod affinity;
 mod answer;
 mod catalogue;
+mod forward;
 mod passage;
 mod policy;
 mod reasoning;
+mod routing;
+mod standing;
 mod ticket;
 
 pub use catalogue::Listing;
+pub use forward::{Passed, Passing, is_absent};
 pub use passage::is_codex_cli;
+pub use standing::{Pool, Standing};
 pub use ticket::{Outcome, Ticket};
 
 use crate::account::pool::{self, Choice, Reason};
 use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
+use crate::codex::route::{OriginRule, Route};
 use crate::codex::socket::Line;
 use crate::codex::{Client, Failure, FailureKind};
 use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
-use crate::store::{AccountId, Credentials, GatewayKey, UnixMillis};
+use crate::store::{Account, AccountId, Credentials, GatewayKey, UnixMillis};
 use crate::telemetry::{metrics, traces};
 use affinity::Affinity;
 use answer::{Begun, Pace, Relayed};
@@ -53,6 +59,8 @@ pub struct Options {
     pub models_ttl: Duration,
     /// How long an account is put aside when its quota is used up and nobody says until when.
     pub limit_without_reset: Duration,
+    /// Where workspaces may live besides the backend's own address.
+    pub workspace_origins: OriginRule,
 }
 
 /// Serves requests. One for the process.
@@ -61,6 +69,7 @@ pub struct Relay {
     client: Client,
     affinity: Affinity,
     shelf: catalogue::Shelf,
+    routing: routing::Routing,
     options: Options,
 }
 
@@ -110,17 +119,21 @@ struct Lesson {
 
 impl Learn for Lesson {
     fn limits(&self, limits: &Limits) {
-        if let Some(percent) = limits.used_percent() {
-            #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
-            self.accounts.note_usage(self.id, percent as f32);
-        }
+        self.accounts.note_limits(self.id, limits);
     }
 }
 
 impl Relay {
     /// A relay over these accounts and this client.
     pub fn new(accounts: Arc<Accounts>, client: Client, options: Options) -> Self {
-        Self { accounts, client, affinity: Affinity::default(), shelf: catalogue::Shelf::default(), options }
+        Self {
+            accounts,
+            client,
+            affinity: Affinity::default(),
+            shelf: catalogue::Shelf::default(),
+            routing: routing::Routing::default(),
+            options,
+        }
     }
 
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
@@ -160,7 +173,7 @@ impl Relay {
                         self.affinity.settle(call.key.id, session, id, Instant::now());
                     }
                     return Ok(Reply {
-                        headers: if call.codex_cli { passage::down(&headers) } else { HeaderMap::new() },
+                        headers: if call.codex_cli { self.down(&call.key, &headers) } else { HeaderMap::new() },
                         body: self.deliver(in_flight, &call, served, ticket, journey.deadline),
                     });
                 }
@@ -171,7 +184,7 @@ impl Relay {
                 }
             }
         }
-        let problem = self.exhausted(&call, last.as_ref());
+        let problem = self.exhausted(&call.key, call.codex_cli, last.as_ref());
         Err(refused(&call, problem, ticket))
     }
 
@@ -196,9 +209,13 @@ impl Relay {
         ticket: &Ticket,
     ) -> Option<InFlight> {
         let Choice { mut ordered, excluded, .. } = self.look(key);
-        ordered.retain(|id| !tried.contains(id));
+        ordered.retain(|id| !tried.contains(id) && !self.routing.is_barred(*id));
         let home = session.and_then(|s| self.affinity.home(key.id, s, Instant::now()));
-        let chosen = home.filter(|id| ordered.contains(id)).or(ordered.first().copied());
+        // Accounts that do not list the model come last: catalogues differ by plan.
+        let lacks = |id: &AccountId| self.shelf.lacks(*id, ticket.model.as_deref());
+        ordered.sort_by_cached_key(lacks);
+        let home = home.filter(|id| ordered.contains(id) && (!lacks(id) || ordered.first().is_some_and(lacks)));
+        let chosen = home.or(ordered.first().copied());
         tracing::debug!(
             parent: &ticket.span,
             candidates = ordered.len(),
@@ -285,11 +302,8 @@ impl Relay {
         let work = async {
             let mut headers = journey.headers.clone();
             traces::inject(&mut headers);
-            let caller = Caller {
-                access_token: &credentials.access_token,
-                chatgpt_account_id: &account.chatgpt_account_id,
-                fedramp: account.fedramp,
-            };
+            let route = self.routing.of(account.id);
+            let caller = caller(&account, credentials, route.as_deref());
             let body = journey.body.clone();
             let Answer { headers, stream } = match &journey.line {
                 Some(line) => self.client.respond_over(line, caller, headers, body).await?,
@@ -356,8 +370,8 @@ impl Relay {
     }
 
     /// Why no account could serve (lessons.md 4): a limit that passes, or a matter for the operator.
-    fn exhausted(&self, call: &Call, last: Option<&Failure>) -> Problem {
-        let choice = self.look(&call.key);
+    fn exhausted(&self, key: &GatewayKey, codex_cli: bool, last: Option<&Failure>) -> Problem {
+        let choice = self.look(key);
         if choice.ordered.is_empty()
             && let Some((until, kind, id)) = soonest_back(&choice)
         {
@@ -373,12 +387,23 @@ impl Relay {
             return Problem { retry_after: Some(wait), resets_at, plan_type, ..Problem::new(kind, message) };
         }
         match last {
+            Some(failure) if codex_cli => with_wait(Problem::from(failure)).final_for_codex_cli(),
             Some(failure) => with_wait(Problem::from(failure)),
             None => Problem::new(
                 ProblemKind::NoAccount,
                 "No account that this key may use is able to serve; the operator can see why with `tollway account list`",
             ),
         }
+    }
+}
+
+/// Who calls, for the backend.
+fn caller<'a>(account: &'a Account, credentials: &'a Credentials, route: Option<&'a Route>) -> Caller<'a> {
+    Caller {
+        access_token: &credentials.access_token,
+        chatgpt_account_id: &account.chatgpt_account_id,
+        fedramp: account.fedramp,
+        route,
     }
 }
 

@@ -3,6 +3,7 @@
 use super::ServerError;
 use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings};
 use crate::codex::client;
+use crate::codex::route::OriginRule;
 use crate::config::Settings;
 use crate::oauth::OAuthClient;
 use crate::store::{Store, UnixMillis};
@@ -110,6 +111,15 @@ pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerErro
         client_version: settings.backend.client_version.clone(),
         first_byte_timeout: settings.backend.first_byte_timeout,
         idle_timeout: settings.backend.idle_timeout,
+    })
+}
+
+/// Where workspaces may live.
+pub(super) fn workspace_origins(settings: &Settings) -> Result<OriginRule, ServerError> {
+    let named = settings.backend.workspace_origins.as_deref().unwrap_or_default();
+    OriginRule::new(named).map_err(|error| ServerError::Setting {
+        setting: "backend.workspace_origins",
+        reason: format!("holds what is no origin: {error}"),
     })
 }
 

@@ -122,6 +122,7 @@ async fn build(
         cooldown: settings.accounts.default_cooldown,
         models_ttl: settings.backend.models_ttl,
         limit_without_reset: settings.accounts.default_limit,
+        workspace_origins: assemble::workspace_origins(settings)?,
     };
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
@@ -131,7 +132,7 @@ async fn build(
         store,
         accounts,
         keys,
-        models: ModelMap::new(&settings.models.aliases),
+        models: ModelMap::new(&settings.models.aliases).with_fallback(settings.models.fallback.as_deref()),
         telemetry,
         max_body: settings.server.max_body.bytes(),
         cors_origins: assemble::cors_origins(settings)?,
@@ -158,5 +159,8 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
+    let surveyed = state.clone();
+    let stop_survey = stop.clone();
+    background.spawn(async move { surveyed.relay.survey(stop_survey).await });
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }

@@ -37,7 +37,7 @@ pub use accounts::{
 };
 pub use error::{Result, StoreError};
 pub use id::{AccountId, KeyId};
-pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey};
+pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
 

@@ -107,6 +107,11 @@ async fn the_openai_sdk_for_python_works_over_a_websocket() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_in_each_of_its_modes() {
+    passes("codex_cli_modes.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn claude_code_works() {
     passes("claude_code.py", Some("claude")).await;
 }

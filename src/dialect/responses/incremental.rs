@@ -62,6 +62,10 @@ pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
     if members.get("background").is_some_and(|background| background.get() == "true") {
         return Err(unsupported("background", "A WebSocket carries no background responses: send it over HTTP"));
     }
+    if members.get("conversation").is_some_and(|conversation| conversation.get() != "null") {
+        let reason = "A connection has its own conversation: name what you go on from in `previous_response_id`";
+        return Err(unsupported("conversation", reason));
+    }
     let previous: Option<String> = match members.get("previous_response_id") {
         None => None,
         Some(id) => serde_json::from_str(id.get())
@@ -295,6 +299,7 @@ mod tests {
             (json!({"model": "m"}), Some("type")),
             (json!({"type": "response.create", "stream_id": "a"}), Some("stream_id")),
             (json!({"type": "response.create", "background": true}), Some("background")),
+            (json!({"type": "response.create", "conversation": "conv_1"}), Some("conversation")),
             (json!({"type": "response.create", "generate": 1}), Some("generate")),
             (json!({"type": "response.create", "previous_response_id": 1}), Some("previous_response_id")),
             (json!([]), None),

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Request, Uri};
 use std::borrow::Cow;
 
 /// The first segments below `/v1` of OpenAI's and Anthropic's APIs, whether they are served or refused.
-const RESOURCES: [&str; 31] = [
+const RESOURCES: [&str; 32] = [
     "responses",
     "chat",
     "messages",
@@ -18,6 +18,7 @@ const RESOURCES: [&str; 31] = [
     "images",
     "status",
     "auth",
+    "alpha",
     "embeddings",
     "audio",
     "moderations",

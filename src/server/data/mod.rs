@@ -2,6 +2,9 @@
 //! put the answer on the wire.
 
 mod address;
+mod backend;
+mod compact;
+mod images;
 mod linger;
 mod models;
 mod openapi;
@@ -9,13 +12,14 @@ mod reply;
 mod request;
 mod serve;
 mod socket;
+mod status;
 mod surface;
 
 use super::state::State;
 use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::from_fn_with_state;
-use axum::routing::{get, post};
+use axum::routing::{any, get, post};
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -31,8 +35,13 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::one))
+        .route("/v1/models/{*id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
+        .merge(codex_paths())
+        .route("/v1/images/generations", post(images::generations))
+        .route("/v1/images/edits", post(images::edits))
+        .route("/v1/status", get(status::status))
+        .route("/v1/auth/refresh", post(status::refresh))
         // Claude Code asks whether anybody is there before it sends a key.
         .route("/", get(root))
         .route("/api/hello", get(hello))
@@ -45,6 +54,24 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state);
     surface::surround(routes, &origins)
+}
+
+/// What a Codex CLI calls besides its model (protocol.md 6).
+fn codex_paths() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/responses/compact", post(compact::compact))
+        .route("/backend-api/codex/responses/compact", post(compact::compact))
+        .route("/backend-api/wham/accounts/check", get(backend::accounts_check))
+        .route("/backend-api/wham/usage", get(backend::usage))
+        .route("/backend-api/codex/usage", get(backend::usage))
+        .route("/api/codex/usage", get(backend::usage))
+        .route("/backend-api/codex/images/generations", post(backend::image_generations))
+        .route("/backend-api/codex/images/edits", post(backend::image_edits))
+        .route("/backend-api/codex/alpha/search", post(backend::search))
+        .route("/v1/alpha/search", post(backend::search))
+        .route("/backend-api/codex/memories/trace_summarize", post(backend::summarize))
+        .route("/backend-api/codex/analytics-events/events", post(backend::analytics))
+        .route("/backend-api/{*path}", any(backend::refused))
 }
 
 /// Whether anybody is there

@@ -52,12 +52,17 @@ pub(super) fn success(dialect: Dialect, request_id: &str, ignored: &[&'static st
     };
     response.headers_mut().extend(headers);
     identify(dialect, request_id, response.headers_mut());
+    name_ignored(ignored, response.headers_mut());
+    response
+}
+
+/// Tells the client what could not be honoured.
+pub(super) fn name_ignored(ignored: &[&'static str], headers: &mut HeaderMap) {
     if !ignored.is_empty()
         && let Ok(names) = HeaderValue::try_from(ignored.join(", "))
     {
-        response.headers_mut().insert(IGNORED, names);
+        headers.insert(IGNORED, names);
     }
-    response
 }
 
 /// A JSON answer.
