@@ -57,6 +57,11 @@ async fn the_openai_sdk_for_python_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_python_makes_pictures() {
+    passes("python_openai_images.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_python_works() {
     passes("python_anthropic.py", None).await;
 }
