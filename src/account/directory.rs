@@ -15,6 +15,7 @@ use super::pool::Candidate;
 use super::ports::{Context, StoreFault, Stored};
 use super::settings::backoff;
 use super::token_manager::TokenManager;
+use crate::codex::limits::Limits;
 use crate::store::{Account, AccountId, UnixMillis};
 
 type Members = BTreeMap<AccountId, Arc<Member>>;
@@ -98,6 +99,16 @@ impl Accounts {
     pub fn note_usage(&self, id: AccountId, used_percent: f32) {
         if let Some(member) = self.get(id) {
             member.live.load().used_percent = Some(used_percent);
+        }
+    }
+
+    /// Notes an account's windows as the backend reported them; an empty report says nothing.
+    pub fn note_limits(&self, id: AccountId, limits: &Limits) {
+        let Some(percent) = limits.used_percent() else { return };
+        #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
+        self.note_usage(id, percent as f32);
+        if let Some(member) = self.get(id) {
+            member.live.load().limits = Some((limits.clone(), self.context.now()));
         }
     }
 
@@ -245,6 +256,11 @@ impl Accounts {
 }
 
 impl Member {
+    /// The account's windows as last reported, and when that was.
+    pub fn limits(&self) -> Option<(Limits, UnixMillis)> {
+        self.live.load().limits.clone()
+    }
+
     /// This account for the pool.
     pub fn candidate(&self) -> Candidate {
         let snapshot = self.manager.snapshot();

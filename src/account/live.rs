@@ -5,6 +5,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::Member;
+use crate::codex::limits::Limits;
 use crate::store::UnixMillis;
 
 /// One account's live numbers.
@@ -27,6 +28,8 @@ pub(super) struct Load {
     pub(super) cooling_until: Option<UnixMillis>,
     /// The fuller of its windows.
     pub(super) used_percent: Option<f32>,
+    /// Its windows as last reported, and when that was.
+    pub(super) limits: Option<(Limits, UnixMillis)>,
     /// When it was last chosen.
     pub(super) last_used: Option<UnixMillis>,
 }

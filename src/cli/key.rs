@@ -4,7 +4,7 @@ use super::open;
 use super::show::{self, distance, moment, say, table};
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
-use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, Store, UnixMillis};
+use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, Right, Rights, Store, UnixMillis};
 use crate::tenant::KeySecret;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
@@ -20,6 +20,9 @@ pub(super) enum Command {
         /// The accounts it may use, by name, email or id; all if left out
         #[arg(long, value_delimiter = ',', value_name = "ACCOUNT,…")]
         accounts: Vec<String>,
+        /// What it may do besides asking models: auth:refresh, accounts:email
+        #[arg(long = "right", value_delimiter = ',', value_name = "RIGHT,…")]
+        rights: Vec<Right>,
         /// When it ends, from now: 90d, 12h
         #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
         expires: Option<Duration>,
@@ -57,7 +60,9 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     let store = open::store(settings).await?;
     let now = unix_millis();
     let done = match command {
-        Command::Create { name, accounts, expires } => create(&store, name, &accounts, expires, now).await,
+        Command::Create { name, accounts, rights, expires } => {
+            create(&store, name, &accounts, rights.into_iter().collect(), expires, now).await
+        }
         Command::List { json } => list(&store, json, now).await,
         Command::Show { key, json } => show(&store, &key, json, now).await,
         Command::Revoke { key } => revoke(&store, &key, now).await,
@@ -71,6 +76,7 @@ async fn create(
     store: &Store,
     name: String,
     accounts: &[String],
+    rights: Rights,
     expires: Option<Duration>,
     now: UnixMillis,
 ) -> Result<()> {
@@ -80,7 +86,7 @@ async fn create(
     }
     let scope = if accounts.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
     let secret = KeySecret::mint()?;
-    let new = stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await?;
+    let new = NewKey { rights, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
     let key = store.keys().create(new, now).await?;
     tell(&secret, &key, now)
 }
@@ -98,6 +104,7 @@ async fn stored(
         prefix: secret.prefix().to_owned(),
         hash: secret.hash(pepper.expose_secret()),
         accounts,
+        rights: Rights::new(),
         expires_at,
     })
 }
@@ -149,6 +156,7 @@ async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result
         ["id".to_owned(), key.id.to_string()],
         ["state".to_owned(), standing(&key, now)],
         ["accounts".to_owned(), scope(&key, &store.accounts().list().await?)],
+        ["rights".to_owned(), rights_of(&key)],
         ["made".to_owned(), moment(key.created_at, now)],
         ["ends".to_owned(), key.expires_at.map_or_else(|| "never".into(), |at| moment(at, now))],
         ["last used".to_owned(), key.last_used_at.map_or_else(|| "never".into(), |at| moment(at, now))],
@@ -178,6 +186,12 @@ fn scope(key: &GatewayKey, accounts: &[Account]) -> String {
     }
 }
 
+/// What a key may do besides asking models.
+fn rights_of(key: &GatewayKey) -> String {
+    let names: Vec<_> = key.rights.iter().map(|right| right.as_str()).collect();
+    if names.is_empty() { "–".to_owned() } else { names.join(", ") }
+}
+
 fn to_json(key: &GatewayKey) -> serde_json::Value {
     let accounts = match &key.accounts {
         AccountScope::All => None,
@@ -188,6 +202,7 @@ fn to_json(key: &GatewayKey) -> serde_json::Value {
         "name": key.name,
         "prefix": key.prefix,
         "accounts": accounts,
+        "rights": key.rights.iter().map(|right| right.as_str()).collect::<Vec<_>>(),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,
@@ -212,6 +227,7 @@ async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) ->
     let expires_at = old.expires_at.map(|at| now.saturating_add(at.saturating_sub(old.created_at)));
     let secret = KeySecret::mint()?;
     let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
+    let new = NewKey { rights: old.rights.clone(), ..new };
     let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
     tell(&secret, &key, now)?;
     let old = store.keys().find(&old.id.to_string()).await?;

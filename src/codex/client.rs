@@ -1,13 +1,15 @@
 //! The HTTP client for the backend: one pool and one TLS context for all accounts (lessons.md 14).
 
 use super::failure::{Failure, FailureKind};
+use super::route::Route;
 use super::socket::{Talk, Transport};
 use super::sse::{Decoder, Frame};
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
 use std::time::Duration;
+use tokio::time::Instant;
 use url::Url;
 
 /// Where the backend is and how long to wait for it.
@@ -36,6 +38,8 @@ pub struct Caller<'a> {
     pub chatgpt_account_id: &'a str,
     /// Whether the workspace is on the FedRAMP deployment (protocol.md 1.8).
     pub fedramp: bool,
+    /// Where its workspace lives, if that is known.
+    pub route: Option<&'a Route>,
 }
 
 /// Speaks to the backend. Cheap to clone.
@@ -45,8 +49,6 @@ pub struct Client {
     options: Options,
     /// WebSockets, where they are used.
     pub(super) sockets: Option<Transport>,
-    responses: Url,
-    models: Url,
 }
 
 /// The model catalogue of an account.
@@ -67,19 +69,17 @@ const ACCOUNT_ID: HeaderName = HeaderName::from_static("chatgpt-account-id");
 const ORIGINATOR: HeaderName = HeaderName::from_static("originator");
 const FEDRAMP: HeaderName = HeaderName::from_static("x-openai-fedramp");
 
+const ROUTING: HeaderName = HeaderName::from_static("x-openai-account-routing-override");
+
 /// An error body is read up to here; the rest says nothing more.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
+/// Ten large pictures in base64.
+const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 
 impl Client {
     /// A client over a connection pool. The pool must not decompress: a stream passes as it is.
     pub fn new(http: reqwest::Client, options: Options) -> Self {
-        let at = |path: &str| {
-            let mut url = options.base_url.clone();
-            url.set_path(&format!("{}/{path}", options.base_url.path().trim_end_matches('/')));
-            url
-        };
-        let (responses, models) = (at("codex/responses"), at("codex/models"));
-        Self { http, options, sockets: None, responses, models }
+        Self { http, options, sockets: None }
     }
 
     /// With WebSockets too, over a pool that never speaks HTTP/2. `remembers` leaves a backend that
@@ -94,8 +94,18 @@ impl Client {
         &self.options
     }
 
-    pub(super) fn responses_url(&self) -> &Url {
-        &self.responses
+    /// A path of the backend, at the origin where the caller's workspace lives.
+    pub(super) fn at(&self, caller: Caller<'_>, path: &str) -> Url {
+        let base = &self.options.base_url;
+        let origin = caller.route.and_then(|route| route.origin.as_ref());
+        let mut url = origin.unwrap_or(base).clone();
+        url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+        url
+    }
+
+    /// The configured address.
+    pub fn base_url(&self) -> &Url {
+        &self.options.base_url
     }
 
     /// The backend's host and port, for traces.
@@ -110,7 +120,7 @@ impl Client {
         let mut headers = self.identify(caller, headers);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let request = self.http.post(self.responses.clone()).headers(headers).body(body).send();
+        let request = self.http.post(self.at(caller, "codex/responses")).headers(headers).body(body).send();
         let response = tokio::time::timeout(self.options.first_byte_timeout, request)
             .await
             .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
@@ -121,6 +131,7 @@ impl Client {
                 source: Source::Body(response),
                 decoder: Decoder::new(),
                 idle_timeout: self.options.idle_timeout,
+                silent_since: None,
                 ended: false,
             };
             return Ok(Answer { headers, stream });
@@ -140,7 +151,7 @@ impl Client {
             headers.insert(IF_NONE_MATCH, etag.clone());
         }
         let version = client_version.unwrap_or(&self.options.client_version);
-        let mut url = self.models.clone();
+        let mut url = self.at(caller, "codex/models");
         url.query_pairs_mut().append_pair("client_version", version);
         let request = self.http.get(url).headers(headers).timeout(self.options.first_byte_timeout).send();
         let response = request.await.map_err(|error| of_transport(&error))?;
@@ -155,6 +166,35 @@ impl Client {
         }
     }
 
+    /// One of the backend's smaller calls, its answer read to the end. `path` is below the base
+    /// address; `headers` as in [`Client::respond`]. Ends in a success, or a failure.
+    pub async fn call(
+        &self,
+        caller: Caller<'_>,
+        method: http::Method,
+        path: &str,
+        headers: HeaderMap,
+        body: Bytes,
+    ) -> Result<Called, Failure> {
+        let headers = self.identify(caller, headers);
+        // Compaction and pictures take as long as an answer does.
+        let within = self.options.idle_timeout;
+        let request = self.http.request(method, self.at(caller, path)).headers(headers).timeout(within);
+        let mut response = request.body(body).send().await.map_err(|error| of_transport(&error))?;
+        if !response.status().is_success() {
+            return Err(self.refusal(response).await);
+        }
+        let (status, headers) = (response.status(), response.headers().clone());
+        let mut body = BytesMut::new();
+        while let Some(chunk) = response.chunk().await.map_err(|error| of_transport(&error))? {
+            if body.len() + chunk.len() > ANSWER_LIMIT {
+                return Err(Failure::of(FailureKind::ServerError, "the backend's answer is too large"));
+            }
+            body.extend_from_slice(&chunk);
+        }
+        Ok(Called { status, headers, body: body.freeze() })
+    }
+
     /// Sets what says who calls: the account's credentials always, Tollway's name unless the
     /// headers carry a real Codex CLI's own.
     pub(super) fn identify(&self, caller: Caller<'_>, mut headers: HeaderMap) -> HeaderMap {
@@ -165,6 +205,9 @@ impl Client {
         headers.insert(AUTHORIZATION, bearer);
         if let Ok(id) = HeaderValue::try_from(caller.chatgpt_account_id) {
             headers.insert(ACCOUNT_ID, id);
+        }
+        if let Some(choice) = caller.route.and_then(|route| route.routing_override.as_ref()) {
+            headers.insert(ROUTING, choice.clone());
         }
         if caller.fedramp {
             headers.insert(FEDRAMP, HeaderValue::from_static("true"));
@@ -191,6 +234,17 @@ impl Client {
     }
 }
 
+/// The answer of [`Client::call`].
+#[derive(Debug)]
+pub struct Called {
+    /// A success.
+    pub status: StatusCode,
+    /// The backend's headers.
+    pub headers: HeaderMap,
+    /// To its end.
+    pub body: Bytes,
+}
+
 /// An answer with status 200.
 #[derive(Debug)]
 pub struct Answer {
@@ -206,6 +260,9 @@ pub struct EventStream {
     source: Source,
     decoder: Decoder,
     idle_timeout: Duration,
+    /// Since when a read is waited for. Outlives a call of `next` that was given up, so that somebody
+    /// who looks in between does not make the backend's silence shorter.
+    silent_since: Option<Instant>,
     /// Whether the body has ended.
     ended: bool,
 }
@@ -234,7 +291,13 @@ impl Source {
 
 impl EventStream {
     pub(super) fn of_socket(talk: Talk, idle_timeout: Duration) -> Self {
-        Self { source: Source::Socket(Box::new(talk)), decoder: Decoder::new(), idle_timeout, ended: false }
+        Self {
+            source: Source::Socket(Box::new(talk)),
+            decoder: Decoder::new(),
+            idle_timeout,
+            silent_since: None,
+            ended: false,
+        }
     }
 
     /// The next frame; `None` at the end of the body. Safe to cancel: nothing that was read is lost.
@@ -246,9 +309,11 @@ impl EventStream {
             if self.ended {
                 return Ok(None);
             }
-            let chunk = tokio::time::timeout(self.idle_timeout, self.source.chunk())
+            let deadline = *self.silent_since.get_or_insert_with(Instant::now) + self.idle_timeout;
+            let chunk = tokio::time::timeout_at(deadline, self.source.chunk())
                 .await
                 .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))??;
+            self.silent_since = None;
             match chunk {
                 Some(chunk) => self.decoder.push(chunk),
                 None => self.ended = true,

@@ -76,6 +76,44 @@ impl Limits {
         })
     }
 
+    /// Reads a `wham/usage` answer (protocol.md 6.1); `None` when it is not legible.
+    pub fn from_usage(body: &[u8]) -> Option<Self> {
+        #[derive(Deserialize)]
+        struct Wire {
+            #[serde(default)]
+            plan_type: Option<String>,
+            #[serde(default)]
+            rate_limit: Option<Windows>,
+        }
+        #[derive(Deserialize)]
+        struct Windows {
+            #[serde(default)]
+            primary_window: Option<WireWindow>,
+            #[serde(default)]
+            secondary_window: Option<WireWindow>,
+        }
+        #[derive(Deserialize)]
+        struct WireWindow {
+            used_percent: f64,
+            #[serde(default)]
+            limit_window_seconds: Option<u64>,
+            #[serde(default)]
+            reset_at: Option<i64>,
+        }
+        let window = |wire: WireWindow| Window {
+            used_percent: wire.used_percent,
+            window_minutes: wire.limit_window_seconds.map(|seconds| seconds / 60),
+            resets_at: wire.reset_at,
+        };
+        let wire: Wire = serde_json::from_slice(body).ok()?;
+        let windows = wire.rate_limit?;
+        Some(Self {
+            primary: windows.primary_window.map(window),
+            secondary: windows.secondary_window.map(window),
+            plan: wire.plan_type,
+        })
+    }
+
     /// The share used of the tightest window, 0–100 and above; `None` when nothing is known.
     pub fn used_percent(&self) -> Option<f64> {
         [self.primary, self.secondary].into_iter().flatten().map(|w| w.used_percent).reduce(f64::max)

@@ -9,6 +9,7 @@ pub mod event;
 pub mod failure;
 pub mod limits;
 pub mod request;
+pub mod route;
 pub mod socket;
 pub mod sse;
 

@@ -28,8 +28,10 @@ section! {
         ops_listen: SocketAddr = "127.0.0.1:9464", "Where `/healthz`, `/readyz` and `/metrics` listen.";
         max_body: Size = "64MiB", "The largest request body, after decompression.";
         header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
+        keep_alive: Duration = "15s", "After how much silence of the backend a stream's client is told that the stream is alive, and again after as much; `0s` for never.";
         drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
         drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
+        cors_origins: String = "", "Origins whose web pages may call the API (CORS), separated by commas; `*` for all. Empty: none.";
         websocket: bool = "true", "Serve the Responses API over WebSocket too. Without it a client that asks is told to use HTTP (426).";
         websocket_max_age: Duration = "60m", "How old a WebSocket connection may become; its client is told to open another one.";
         websocket_idle: Duration = "30m", "How long a WebSocket connection may stay without a request.";
@@ -46,10 +48,12 @@ section! {
         user_agent: String = "tollway/0.1.0", "The same as a user agent.";
         client_version: String = "0.169.0", "The client version that the model catalogue is asked for.";
         connect_timeout: Duration = "10s", "For a connection.";
-        first_byte_timeout: Duration = "120s", "From a request to the head of its answer.";
-        idle_timeout: Duration = "300s", "Between two reads of a stream.";
+        first_byte_timeout: Duration = "120s", "From a request to the head of its answer, and from there to its first event.";
+        idle_timeout: Duration = "300s", "Between two reads of a stream: a backend that is silent for longer has its stream ended with an error.";
+        total_timeout: Duration = "1h", "From a request to the end of its answer, over all attempts: a longer answer is ended with an error; `0s` for no limit.";
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
         max_attempts: u32 = "4", "How often the backend is called for one request.";
+        workspace_origins: Option<String>, "More origins at which an account's workspace may live, such as `https://codex.example.com`, separated by spaces. HTTPS at `chatgpt.com` and `openai.com` and below them is allowed without being named. An account whose workspace lives elsewhere is not used.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
         websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
         proxy: Option<SecretString>, "A proxy for all traffic to the backend and the issuer: `http://`, `https://` or `socks5://`.";
@@ -103,6 +107,7 @@ section! {
     /// What model names mean.
     Models in "models." {
         aliases: BTreeMap<String, String> = "{\"claude-*\"=\"gpt-6.1-sol\",\"claude-haiku*\"=\"gpt-6-luna\"}", "A client's name for a model, and the model that it gets: `slug` or `slug:effort`. A name may end in `*`; the longest match wins. Entries are added to the default ones.";
+        fallback: Option<String>, "The model, `slug` or `slug:effort`, for names that no account's catalogue has. Without it such a request is answered as the backend answers it: the model does not exist.";
     }
 }
 

@@ -8,6 +8,7 @@ pub mod catalogue;
 pub mod chat;
 mod cut;
 mod effort;
+pub mod images;
 pub mod messages;
 mod model;
 mod names;
@@ -17,7 +18,7 @@ mod signature;
 mod tokens;
 
 pub use model::{ModelMap, ResolvedModel};
-pub use problem::{Problem, ProblemKind, Rendered};
+pub use problem::{Overflow, Problem, ProblemKind, Rendered};
 
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
@@ -94,6 +95,11 @@ pub trait Reply: Send + Sync {
     fn counts_tokens(&self) -> bool {
         false
     }
+
+    /// About how many tokens the request has, where the dialect words an overflow with the number.
+    fn request_tokens(&self) -> Option<u64> {
+        None
+    }
 }
 
 /// Builds the tokenizer's vocabulary, which else the first count does: takes some hundred
@@ -125,6 +131,12 @@ pub trait Translator: Send {
         None
     }
 
+    /// What says that the stream is alive while the backend is silent, in the form that resets this
+    /// client's own timer. Only sent between frames.
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(b": keep-alive\n\n")
+    }
+
     /// The stream is over: with `failure` unless a completed or incomplete response was seen.
     /// Writes what is needed for a legal end. Called exactly once.
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut);
@@ -147,6 +159,11 @@ pub trait Folder: Send {
 
     /// As [`Translator::spent`].
     fn spent(&self) -> Option<Usage> {
+        None
+    }
+
+    /// Why the answer, though complete, is not one to this request: a failure takes its place.
+    fn shortfall(&self) -> Option<Failure> {
         None
     }
 

@@ -5,6 +5,9 @@ use bytes::Bytes;
 use http::StatusCode;
 use std::time::Duration;
 
+/// A limit that is lifted within this time is worth waiting for: the SDKs wait no longer.
+const WORTH_WAITING: Duration = Duration::from_mins(1);
+
 /// A refusal or failure that a client is to be told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -20,6 +23,19 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// When a limit resets, Unix seconds: the Codex CLI shows it.
     pub resets_at: Option<i64>,
+    /// The plan of the account whose limit resets first: the Codex CLI words its message by it.
+    pub plan_type: Option<String>,
+    /// How much too long the request is, where the backend does not say.
+    pub overflow: Option<Overflow>,
+}
+
+/// A request that is longer than its model takes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Overflow {
+    /// Tokens of the request, counted or estimated.
+    pub tokens: u64,
+    /// The most that the model takes, by its catalogue.
+    pub maximum: u64,
 }
 
 /// What a problem is. The comment gives the status and OpenAI's type and code; Anthropic's type
@@ -44,6 +60,10 @@ pub enum ProblemKind {
     MethodNotAllowed,
     /// 413 `invalid_request_error`, `request_too_large`.
     TooLarge,
+    /// 415 `invalid_request_error`, `unsupported_media_type`.
+    UnsupportedMediaType,
+    /// 404 `invalid_request_error`, `unsupported_endpoint`: the backend has nothing for it.
+    Unsupported,
     /// 429, type and code `usage_limit_reached`: every account that could serve is used up.
     UsageLimit,
     /// 429 `rate_limit_error`, `rate_limit_exceeded`.
@@ -69,9 +89,10 @@ impl ProblemKind {
             Self::InvalidRequest | Self::ContextLength | Self::Policy => StatusCode::BAD_REQUEST,
             Self::InvalidKey => StatusCode::UNAUTHORIZED,
             Self::PermissionDenied => StatusCode::FORBIDDEN,
-            Self::ModelNotFound | Self::NotFound => StatusCode::NOT_FOUND,
+            Self::ModelNotFound | Self::NotFound | Self::Unsupported => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UsageLimit | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
             Self::Overloaded | Self::ShuttingDown | Self::NoAccount => StatusCode::SERVICE_UNAVAILABLE,
             Self::Upstream => StatusCode::BAD_GATEWAY,
@@ -107,6 +128,8 @@ impl ProblemKind {
             Self::NotFound => "not_found",
             Self::MethodNotAllowed => "method_not_allowed",
             Self::TooLarge => "request_too_large",
+            Self::UnsupportedMediaType => "unsupported_media_type",
+            Self::Unsupported => "unsupported_endpoint",
             Self::UsageLimit => "usage_limit_reached",
             Self::RateLimited => "rate_limit_exceeded",
             Self::Overloaded | Self::ShuttingDown => "server_is_overloaded",
@@ -121,12 +144,50 @@ impl ProblemKind {
 impl Problem {
     /// A problem with nothing but a kind and words.
     pub fn new(kind: ProblemKind, message: impl Into<String>) -> Self {
-        Self { kind, message: message.into(), code: None, param: None, retry_after: None, resets_at: None }
+        Self {
+            kind,
+            message: message.into(),
+            code: None,
+            param: None,
+            retry_after: None,
+            resets_at: None,
+            plan_type: None,
+            overflow: None,
+        }
     }
 
     /// The client's request is at fault, in this parameter.
     pub fn invalid(param: &str, message: impl Into<String>) -> Self {
         Self { param: Some(param.to_owned()), ..Self::new(ProblemKind::InvalidRequest, message) }
+    }
+
+    /// Whether a client is told to try again, or not to, by `x-should-retry`; `None` leaves it to what
+    /// the client thinks of the status.
+    pub fn should_retry(&self) -> Option<bool> {
+        let soon = self.retry_after.is_some_and(|wait| wait <= WORTH_WAITING);
+        match self.kind {
+            // Some clients answer a 401 by asking for a new key, and that is no retry in vain.
+            ProblemKind::InvalidKey => None,
+            ProblemKind::UsageLimit | ProblemKind::NoAccount => Some(soon),
+            kind if kind.status().is_server_error() || kind == ProblemKind::RateLimited => Some(true),
+            _ => Some(false),
+        }
+    }
+
+    /// The same problem for a Codex CLI: one that it takes as final, where the gateway has tried what
+    /// there is to try. It would call thirty times after another 5xx, and six times after a 404
+    /// (protocol.md 5.4).
+    #[must_use]
+    pub fn final_for_codex_cli(mut self) -> Self {
+        self.kind = match self.kind {
+            kind if kind.status().is_server_error() => ProblemKind::Overloaded,
+            ProblemKind::ModelNotFound => {
+                self.code = Some("model_not_found".to_owned());
+                ProblemKind::InvalidRequest
+            }
+            kind => kind,
+        };
+        self
     }
 
     /// The code an OpenAI client sees.
@@ -158,11 +219,49 @@ pub(super) fn of_failure(failure: &Failure) -> Problem {
         FailureKind::ServerError | FailureKind::Connection | FailureKind::StreamCut => ProblemKind::Upstream,
     };
     Problem {
-        kind,
-        message: failure.message.clone(),
         code: failure.code.clone(),
         param: failure.param.clone(),
         retry_after: failure.retry_after,
         resets_at: failure.resets_at,
+        ..Problem::new(kind, failure.message.clone())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ProblemKind as K;
+
+    #[test]
+    fn clients_are_told_not_to_retry_where_it_is_pointless() {
+        let told = |kind, wait: Option<u64>| {
+            let retry_after = wait.map(Duration::from_secs);
+            Problem { retry_after, ..Problem::new(kind, "words") }.should_retry()
+        };
+        for kind in [K::InvalidRequest, K::ContextLength, K::Policy, K::ModelNotFound, K::TooLarge, K::Unsupported] {
+            assert_eq!(told(kind, None), Some(false), "{kind:?}");
+        }
+        for kind in [K::UsageLimit, K::NoAccount] {
+            assert_eq!(
+                (told(kind, None), told(kind, Some(7200)), told(kind, Some(5))),
+                (Some(false), Some(false), Some(true))
+            );
+        }
+        for kind in [K::RateLimited, K::Overloaded, K::ShuttingDown, K::Upstream, K::UpstreamTimeout, K::Internal] {
+            assert_eq!(told(kind, None), Some(true), "{kind:?}");
+        }
+        assert_eq!(told(K::InvalidKey, None), None);
+    }
+
+    #[test]
+    fn a_codex_cli_gets_no_failure_that_it_would_repeat_in_vain() {
+        let kind = |kind| Problem::new(kind, "words").final_for_codex_cli().kind;
+        for failed in [K::Upstream, K::UpstreamTimeout, K::NoAccount, K::Internal, K::Overloaded] {
+            assert_eq!(kind(failed), K::Overloaded, "{failed:?}");
+        }
+        assert_eq!(kind(K::UsageLimit), K::UsageLimit);
+        assert_eq!(kind(K::RateLimited), K::RateLimited, "it waits as long as it is told");
+        let unknown = Problem::new(K::ModelNotFound, "words").final_for_codex_cli();
+        assert_eq!((unknown.kind, unknown.openai_code()), (K::InvalidRequest, Some("model_not_found")));
     }
 }

@@ -11,6 +11,7 @@ use crate::dialect::{Folder, Problem, Translator};
 use bytes::{Bytes, BytesMut};
 use std::collections::VecDeque;
 use std::time::Duration;
+use tokio::time::Instant;
 
 /// Frames that are ready together leave in one write, up to this many bytes.
 const WRITE_LIMIT: usize = 64 * 1024;
@@ -29,13 +30,19 @@ pub(super) struct Begun {
 }
 
 /// Reads on until the model has begun to answer, or `hold` has passed since the first event, since
-/// errors often hide in the first events of a stream that began with 200 (lessons.md 5).
-pub(super) async fn begin(mut events: EventStream, hold: Duration, learn: &impl Learn) -> Result<Begun, Failure> {
+/// errors often hide in the first events of a stream that began with 200 (lessons.md 5). The first
+/// event must come within `first`.
+pub(super) async fn begin(
+    mut events: EventStream,
+    first: Duration,
+    hold: Duration,
+    learn: &impl Learn,
+) -> Result<Begun, Failure> {
     let mut frames = VecDeque::new();
     let mut deadline = None;
     loop {
         let next = match deadline {
-            None => events.next().await,
+            None => tokio::time::timeout(first, events.next()).await.unwrap_or_else(|_| Err(mute())),
             Some(at) => match tokio::time::timeout_at(at, events.next()).await {
                 Ok(next) => next,
                 Err(_) => return Ok(Begun { held: frames, events }),
@@ -59,12 +66,22 @@ pub(super) async fn begin(mut events: EventStream, hold: Duration, learn: &impl 
     }
 }
 
+/// The clock of a stream.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Pace {
+    /// After how much silence the client is told that the stream is alive.
+    pub keep_alive: Option<Duration>,
+    /// When the answer must be complete.
+    pub deadline: Option<Instant>,
+}
+
 /// A stream towards a client, driven by the client's reading: it waits, the backend waits.
 pub(super) struct Relayed<L> {
     pub begun: Begun,
     pub translator: Box<dyn Translator>,
     pub ticket: Ticket,
     pub learn: L,
+    pub pace: Pace,
     /// Whether the last frame of the client's stream has been written.
     pub finished: bool,
     /// The account's place in flight, held until the stream is over.
@@ -75,11 +92,16 @@ impl<L: Learn> Relayed<L> {
     /// The next bytes for the client; `None` when the answer is complete.
     pub(super) async fn next_write(&mut self) -> Option<Bytes> {
         let mut out = BytesMut::new();
+        // What the client does not see of the backend's events does not keep it waiting patiently.
+        let heartbeat = self.pace.keep_alive.map(|every| Instant::now() + every);
         while !self.finished && out.is_empty() {
             // The first frame is waited for, the others are taken only if they are there.
             let first = match self.begun.held.pop_front() {
                 Some(frame) => Ok(Some(frame)),
-                None => self.begun.events.next().await,
+                None => match self.wait(heartbeat).await {
+                    Some(next) => next,
+                    None => return Some(self.translator.keep_alive()),
+                },
             };
             self.take(first, &mut out);
             let mut frames = 1;
@@ -104,6 +126,23 @@ impl<L: Learn> Relayed<L> {
             return None;
         }
         Some(out.freeze())
+    }
+
+    /// The next frame; `None` if the client is to be told first that the stream is alive.
+    async fn wait(&mut self, heartbeat: Option<Instant>) -> Option<Result<Option<Frame>, Failure>> {
+        let deadline = self.pace.deadline;
+        // Asked first: a backend that always has something ready must end too.
+        if deadline.is_some_and(|at| at <= Instant::now()) {
+            return Some(Err(too_long()));
+        }
+        let Some(until) = [heartbeat, deadline].into_iter().flatten().min() else {
+            return Some(self.begun.events.next().await);
+        };
+        match tokio::time::timeout_at(until, self.begun.events.next()).await {
+            Ok(next) => Some(next),
+            Err(_) if deadline == Some(until) => Some(Err(too_long())),
+            Err(_) => None,
+        }
     }
 
     fn take(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
@@ -171,7 +210,10 @@ pub(super) async fn fold(
         }
         if event.is_terminal() {
             let _ = tokio::time::timeout(END_OF_BODY, begun.events.next()).await;
-            return Ok(folder.finish());
+            return match folder.shortfall() {
+                Some(failure) => Err(failure),
+                None => Ok(folder.finish()),
+            };
         }
     }
 }
@@ -221,6 +263,15 @@ fn parse(frame: &Frame, depth: Depth) -> Result<Option<Event<'_>>, Failure> {
 
 fn cut() -> Failure {
     Failure::of(FailureKind::StreamCut, "the backend's stream ended before the response was complete")
+}
+
+/// The answer has taken longer than an answer may.
+pub(super) fn too_long() -> Failure {
+    Failure::of(FailureKind::Timeout, "the answer was not complete within the time that an answer may take")
+}
+
+fn mute() -> Failure {
+    Failure::of(FailureKind::Timeout, "the backend's answer did not begin in time")
 }
 
 fn illegible(error: &serde_json::Error) -> Failure {

@@ -1,25 +1,31 @@
-//! The model catalogue: asked of an account that the key may use, kept for a while, and an old one
-//! rather than none when the backend does not answer.
+//! The model catalogues: asked of each account that the key may use, kept for a while, and an old
+//! one rather than none when the backend does not answer. What a client sees is all of them merged.
 
+use super::routing::living;
 use super::{Relay, without_token};
 use crate::account::pool::Reason;
-use crate::codex::Failure;
-use crate::codex::client::{Caller, Catalogue};
+use crate::codex::client::Catalogue;
+use crate::codex::{Failure, FailureKind};
+use crate::dialect::catalogue::{self, Slugs};
 use crate::dialect::{Problem, ProblemKind};
-use crate::store::{AccountId, GatewayKey};
+use crate::store::{AccountId, GatewayKey, KeyId};
 use bytes::Bytes;
-use http::HeaderValue;
+use futures_util::StreamExt;
+use http::{HeaderMap, HeaderValue};
 use std::collections::HashMap;
-use std::sync::{Mutex, PoisonError};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-/// A catalogue as the backend gave it.
+/// A catalogue as the backend gave it, or several merged.
 #[derive(Debug, Clone)]
 pub struct Listing {
     /// `{"models":[…]}`.
     pub body: Bytes,
     /// Its entity tag.
     pub etag: Option<HeaderValue>,
+    /// The slugs in it.
+    slugs: Slugs,
     fetched: Instant,
 }
 
@@ -27,46 +33,137 @@ pub struct Listing {
 #[derive(Debug, Default)]
 pub(super) struct Shelf {
     listings: Mutex<HashMap<(AccountId, Option<String>), Listing>>,
+    /// When the survey last asked for an account's catalogue.
+    asked: Mutex<HashMap<AccountId, Instant>>,
+    /// The tag of the last merged catalogue that a key's clients were given, where it is our own.
+    tags: Mutex<HashMap<KeyId, HeaderValue>>,
 }
 
 const CAPACITY: usize = 1024;
+/// Claude Code gives up on a model list after three seconds (clients.md 1.1).
+const FETCH_LIMIT: Duration = Duration::from_millis(2500);
+const AT_ONCE: usize = 8;
+/// How old what is known beside the requests may become.
+const SURVEY: Duration = Duration::from_hours(1);
+/// How soon the survey asks again where it got no answer.
+const AGAIN: Duration = Duration::from_secs(30);
 
 impl Shelf {
     fn get(&self, at: &(AccountId, Option<String>)) -> Option<Listing> {
-        self.listings.lock().unwrap_or_else(PoisonError::into_inner).get(at).cloned()
+        lock(&self.listings).get(at).cloned()
     }
 
     fn put(&self, at: (AccountId, Option<String>), listing: Listing) {
-        let mut listings = self.listings.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut listings = lock(&self.listings);
         if listings.len() >= CAPACITY {
             listings.clear();
         }
         listings.insert(at, listing);
     }
+
+    fn slugs(&self, id: AccountId) -> Option<Slugs> {
+        lock(&self.listings).get(&(id, None)).map(|listing| listing.slugs.clone())
+    }
+
+    /// Whether the account is known not to list this model.
+    pub(super) fn lacks(&self, id: AccountId, slug: Option<&str>) -> bool {
+        let Some(slug) = slug else { return false };
+        self.slugs(id).is_some_and(|slugs| !slugs.contains(slug))
+    }
+
+    /// A Codex CLI reads its models again when an answer names another tag than its own: where it
+    /// has a merged catalogue, the tag of one account would make it do so after every answer.
+    pub(super) fn label(&self, key: KeyId, headers: &mut HeaderMap) {
+        if let (Some(named), Some(tag)) = (headers.get_mut("x-models-etag"), lock(&self.tags).get(&key)) {
+            *named = tag.clone();
+        }
+    }
+
+    fn note_tag(&self, key: KeyId, tag: Option<HeaderValue>) {
+        let mut tags = lock(&self.tags);
+        match tag {
+            Some(tag) => drop(tags.insert(key, tag)),
+            None => drop(tags.remove(&key)),
+        }
+    }
+
+    /// Whether the survey is to ask now; notes that it does.
+    pub(super) fn is_due(&self, id: AccountId, now: Instant) -> bool {
+        let known = lock(&self.listings).get(&(id, None)).is_some_and(|listing| listing.fetched.elapsed() < SURVEY);
+        let mut asked = lock(&self.asked);
+        let due = !known && asked.get(&id).is_none_or(|at| now.duration_since(*at) >= AGAIN);
+        if due {
+            asked.insert(id, now);
+        }
+        due
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Relay {
-    /// The catalogue for this key; `client_version` is the Codex CLI's own, where it asks.
+    /// The catalogues of all accounts of this key, merged; `client_version` is the Codex CLI's own,
+    /// where it asks.
     pub async fn catalogue(&self, key: &GatewayKey, client_version: Option<&str>) -> Result<Listing, Problem> {
         let version = client_version.filter(|v| v.len() <= 32).map(str::to_owned);
+        let ids = self.sources(key);
+        let asked = ids.into_iter().map(|id| self.listing(id, version.clone()));
+        let answers: Vec<_> = futures_util::stream::iter(asked).buffered(AT_ONCE).collect().await;
+        let (mut listings, mut failure) = (Vec::new(), None);
+        for answer in answers {
+            match answer {
+                Ok(listing) => listings.push(listing),
+                Err(error) => failure = Some(error),
+            }
+        }
+        let Some(first) = listings.first() else {
+            return Err(failure.map_or_else(
+                || Problem::new(ProblemKind::NoAccount, "No account that this key may use is able to serve"),
+                |failure| Problem::from(&failure),
+            ));
+        };
+        if first.etag.is_some() && listings.iter().all(|one| one.etag == first.etag && one.slugs == first.slugs) {
+            self.shelf.note_tag(key.id, None);
+            return Ok(first.clone());
+        }
+        let merged = merge(&listings)?;
+        self.shelf.note_tag(key.id, merged.etag.clone());
+        Ok(merged)
+    }
+
+    /// What the accounts of a key are known to serve; `None` where one is not known. Asks nobody.
+    pub fn served(&self, key: &GatewayKey) -> Option<Vec<Slugs>> {
+        let ids = self.sources(key);
+        if ids.is_empty() {
+            return None;
+        }
+        ids.into_iter().map(|id| self.shelf.slugs(id)).collect()
+    }
+
+    /// The accounts whose catalogues count: an account that is limited still knows its models.
+    fn sources(&self, key: &GatewayKey) -> Vec<AccountId> {
         let choice = self.look(key);
-        // An account that is limited still knows its models.
-        let limited = choice
+        let aside = choice
             .excluded
             .iter()
             .filter(|(_, reason)| matches!(reason, Reason::Limited(_) | Reason::Cooling(_)))
             .map(|(id, _)| *id);
-        let mut failure = None;
-        for id in choice.ordered.iter().copied().chain(limited).take(2) {
-            match self.listing(id, version.clone()).await {
-                Ok(listing) => return Ok(listing),
-                Err(error) => failure = Some(error),
-            }
-        }
-        Err(failure.map_or_else(
-            || Problem::new(ProblemKind::NoAccount, "No account that this key may use is able to serve"),
-            |failure| Problem::from(&failure),
-        ))
+        let mut ids: Vec<_> = choice.ordered.iter().copied().chain(aside).collect();
+        ids.retain(|id| !self.routing.is_barred(*id));
+        // One order, so that equal catalogues make equal lists.
+        ids.sort_unstable();
+        ids
+    }
+
+    /// Fetches the catalogues that are due, beside the requests.
+    pub(super) async fn survey_models(&self, now: Instant) {
+        let members = self.accounts.members();
+        let due = members.iter().filter(|(id, member)| living(member).is_some() && self.shelf.is_due(**id, now));
+        let asked = due.map(|(id, _)| self.listing(*id, None));
+        let asked: Vec<_> = asked.collect();
+        futures_util::stream::iter(asked).buffer_unordered(AT_ONCE).for_each(|_| async {}).await;
     }
 
     async fn listing(&self, id: AccountId, version: Option<String>) -> Result<Listing, Failure> {
@@ -76,18 +173,21 @@ impl Relay {
             return Ok(kept.clone());
         }
         match self.fetch(&at, kept.as_ref().and_then(|k| k.etag.as_ref())).await {
-            Ok(Catalogue::Fresh { body, etag }) => {
-                let listing = Listing { body, etag, fetched: Instant::now() };
-                self.shelf.put(at, listing.clone());
-                Ok(listing)
-            }
+            Ok(Catalogue::Fresh { body, etag }) => match catalogue::slugs(&body) {
+                Ok(slugs) => {
+                    let listing = Listing { body, etag, slugs, fetched: Instant::now() };
+                    self.shelf.put(at, listing.clone());
+                    Ok(listing)
+                }
+                Err(_) => kept.ok_or_else(|| fault("the backend's model catalogue is not legible")),
+            },
             Ok(Catalogue::NotModified) => match kept {
                 Some(kept) => {
                     let listing = Listing { fetched: Instant::now(), ..kept };
                     self.shelf.put(at, listing.clone());
                     Ok(listing)
                 }
-                None => Err(Failure::of(crate::codex::FailureKind::ServerError, "the backend has no model catalogue")),
+                None => Err(fault("the backend has no model catalogue")),
             },
             Err(failure) => kept.ok_or(failure),
         }
@@ -98,20 +198,30 @@ impl Relay {
         (id, version): &(AccountId, Option<String>),
         etag: Option<&HeaderValue>,
     ) -> Result<Catalogue, Failure> {
-        let gone = || Failure::of(crate::codex::FailureKind::Connection, "the account was removed");
+        let gone = || Failure::of(FailureKind::Connection, "the account was removed");
         let member = self.accounts.get(*id).ok_or_else(gone)?;
         let credentials = member.manager.credentials().await.map_err(|error| without_token(&error))?;
         let account = member.manager.snapshot().account.clone();
-        let caller = Caller {
-            access_token: &credentials.access_token,
-            chatgpt_account_id: &account.chatgpt_account_id,
-            fedramp: account.fedramp,
-        };
-        tokio::time::timeout(FETCH_LIMIT, self.client.models(caller, version.as_deref(), etag)).await.unwrap_or_else(
-            |_| Err(Failure::of(crate::codex::FailureKind::Timeout, "the backend did not answer in time")),
-        )
+        let route = self.routing.of(*id);
+        let caller = super::caller(&account, &credentials, route.as_deref());
+        tokio::time::timeout(FETCH_LIMIT, self.client.models(caller, version.as_deref(), etag))
+            .await
+            .unwrap_or_else(|_| Err(Failure::of(FailureKind::Timeout, "the backend did not answer in time")))
     }
 }
 
-/// Claude Code gives up on a model list after three seconds (clients.md 1.1).
-const FETCH_LIMIT: Duration = Duration::from_millis(2500);
+fn fault(message: &str) -> Failure {
+    Failure::of(FailureKind::ServerError, message)
+}
+
+/// Every model once, as the first account that has it describes it.
+fn merge(listings: &[Listing]) -> Result<Listing, Problem> {
+    let illegible = |_| Problem::new(ProblemKind::Upstream, "The backend's model catalogue is not legible");
+    let bodies: Vec<_> = listings.iter().map(|listing| &listing.body[..]).collect();
+    let body = Bytes::from(catalogue::merge(&bodies).map_err(illegible)?);
+    let slugs = catalogue::slugs(&body).map_err(illegible)?;
+    let mut hasher = DefaultHasher::new();
+    body.hash(&mut hasher);
+    let etag = HeaderValue::try_from(format!("W/\"tollway-{:016x}\"", hasher.finish())).ok();
+    Ok(Listing { body, etag, slugs, fetched: Instant::now() })
+}

@@ -6,26 +6,32 @@
 mod affinity;
 mod answer;
 mod catalogue;
+mod forward;
 mod passage;
 mod policy;
 mod reasoning;
+mod routing;
+mod standing;
 mod ticket;
 
 pub use catalogue::Listing;
+pub use forward::{Passed, Passing, is_absent};
 pub use passage::is_codex_cli;
+pub use standing::{Pool, Standing};
 pub use ticket::{Outcome, Ticket};
 
 use crate::account::pool::{self, Choice, Reason};
 use crate::account::{Accounts, InFlight, Member, TokenError};
 use crate::codex::client::{Answer, Caller};
 use crate::codex::limits::Limits;
+use crate::codex::route::{OriginRule, Route};
 use crate::codex::socket::Line;
 use crate::codex::{Client, Failure, FailureKind};
-use crate::dialect::{Dialect, Prepared, Problem, ProblemKind};
-use crate::store::{AccountId, Credentials, GatewayKey, UnixMillis};
+use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
+use crate::store::{Account, AccountId, Credentials, GatewayKey, UnixMillis};
 use crate::telemetry::{metrics, traces};
 use affinity::Affinity;
-use answer::{Begun, Relayed};
+use answer::{Begun, Pace, Relayed};
 use bytes::Bytes;
 use http::HeaderMap;
 use policy::{Step, Tried};
@@ -39,6 +45,12 @@ use tracing::Instrument;
 pub struct Options {
     /// How many accounts are tried for one request.
     pub max_attempts: u32,
+    /// How long the first event of an answer may take once its head is there.
+    pub first_event: Duration,
+    /// After how much silence a stream's client is told that it is alive; never, if this is zero.
+    pub keep_alive: Duration,
+    /// How long a request may take in all; for ever, if this is zero.
+    pub total: Duration,
     /// How long the first events of a stream are held back for an error that hides among them.
     pub hold: Duration,
     /// How long an account is left alone after a short-term limit without a delay.
@@ -47,6 +59,8 @@ pub struct Options {
     pub models_ttl: Duration,
     /// How long an account is put aside when its quota is used up and nobody says until when.
     pub limit_without_reset: Duration,
+    /// Where workspaces may live besides the backend's own address.
+    pub workspace_origins: OriginRule,
 }
 
 /// Serves requests. One for the process.
@@ -55,6 +69,7 @@ pub struct Relay {
     client: Client,
     affinity: Affinity,
     shelf: catalogue::Shelf,
+    routing: routing::Routing,
     options: Options,
 }
 
@@ -104,17 +119,21 @@ struct Lesson {
 
 impl Learn for Lesson {
     fn limits(&self, limits: &Limits) {
-        if let Some(percent) = limits.used_percent() {
-            #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
-            self.accounts.note_usage(self.id, percent as f32);
-        }
+        self.accounts.note_limits(self.id, limits);
     }
 }
 
 impl Relay {
     /// A relay over these accounts and this client.
     pub fn new(accounts: Arc<Accounts>, client: Client, options: Options) -> Self {
-        Self { accounts, client, affinity: Affinity::default(), shelf: catalogue::Shelf::default(), options }
+        Self {
+            accounts,
+            client,
+            affinity: Affinity::default(),
+            shelf: catalogue::Shelf::default(),
+            routing: routing::Routing::default(),
+            options,
+        }
     }
 
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
@@ -137,13 +156,14 @@ impl Relay {
             line: line.cloned(),
             stripped: false,
             tried: HashSet::new(),
+            deadline: longer_than_nothing(self.options.total).map(|total| tokio::time::Instant::now() + total),
         };
         ticket.model = Some(call.prepared.model.clone());
         if call.prepared.reply.counts_tokens() {
             build_vocabulary();
         }
         let mut last = None;
-        while ticket.attempts < self.options.max_attempts {
+        while ticket.attempts < self.options.max_attempts && !journey.is_over() {
             let Some(in_flight) = self.choose(&call.key, session.as_deref(), &journey.tried, &ticket) else { break };
             let id = in_flight.member().manager.id();
             journey.tried.insert(id);
@@ -153,16 +173,30 @@ impl Relay {
                         self.affinity.settle(call.key.id, session, id, Instant::now());
                     }
                     return Ok(Reply {
-                        headers: if call.codex_cli { passage::down(&headers) } else { HeaderMap::new() },
-                        body: self.deliver(in_flight, &call, served, ticket),
+                        headers: if call.codex_cli { self.down(&call.key, &headers) } else { HeaderMap::new() },
+                        body: self.deliver(in_flight, &call, served, ticket, journey.deadline),
                     });
                 }
                 Err(End::Next(failure)) => last = Some(failure),
-                Err(End::GiveUp(failure)) => return Err(Box::new(Refused(Problem::from(&failure), ticket))),
+                Err(End::GiveUp(failure)) => {
+                    let overflow = self.overflow(&call, &failure).await;
+                    return Err(refused(&call, Problem { overflow, ..Problem::from(&failure) }, ticket));
+                }
             }
         }
-        let problem = self.exhausted(&call, last.as_ref());
-        Err(Box::new(Refused(problem, ticket)))
+        let problem = self.exhausted(&call.key, call.codex_cli, last.as_ref());
+        Err(refused(&call, problem, ticket))
+    }
+
+    /// By how much a request is too long, for a dialect that says so.
+    async fn overflow(&self, call: &Call, failure: &Failure) -> Option<Overflow> {
+        if failure.kind != FailureKind::ContextLength {
+            return None;
+        }
+        let tokens = call.prepared.reply.request_tokens()?;
+        let listing = self.catalogue(&call.key, None).await.ok()?;
+        let maximum = crate::dialect::catalogue::context_window(&listing.body, &call.prepared.model)?;
+        Some(Overflow { tokens, maximum })
     }
 
     /// The next account for a request, and a place on it: the conversation's own account, if it may
@@ -175,9 +209,13 @@ impl Relay {
         ticket: &Ticket,
     ) -> Option<InFlight> {
         let Choice { mut ordered, excluded, .. } = self.look(key);
-        ordered.retain(|id| !tried.contains(id));
+        ordered.retain(|id| !tried.contains(id) && !self.routing.is_barred(*id));
         let home = session.and_then(|s| self.affinity.home(key.id, s, Instant::now()));
-        let chosen = home.filter(|id| ordered.contains(id)).or(ordered.first().copied());
+        // Accounts that do not list the model come last: catalogues differ by plan.
+        let lacks = |id: &AccountId| self.shelf.lacks(*id, ticket.model.as_deref());
+        ordered.sort_by_cached_key(lacks);
+        let home = home.filter(|id| ordered.contains(id) && (!lacks(id) || ordered.first().is_some_and(lacks)));
+        let chosen = home.or(ordered.first().copied());
         tracing::debug!(
             parent: &ticket.span,
             candidates = ordered.len(),
@@ -264,25 +302,26 @@ impl Relay {
         let work = async {
             let mut headers = journey.headers.clone();
             traces::inject(&mut headers);
-            let caller = Caller {
-                access_token: &credentials.access_token,
-                chatgpt_account_id: &account.chatgpt_account_id,
-                fedramp: account.fedramp,
-            };
+            let route = self.routing.of(account.id);
+            let caller = caller(&account, credentials, route.as_deref());
             let body = journey.body.clone();
             let Answer { headers, stream } = match &journey.line {
                 Some(line) => self.client.respond_over(line, caller, headers, body).await?,
                 None => self.client.respond(caller, headers, body).await?,
             };
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
-            let begun = answer::begin(stream, self.options.hold, &lesson).await?;
+            let begun = answer::begin(stream, self.options.first_event, self.options.hold, &lesson).await?;
             if call.prepared.stream {
                 return Ok((headers, Served::Stream(Box::new(begun))));
             }
             let body = answer::fold(begun, call.prepared.reply.whole(), ticket, &lesson).await?;
             Ok((headers, Served::Whole(body)))
         };
-        let result: Result<_, Failure> = work.instrument(span.clone()).await;
+        let work = work.instrument(span.clone());
+        let result: Result<_, Failure> = match journey.deadline {
+            Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| Err(answer::too_long())),
+            None => work.await,
+        };
         if let Err(failure) = &result {
             span.record("error.type", failure.kind.as_str());
             span.record("otel.status_code", "ERROR");
@@ -303,7 +342,14 @@ impl Relay {
     }
 
     /// Hands the answer out. A stream keeps its place on the account until it is over.
-    fn deliver(&self, in_flight: InFlight, call: &Call, served: Served, mut ticket: Ticket) -> ReplyBody {
+    fn deliver(
+        &self,
+        in_flight: InFlight,
+        call: &Call,
+        served: Served,
+        mut ticket: Ticket,
+        deadline: Option<tokio::time::Instant>,
+    ) -> ReplyBody {
         ticket.begin(200);
         match served {
             Served::Whole(body) => {
@@ -313,8 +359,9 @@ impl Relay {
             Served::Stream(begun) => {
                 let learn = self.lesson(in_flight.member().manager.id());
                 let translator = call.prepared.reply.stream();
+                let pace = Pace { keep_alive: longer_than_nothing(self.options.keep_alive), deadline };
                 let relayed =
-                    Relayed { begun: *begun, translator, ticket, learn, finished: false, _in_flight: in_flight };
+                    Relayed { begun: *begun, translator, ticket, learn, pace, finished: false, _in_flight: in_flight };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {
                     relayed.next_write().await.map(|bytes| (bytes, relayed))
                 })))
@@ -323,10 +370,10 @@ impl Relay {
     }
 
     /// Why no account could serve (lessons.md 4): a limit that passes, or a matter for the operator.
-    fn exhausted(&self, call: &Call, last: Option<&Failure>) -> Problem {
-        let choice = self.look(&call.key);
+    fn exhausted(&self, key: &GatewayKey, codex_cli: bool, last: Option<&Failure>) -> Problem {
+        let choice = self.look(key);
         if choice.ordered.is_empty()
-            && let Some((until, kind)) = soonest_back(&choice)
+            && let Some((until, kind, id)) = soonest_back(&choice)
         {
             let message = match kind {
                 ProblemKind::UsageLimit => "The usage limit of every account that could serve has been reached",
@@ -335,14 +382,13 @@ impl Relay {
             let wait = Duration::from_millis(u64::try_from(until - millis_from_now(Duration::ZERO)).unwrap_or(0));
             // The Codex CLI shows this time to its user.
             let resets_at = (kind == ProblemKind::UsageLimit).then_some(until / 1000);
-            return Problem { retry_after: Some(wait), resets_at, ..Problem::new(kind, message) };
+            let plan_type = self.accounts.get(id).and_then(|member| member.manager.snapshot().account.plan.clone());
+            let plan_type = plan_type.filter(|_| kind == ProblemKind::UsageLimit);
+            return Problem { retry_after: Some(wait), resets_at, plan_type, ..Problem::new(kind, message) };
         }
         match last {
-            // A Codex CLI calls thirty times after a 5xx, but takes this one as final (protocol.md 5.4).
-            Some(failure) if call.codex_cli && Problem::from(failure).kind == ProblemKind::Upstream => {
-                Problem::new(ProblemKind::Overloaded, failure.message.clone())
-            }
-            Some(failure) => Problem::from(failure),
+            Some(failure) if codex_cli => with_wait(Problem::from(failure)).final_for_codex_cli(),
+            Some(failure) => with_wait(Problem::from(failure)),
             None => Problem::new(
                 ProblemKind::NoAccount,
                 "No account that this key may use is able to serve; the operator can see why with `tollway account list`",
@@ -351,14 +397,37 @@ impl Relay {
     }
 }
 
-/// When the first account that is only aside for a time is back, and what keeps it aside.
-fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind)> {
-    let aside = choice.excluded.iter().filter_map(|(_, reason)| match reason {
-        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit)),
-        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited)),
+/// Who calls, for the backend.
+fn caller<'a>(account: &'a Account, credentials: &'a Credentials, route: Option<&'a Route>) -> Caller<'a> {
+    Caller {
+        access_token: &credentials.access_token,
+        chatgpt_account_id: &account.chatgpt_account_id,
+        fedramp: account.fedramp,
+        route,
+    }
+}
+
+/// When the first account that is only aside for a time is back, what keeps it aside, and which it is.
+fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind, AccountId)> {
+    let aside = choice.excluded.iter().filter_map(|(id, reason)| match reason {
+        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit, *id)),
+        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited, *id)),
         _ => None,
     });
-    aside.min_by_key(|(until, _)| *until)
+    aside.min_by_key(|(until, ..)| *until)
+}
+
+/// A refusal as this client is to see it.
+fn refused(call: &Call, problem: Problem, ticket: Ticket) -> Box<Refused> {
+    Box::new(Refused(if call.codex_cli { problem.final_for_codex_cli() } else { problem }, ticket))
+}
+
+/// With the wait that a reset's time amounts to.
+fn with_wait(mut problem: Problem) -> Problem {
+    if let (None, Some(at)) = (problem.retry_after, problem.resets_at) {
+        problem.retry_after = u64::try_from(at.saturating_sub(unix_now())).ok().map(Duration::from_secs);
+    }
+    problem
 }
 
 /// An account that has no token to call with: another one may.
@@ -401,6 +470,20 @@ struct Journey {
     stripped: bool,
     /// The accounts that were tried.
     tried: HashSet<AccountId>,
+    /// When the answer must be complete.
+    deadline: Option<tokio::time::Instant>,
+}
+
+impl Journey {
+    /// Whether there is no time left.
+    fn is_over(&self) -> bool {
+        self.deadline.is_some_and(|at| at <= tokio::time::Instant::now())
+    }
+}
+
+/// A duration for which zero means that there is none.
+fn longer_than_nothing(duration: Duration) -> Option<Duration> {
+    (!duration.is_zero()).then_some(duration)
 }
 
 /// What a successful attempt brought.

@@ -28,6 +28,20 @@ const UP_PREFIX: &str = "x-codex-";
 const DOWN: [&str; 4] = ["x-models-etag", "openai-model", "x-reasoning-included", "x-openai-processing-ms"];
 const DOWN_PREFIX: &str = "x-codex-";
 
+/// Parts of the names of those that tell of one account's limits and plan: a client is told the
+/// pool's instead.
+const LIMITS: [&str; 9] = [
+    "-primary-",
+    "-secondary-",
+    "-credits-",
+    "-plan-",
+    "-promo-",
+    "-limit-name",
+    "-active-limit",
+    "-rate-limit-",
+    "account",
+];
+
 /// Headers for the backend, of a real Codex CLI: its own pass through.
 pub(super) fn up(client: &HeaderMap) -> HeaderMap {
     select(client, |name| UP.contains(&name) || name.starts_with(UP_PREFIX))
@@ -44,7 +58,8 @@ pub(super) fn up_for_session(session: Option<&str>) -> HeaderMap {
 
 /// Headers for a Codex CLI, of the backend's answer.
 pub(super) fn down(backend: &HeaderMap) -> HeaderMap {
-    select(backend, |name| DOWN.contains(&name) || name.starts_with(DOWN_PREFIX))
+    let limit = |name: &str| LIMITS.iter().any(|part| name.contains(part));
+    select(backend, |name| DOWN.contains(&name) || (name.starts_with(DOWN_PREFIX) && !limit(name)))
 }
 
 /// Whether the client is the Codex CLI (or an editor built on it), by what it calls itself.
@@ -95,9 +110,16 @@ mod tests {
     }
 
     #[test]
-    fn cookies_and_account_ids_never_travel_down() {
-        let backend =
-            headers(&["set-cookie", "chatgpt-account-id", "cf-ray", "x-codex-primary-used-percent", "openai-model"]);
+    fn cookies_account_ids_and_one_accounts_limits_never_travel_down() {
+        let backend = headers(&[
+            "set-cookie",
+            "chatgpt-account-id",
+            "cf-ray",
+            "x-codex-primary-used-percent",
+            "x-codex-plan-type",
+            "x-codex-turn-state",
+            "openai-model",
+        ]);
         assert_eq!(down(&backend).len(), 2);
     }
 }

@@ -3,6 +3,7 @@
 use super::ServerError;
 use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings};
 use crate::codex::client;
+use crate::codex::route::OriginRule;
 use crate::config::Settings;
 use crate::oauth::OAuthClient;
 use crate::store::{Store, UnixMillis};
@@ -82,6 +83,21 @@ pub fn accounts(
     }))
 }
 
+/// The origins whose pages may call.
+pub(super) fn cors_origins(settings: &Settings) -> Result<Vec<HeaderValue>, ServerError> {
+    let origins = settings.server.cors_origins.split([',', ' ']).filter(|origin| !origin.is_empty());
+    let value = |origin: &str| {
+        let is_origin =
+            origin == "*" || url::Url::parse(origin).is_ok_and(|url| url.origin().ascii_serialization() == origin);
+        let unusable = || ServerError::Setting {
+            setting: "server.cors_origins",
+            reason: format!("`{origin}` is not an origin such as https://chat.example.com, nor `*`"),
+        };
+        if is_origin { HeaderValue::try_from(origin).map_err(|_| unusable()) } else { Err(unusable()) }
+    };
+    origins.map(value).collect()
+}
+
 /// How the backend is spoken to.
 pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerError> {
     let header = |setting, value: &str| {
@@ -95,6 +111,15 @@ pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerErro
         client_version: settings.backend.client_version.clone(),
         first_byte_timeout: settings.backend.first_byte_timeout,
         idle_timeout: settings.backend.idle_timeout,
+    })
+}
+
+/// Where workspaces may live.
+pub(super) fn workspace_origins(settings: &Settings) -> Result<OriginRule, ServerError> {
+    let named = settings.backend.workspace_origins.as_deref().unwrap_or_default();
+    OriginRule::new(named).map_err(|error| ServerError::Setting {
+        setting: "backend.workspace_origins",
+        reason: format!("holds what is no origin: {error}"),
     })
 }
 

@@ -116,10 +116,14 @@ async fn build(
     }
     let options = relay::Options {
         max_attempts: settings.backend.max_attempts,
+        first_event: settings.backend.first_byte_timeout,
+        keep_alive: settings.server.keep_alive,
+        total: settings.backend.total_timeout,
         hold: settings.backend.hold,
         cooldown: settings.accounts.default_cooldown,
         models_ttl: settings.backend.models_ttl,
         limit_without_reset: settings.accounts.default_limit,
+        workspace_origins: assemble::workspace_origins(settings)?,
     };
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
@@ -132,9 +136,10 @@ async fn build(
         store,
         accounts,
         keys,
-        models: ModelMap::new(&settings.models.aliases),
+        models: ModelMap::new(&settings.models.aliases).with_fallback(settings.models.fallback.as_deref()),
         telemetry,
         max_body: settings.server.max_body.bytes(),
+        cors_origins: assemble::cors_origins(settings)?,
         open: settings.server.insecure_no_keys,
         running: TaskTracker::new(),
         draining: AtomicBool::new(false),
@@ -160,5 +165,8 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
     background.spawn(state.kept.clone().sweep(stop.clone()));
+    let surveyed = state.clone();
+    let stop_survey = stop.clone();
+    background.spawn(async move { surveyed.relay.survey(stop_survey).await });
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }

@@ -9,6 +9,7 @@ use crate::relay::Relay;
 use crate::store::{AccountScope, Store};
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
+use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -34,6 +35,8 @@ pub(super) struct State {
     pub telemetry: Telemetry,
     /// The largest request body, in bytes, after decompression.
     pub max_body: usize,
+    /// The origins whose pages may call; `*` for all; none where the switch is off.
+    pub cors_origins: Vec<HeaderValue>,
     /// Whether requests without a key are served: only on loopback, by an explicit setting.
     pub open: bool,
     /// Requests that are being answered: shutdown waits for them.

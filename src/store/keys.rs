@@ -1,6 +1,9 @@
 //! Gateway keys. Only a keyed hash of a key is stored; making, hashing and checking keys is the
 //! business of others.
 
+use std::collections::BTreeSet;
+use std::str::FromStr;
+
 use super::{
     AccountId, KeyId, Store, UnixMillis,
     backend::{Topic, Write, execute, fetch_all, fetch_optional},
@@ -27,6 +30,53 @@ impl AccountScope {
     }
 }
 
+/// Something that a key may do besides asking models.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Right {
+    /// Have its accounts' tokens renewed.
+    AuthRefresh,
+    /// See the email addresses of its accounts.
+    AccountsEmail,
+}
+
+impl Right {
+    /// Every right.
+    pub const ALL: [Self; 2] = [Self::AuthRefresh, Self::AccountsEmail];
+
+    /// The name in the database, in JSON and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::AuthRefresh => "auth:refresh",
+            Self::AccountsEmail => "accounts:email",
+        }
+    }
+}
+
+/// The text is no right.
+#[derive(Debug, thiserror::Error)]
+#[error("expected auth:refresh or accounts:email")]
+pub struct UnknownRight;
+
+impl FromStr for Right {
+    type Err = UnknownRight;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|right| right.as_str() == text).ok_or(UnknownRight)
+    }
+}
+
+/// The rights of a key: none unless given.
+pub type Rights = BTreeSet<Right>;
+
+fn write_rights(rights: &Rights) -> String {
+    rights.iter().map(|right| right.as_str()).collect::<Vec<_>>().join(" ")
+}
+
+/// A right that a newer version has given is none here.
+fn read_rights(text: &str) -> Rights {
+    text.split(' ').filter_map(|name| name.parse().ok()).collect()
+}
+
 /// A key as stored.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct GatewayKey {
@@ -40,6 +90,8 @@ pub struct GatewayKey {
     pub hash: [u8; 32],
     /// Which accounts it may use.
     pub accounts: AccountScope,
+    /// What else it may do.
+    pub rights: Rights,
     /// When it was made.
     pub created_at: UnixMillis,
     /// From then on it is refused.
@@ -63,6 +115,8 @@ pub struct NewKey {
     pub hash: [u8; 32],
     /// Which accounts it may use; each of `Only` must be there.
     pub accounts: AccountScope,
+    /// What else it may do.
+    pub rights: Rights,
     /// From then on it is refused.
     pub expires_at: Option<UnixMillis>,
 }
@@ -84,7 +138,7 @@ impl<'a> KeyStore<'a> {
         let rows = fetch_all!(
             &mut self.store.backend.read().await?,
             KeyRow,
-            "SELECT k.id, k.name, k.prefix, k.hash, k.scoped, k.created_at, k.expires_at, k.revoked_at,
+            "SELECT k.id, k.name, k.prefix, k.hash, k.scoped, k.rights, k.created_at, k.expires_at, k.revoked_at,
                 k.rotated_to, k.last_used_at, b.account_id
              FROM gateway_keys k LEFT JOIN key_accounts b ON b.key_id = k.id
              ORDER BY k.id DESC, b.account_id",
@@ -185,13 +239,14 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
     let id = KeyId::new();
     execute!(
         write,
-        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         id.to_string(),
         new.name.as_str(),
         new.prefix.as_str(),
         new.hash.as_slice(),
         new.accounts != AccountScope::All,
+        write_rights(&new.rights),
         now,
         new.expires_at,
     )?;
@@ -210,6 +265,7 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
         prefix: new.prefix,
         hash: new.hash,
         accounts,
+        rights: new.rights,
         created_at: now,
         expires_at: new.expires_at,
         revoked_at: None,
@@ -241,6 +297,7 @@ struct KeyRow {
     prefix: String,
     hash: Vec<u8>,
     scoped: bool,
+    rights: String,
     created_at: UnixMillis,
     expires_at: Option<UnixMillis>,
     revoked_at: Option<UnixMillis>,
@@ -262,6 +319,7 @@ impl GatewayKey {
             prefix: row.prefix.clone(),
             hash: row.hash.as_slice().try_into().map_err(|_| damaged("its hash is not 32 bytes"))?,
             accounts: if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All },
+            rights: read_rights(&row.rights),
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,

@@ -40,7 +40,7 @@ pub use accounts::{
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use error::{Result, StoreError};
 pub use id::{AccountId, KeyId};
-pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey};
+pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;

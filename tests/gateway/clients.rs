@@ -57,6 +57,11 @@ async fn the_openai_sdk_for_python_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_python_makes_pictures() {
+    passes("python_openai_images.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_python_works() {
     passes("python_anthropic.py", None).await;
 }
@@ -104,6 +109,11 @@ async fn the_codex_cli_works_over_a_websocket() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_for_python_works_over_a_websocket() {
     passes("python_socket.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_in_each_of_its_modes() {
+    passes("codex_cli_modes.py", Some("codex")).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

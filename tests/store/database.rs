@@ -4,7 +4,7 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollway::store::{
-    Account, AccountScope, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Store, vault::Keyring,
+    Account, AccountScope, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Rights, Store, vault::Keyring,
 };
 
 use crate::postgres::Postgres;
@@ -86,7 +86,14 @@ pub(crate) async fn add(store: &Store, name: &str) -> Account {
 
 /// A key whose hash is thirty-two times `byte`.
 pub(crate) fn key(name: &str, byte: u8, accounts: AccountScope) -> NewKey {
-    NewKey { name: name.to_owned(), prefix: format!("tw-{byte:06}"), hash: [byte; 32], accounts, expires_at: None }
+    NewKey {
+        name: name.to_owned(),
+        prefix: format!("tw-{byte:06}"),
+        hash: [byte; 32],
+        accounts,
+        rights: Rights::new(),
+        expires_at: None,
+    }
 }
 
 /// The access and refresh tokens stored for an account.

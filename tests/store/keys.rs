@@ -1,4 +1,4 @@
-use tollway::store::{AccountId, AccountScope, GatewayKey, KeyId, NewKey, StoreError};
+use tollway::store::{AccountId, AccountScope, GatewayKey, KeyId, NewKey, Right, StoreError};
 
 use crate::database::{Database, NOW, add, key};
 
@@ -7,7 +7,7 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
     let (ada, bob) = (add(&store, "ada").await.id, add(&store, "bob").await.id);
     // Twice the same account, in the wrong order: a set is meant.
     let scope = AccountScope::Only(vec![bob, ada, bob]);
-    let new = NewKey { expires_at: Some(NOW + 9), ..key("laptop", 1, scope) };
+    let new = NewKey { expires_at: Some(NOW + 9), rights: [Right::AuthRefresh].into(), ..key("laptop", 1, scope) };
     let bound = store.keys().create(new, NOW).await.unwrap();
     let open = store.keys().create(key("server", 2, AccountScope::All), NOW + 1).await.unwrap();
     let expected = GatewayKey {
@@ -16,6 +16,7 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
         prefix: "tw-000001".into(),
         hash: [1; 32],
         accounts: AccountScope::Only(vec![ada, bob]),
+        rights: [Right::AuthRefresh].into(),
         created_at: NOW,
         expires_at: Some(NOW + 9),
         revoked_at: None,

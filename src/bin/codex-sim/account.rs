@@ -38,6 +38,10 @@ pub(crate) struct Account {
     pub(crate) models: Option<Vec<String>>,
     /// Life of its access tokens in seconds, when not the simulator's.
     pub(crate) access_life_s: Option<i64>,
+    /// Where its workspace lives (protocol.md 6.6).
+    pub(crate) workspace_backend_origin: String,
+    /// `us`, `us_cr` or no constraint.
+    pub(crate) routing_override: String,
     /// The two windows.
     pub(crate) limits: Limits,
     /// What was seen.
@@ -118,6 +122,8 @@ pub(crate) struct Traits {
     pub(crate) resets_in_seconds: Option<i64>,
     pub(crate) secondary_resets_in_seconds: Option<i64>,
     pub(crate) has_credits: Option<bool>,
+    pub(crate) workspace_backend_origin: Option<String>,
+    pub(crate) account_routing_override: Option<String>,
 }
 
 impl Account {
@@ -135,6 +141,8 @@ impl Account {
             deactivated: false,
             models: None,
             access_life_s: None,
+            workspace_backend_origin: "NO_CONSTRAINT".to_owned(),
+            routing_override: "NO_CONSTRAINT".to_owned(),
             limits: Limits {
                 used_percent: 0.0,
                 secondary_used_percent: 0.0,
@@ -167,6 +175,8 @@ impl Account {
             &mut self.limits.secondary_resets_at,
             traits.secondary_resets_in_seconds.map(|seconds| now + seconds).as_ref(),
         );
+        put(&mut self.workspace_backend_origin, traits.workspace_backend_origin.as_ref());
+        put(&mut self.routing_override, traits.account_routing_override.as_ref());
         put(&mut self.limits.has_credits, traits.has_credits.as_ref());
         self.models = traits.models.clone().or(self.models.take());
         self.access_life_s = traits.access_life_s.or(self.access_life_s);

@@ -12,6 +12,8 @@ use crate::catalogue;
 use crate::faults::{Kind, Place, Stall, When};
 use crate::intake::Intake;
 use crate::mishap;
+use crate::script::PIXEL;
+use crate::seal;
 use crate::state::{Sim, now};
 
 /// Authenticates, meets the faults of `place`, then answers from the account.
@@ -88,12 +90,57 @@ pub(crate) async fn accounts_check(State(sim): State<Arc<Sim>>, intake: Intake) 
         let id = &account.chatgpt_account_id;
         let body = json!({
             "accounts": [{"id": id, "name": null, "structure": "personal", "plan_type": account.plan,
-                "workspace_backend_origin": "NO_CONSTRAINT", "account_routing_override": "NO_CONSTRAINT",
+                "workspace_backend_origin": account.workspace_backend_origin,
+                "account_routing_override": account.routing_override,
                 "is_deactivated": account.deactivated, "can_access_with_session": true, "sso_connection_name": null,
                 "is_fedramp_compliant_workspace": account.fedramp, "profile_picture_url": null}],
             "account_ordering": [id], "default_account_id": id,
         });
         mishap::json_answer(200, &body)
+    })
+    .await
+}
+
+/// `POST /backend-api/codex/responses/compact`, the older call (protocol.md 6.3), while
+/// `settings.compact_v1` is on.
+pub(crate) async fn compact(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
+    if !sim.settings().compact_v1 {
+        return mishap::detail(404, "Not Found");
+    }
+    with_account(&sim, &intake, Place::Responses, |account| {
+        if !intake.body.get("input").is_some_and(serde_json::Value::is_array) {
+            return mishap::detail(400, "Input must be a list");
+        }
+        let sealed = seal::seal(&account.chatgpt_account_id, "compacted");
+        mishap::json_answer(
+            200,
+            &json!({"output": [{"type": "compaction", "id": "cmp_v1", "encrypted_content": sealed}]}),
+        )
+    })
+    .await
+}
+
+/// `POST /backend-api/codex/images/generations` and `…/edits`: as many pixels as asked for.
+pub(crate) async fn images(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
+    with_account(&sim, &intake, Place::Responses, |_| {
+        if intake.field("prompt").is_empty() {
+            return mishap::detail(400, "Field required: prompt");
+        }
+        let count = intake.body.get("n").and_then(serde_json::Value::as_u64).unwrap_or(1).min(10);
+        let data: Vec<_> = (0..count).map(|_| json!({"b64_json": PIXEL})).collect();
+        mishap::json_answer(
+            200,
+            &json!({"created": now(), "data": data, "background": "opaque", "quality": "low", "size": "1024x1024",
+                "output_format": "png", "usage": {"input_tokens": 9, "output_tokens": 272, "total_tokens": 281}}),
+        )
+    })
+    .await
+}
+
+/// `POST /backend-api/codex/alpha/search`.
+pub(crate) async fn search(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
+    with_account(&sim, &intake, Place::Responses, |_| {
+        mishap::json_answer(200, &json!({"output": "Found: a simulated page."}))
     })
     .await
 }

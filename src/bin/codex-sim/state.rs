@@ -25,6 +25,7 @@ pub(crate) const CLIENT_ID: &str = "app_EMoamEEZ73f0CkXaXp7hrann";
 /// What can be changed while it runs, through `POST /sim/settings`.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
+#[expect(clippy::struct_excessive_bools, reason = "each is a switch of its own")]
 pub(crate) struct Settings {
     /// Life of new access tokens, in seconds.
     pub(crate) access_life_s: i64,
@@ -40,6 +41,8 @@ pub(crate) struct Settings {
     pub(crate) device_interval_s: u64,
     /// Device logins approve themselves at this poll; never when null.
     pub(crate) device_approve_after: Option<u32>,
+    /// Whether the older compaction call is there.
+    pub(crate) compact_v1: bool,
     /// Whether the WebSocket transport is there; 426 where it is not.
     pub(crate) websocket: bool,
 }
@@ -54,6 +57,7 @@ impl Default for Settings {
             percent_per_response: 0.01,
             device_interval_s: 1,
             device_approve_after: None,
+            compact_v1: false,
             websocket: true,
         }
     }

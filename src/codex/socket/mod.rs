@@ -62,7 +62,9 @@ impl Transport {
     }
 
     fn name(&self, caller: Caller<'_>) -> u64 {
-        self.hasher.hash_one((caller.chatgpt_account_id, caller.access_token.expose_secret()))
+        // A workspace that turns out to live elsewhere is somebody else too.
+        let origin = caller.route.and_then(|route| route.origin.as_ref());
+        self.hasher.hash_one((caller.chatgpt_account_id, caller.access_token.expose_secret(), origin))
     }
 
     fn is_worth_a_try(&self) -> bool {
@@ -218,7 +220,7 @@ impl Client {
         if !headers.get(&BETA).is_some_and(|beta| beta.as_bytes().starts_with(b"responses_websockets")) {
             headers.insert(BETA, BETA_VALUE);
         }
-        let request = transport.http.get(self.responses_url().clone()).version(Version::HTTP_11).headers(headers);
+        let request = transport.http.get(self.at(caller, "codex/responses")).version(Version::HTTP_11).headers(headers);
         let response = tokio::time::timeout(self.options().first_byte_timeout, request.send())
             .await
             .map_err(|_| Refused::Unreached)?

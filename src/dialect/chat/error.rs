@@ -15,6 +15,10 @@ pub(crate) struct ErrorObject<'a> {
     code: Option<&'a str>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resets_at: Option<i64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resets_in_seconds: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    plan_type: Option<&'a str>,
 }
 
 impl<'a> From<&'a Problem> for ErrorObject<'a> {
@@ -25,6 +29,8 @@ impl<'a> From<&'a Problem> for ErrorObject<'a> {
             param: problem.param.as_deref(),
             code: problem.openai_code(),
             resets_at: problem.resets_at,
+            resets_in_seconds: problem.resets_at.and(problem.retry_after).map(|wait| wait.as_secs()),
+            plan_type: problem.plan_type.as_deref(),
         }
     }
 }

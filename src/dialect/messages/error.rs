@@ -1,7 +1,7 @@
 //! Errors in Anthropic's shape (clients.md 2).
 
 use super::frames;
-use crate::dialect::{Problem, ProblemKind, Rendered};
+use crate::dialect::{Overflow, Problem, ProblemKind, Rendered};
 use bytes::{Bytes, BytesMut};
 use http::StatusCode;
 use serde::Serialize;
@@ -55,7 +55,7 @@ pub(super) fn write(problem: &Problem, request_id: &str, estimate: Option<u64>, 
 
 fn envelope<'a>(problem: &'a Problem, request_id: &'a str, estimate: Option<u64>) -> Envelope<'a> {
     let message = match problem.kind {
-        ProblemKind::ContextLength => Cow::Owned(too_long(&problem.message, estimate)),
+        ProblemKind::ContextLength => Cow::Owned(too_long(&problem.message, estimate, problem.overflow)),
         _ => Cow::Borrowed(problem.message.as_str()),
     };
     let is_thread = problem.code.as_deref() == Some(NO_THREADS);
@@ -74,10 +74,12 @@ fn status(kind: ProblemKind) -> StatusCode {
 fn error_type(kind: ProblemKind) -> &'static str {
     use ProblemKind as K;
     match kind {
-        K::InvalidRequest | K::ContextLength | K::Policy | K::MethodNotAllowed => "invalid_request_error",
+        K::InvalidRequest | K::ContextLength | K::Policy | K::MethodNotAllowed | K::UnsupportedMediaType => {
+            "invalid_request_error"
+        }
         K::InvalidKey => "authentication_error",
         K::PermissionDenied => "permission_error",
-        K::ModelNotFound | K::NotFound => "not_found_error",
+        K::ModelNotFound | K::NotFound | K::Unsupported => "not_found_error",
         K::TooLarge => "request_too_large",
         K::UsageLimit | K::RateLimited => "rate_limit_error",
         K::Overloaded | K::ShuttingDown => "overloaded_error",
@@ -87,8 +89,10 @@ fn error_type(kind: ProblemKind) -> &'static str {
 }
 
 /// Claude Code compacts a conversation only on a message that begins just so (clients.md 1.1). The
-/// numbers are the backend's; where it names none, our estimate stands in if it explains the refusal.
-fn too_long(message: &str, estimate: Option<u64>) -> String {
+/// numbers are the backend's; where it names none, our estimate stands in if it explains the refusal,
+/// and the catalogue's maximum. The backend's word that it is too much stands above an estimate that
+/// says otherwise: then it is one more than the maximum, at least.
+fn too_long(message: &str, estimate: Option<u64>, overflow: Option<Overflow>) -> String {
     let mut numbers = token_counts(message);
     if let ([maximum], Some(estimate)) = (numbers.as_slice(), estimate)
         && estimate > *maximum
@@ -99,7 +103,13 @@ fn too_long(message: &str, estimate: Option<u64>) -> String {
         (Some(tokens), Some(maximum)) if tokens > maximum => {
             format!("prompt is too long: {tokens} tokens > {maximum} maximum")
         }
-        _ => format!("prompt is too long: {message}"),
+        _ => match overflow {
+            Some(Overflow { tokens, maximum }) => {
+                let maximum = numbers.first().copied().unwrap_or(maximum);
+                format!("prompt is too long: {} tokens > {maximum} maximum", tokens.max(maximum.saturating_add(1)))
+            }
+            None => format!("prompt is too long: {message}"),
+        },
     }
 }
 
@@ -129,6 +139,8 @@ mod tests {
             (K::NotFound, 404, "not_found_error"),
             (K::MethodNotAllowed, 405, "invalid_request_error"),
             (K::TooLarge, 413, "request_too_large"),
+            (K::UnsupportedMediaType, 415, "invalid_request_error"),
+            (K::Unsupported, 404, "not_found_error"),
             (K::UsageLimit, 429, "rate_limit_error"),
             (K::RateLimited, 429, "rate_limit_error"),
             (K::Internal, 500, "api_error"),
@@ -160,7 +172,7 @@ mod tests {
 
     #[test]
     fn an_overflow_is_worded_so_that_claude_code_compacts() {
-        let say = |message: &str, estimate| too_long(message, estimate);
+        let say = |message: &str, estimate| too_long(message, estimate, None);
         assert_eq!(
             say("maximum context length is 272000 tokens, however you requested 300,123 tokens", None),
             "prompt is too long: 300123 tokens > 272000 maximum"
@@ -176,5 +188,9 @@ mod tests {
             say("Your input exceeds the context window of this model.", None),
             "prompt is too long: Your input exceeds the context window of this model."
         );
+        let silent = "Your input exceeds the context window of this model.";
+        let known = |tokens| too_long(silent, None, Some(Overflow { tokens, maximum: 272_000 }));
+        assert_eq!(known(300_000), "prompt is too long: 300000 tokens > 272000 maximum");
+        assert_eq!(known(200_000), "prompt is too long: 272001 tokens > 272000 maximum", "the backend knows better");
     }
 }

@@ -63,4 +63,8 @@ impl Reply for Answer {
     fn counts_tokens(&self) -> bool {
         self.0.bounds.has_limit()
     }
+
+    fn request_tokens(&self) -> Option<u64> {
+        Some(self.0.estimate)
+    }
 }

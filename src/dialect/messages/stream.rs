@@ -10,7 +10,7 @@ use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
 use crate::codex::{self, Event};
 use crate::dialect::{Problem, ProblemKind, Translator};
-use bytes::BytesMut;
+use bytes::{Bytes, BytesMut};
 use std::sync::Arc;
 
 /// A streamed answer in the making.
@@ -60,6 +60,11 @@ impl Translator for Stream {
 
     fn spent(&self) -> Option<codex::Usage> {
         self.assembly.spent()
+    }
+
+    /// The SDKs and Claude Code count events; this one they skip wherever it stands.
+    fn keep_alive(&self) -> Bytes {
+        Bytes::from_static(b"event: ping\ndata: {\"type\":\"ping\"}\n\n")
     }
 
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {

@@ -1,6 +1,7 @@
 //! The OpenAI Responses dialect, which the Codex CLI speaks too. The backend speaks nearly the same,
 //! so requests are edited at their top level only and events pass through as bytes.
 
+pub mod compact;
 mod echo;
 pub mod error;
 pub(crate) mod fields;

@@ -9,7 +9,7 @@ use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
 use crate::dialect::{Context, Problem, ProblemKind, Translator};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
 
@@ -106,6 +106,17 @@ impl Translator for Passthrough {
             Some((kind, json)) => write(&kind, &json, out),
             None => out.extend_from_slice(frame.raw()),
         }
+    }
+
+    /// The Codex CLI's timer is reset by events only, of whatever type: it skips those that it does not
+    /// know (clients.md 1.2). SDKs might not, and read comments.
+    fn keep_alive(&self) -> Bytes {
+        let for_codex_cli = self.items.is_none();
+        Bytes::from_static(if for_codex_cli {
+            b"event: keepalive\ndata: {\"type\":\"keepalive\"}\n\n"
+        } else {
+            b": keep-alive\n\n"
+        })
     }
 
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {

@@ -55,7 +55,8 @@ async fn admit(state: &Arc<State>, mut headers: HeaderMap, body: Body, arrival: 
     if let Some(session) = expanded.session.as_deref().and_then(|name| HeaderValue::try_from(name).ok()) {
         headers.entry(SESSION).or_insert(session);
     }
-    let prepared = state.kept.prepare(expanded, &context, &state.models)?;
+    let models = state.models.serving(state.relay.served(&key));
+    let prepared = state.kept.prepare(expanded, &context, &models)?;
     Ok(Call { dialect: Dialect::Responses, codex_cli: false, headers, key, prepared })
 }
 

@@ -1,7 +1,11 @@
 //! The API that clients call. Handlers are thin: who calls, what they sent, hand over to the relay,
 //! put the answer on the wire.
 
+mod address;
+mod backend;
+mod compact;
 mod conversations;
+mod images;
 mod kept;
 mod linger;
 mod models;
@@ -10,17 +14,14 @@ mod reply;
 mod request;
 mod serve;
 mod socket;
+mod status;
+mod surface;
 
 use super::state::State;
-use crate::dialect::{Dialect, Problem, ProblemKind};
 use axum::Router;
-use axum::body::Body;
-use axum::extract::State as Shared;
-use axum::http::{Request, StatusCode};
-use axum::response::Response;
-use axum::routing::{get, post};
-use request::Arrival;
-use std::any::Any;
+use axum::http::StatusCode;
+use axum::middleware::from_fn_with_state;
+use axum::routing::{any, get, post};
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
 use tower_http::catch_panic::CatchPanicLayer;
@@ -28,8 +29,8 @@ use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
-    let most = state.max_body;
-    Router::new()
+    let (most, origins) = (state.max_body, state.cors_origins.clone());
+    let routes = Router::new()
         .route("/v1/responses", post(serve::responses).get(socket::upgrade))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
         .merge(kept::routes())
@@ -38,18 +39,43 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/messages", post(serve::messages))
         .route("/v1/messages/count_tokens", post(serve::count_tokens))
         .route("/v1/models", get(models::list))
-        .route("/v1/models/{id}", get(models::one))
+        .route("/v1/models/{*id}", get(models::one))
         .route("/backend-api/codex/models", get(models::codex))
+        .merge(codex_paths())
+        .route("/v1/images/generations", post(images::generations))
+        .route("/v1/images/edits", post(images::edits))
+        .route("/v1/status", get(status::status))
+        .route("/v1/auth/refresh", post(status::refresh))
         // Claude Code asks whether anybody is there before it sends a key.
         .route("/", get(root))
         .route("/api/hello", get(hello))
         .route("/openapi.json", get(openapi::document))
-        .fallback(not_found)
-        .method_not_allowed_fallback(method_not_allowed)
-        .layer(RequestDecompressionLayer::new().gzip(true).zstd(true).pass_through_unaccepted(true))
-        .layer(CatchPanicLayer::custom(panicked))
+        .fallback(surface::not_found)
+        .method_not_allowed_fallback(surface::method_not_allowed)
+        .layer(RequestDecompressionLayer::new().gzip(true).deflate(true).zstd(true).pass_through_unaccepted(true))
+        .layer(from_fn_with_state(state.clone(), surface::known_encoding))
+        .layer(CatchPanicLayer::custom(surface::panicked))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
-        .with_state(state)
+        .with_state(state);
+    surface::surround(routes, &origins)
+}
+
+/// What a Codex CLI calls besides its model (protocol.md 6).
+fn codex_paths() -> Router<Arc<State>> {
+    Router::new()
+        .route("/v1/responses/compact", post(compact::compact))
+        .route("/backend-api/codex/responses/compact", post(compact::compact))
+        .route("/backend-api/wham/accounts/check", get(backend::accounts_check))
+        .route("/backend-api/wham/usage", get(backend::usage))
+        .route("/backend-api/codex/usage", get(backend::usage))
+        .route("/api/codex/usage", get(backend::usage))
+        .route("/backend-api/codex/images/generations", post(backend::image_generations))
+        .route("/backend-api/codex/images/edits", post(backend::image_edits))
+        .route("/backend-api/codex/alpha/search", post(backend::search))
+        .route("/v1/alpha/search", post(backend::search))
+        .route("/backend-api/codex/memories/trace_summarize", post(backend::summarize))
+        .route("/backend-api/codex/analytics-events/events", post(backend::analytics))
+        .route("/backend-api/{*path}", any(backend::refused))
 }
 
 /// Whether anybody is there
@@ -62,23 +88,4 @@ async fn root() -> StatusCode {
 #[utoipa::path(get, path = "/api/hello", tag = "Gateway", security(()), responses((status = 200, description = "Yes")))]
 async fn hello() -> StatusCode {
     StatusCode::OK
-}
-
-async fn not_found(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let dialect = request::dialect_of(request.uri().path(), request.headers());
-    let message = format!("There is no {} {} here", request.method(), request.uri().path());
-    Arrival::new(&state, "other", request.headers()).refuse(dialect, &Problem::new(ProblemKind::NotFound, message))
-}
-
-async fn method_not_allowed(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    let dialect = request::dialect_of(request.uri().path(), request.headers());
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    let problem = Problem::new(ProblemKind::MethodNotAllowed, message);
-    Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
-}
-
-/// A panic is a bug; its message may hold anything, so it goes nowhere but the panic hook's log.
-fn panicked(_: Box<dyn Any + Send + 'static>) -> Response {
-    let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
-    reply::refusal(Dialect::Responses, &problem, "")
 }

@@ -3,9 +3,10 @@
 use super::request::{Arrival, dialect_of};
 use super::{openapi, reply};
 use crate::dialect::catalogue::{self, Model};
-use crate::dialect::{Dialect, Problem, ProblemKind};
+use crate::dialect::{Dialect, ModelMap, Problem, ProblemKind};
 use crate::relay::Outcome;
 use crate::server::state::State;
+use crate::store::GatewayKey;
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -35,12 +36,12 @@ pub(super) async fn list(state: Shared<Arc<State>>, query: Query<Asked>, headers
     let mut arrival = arrive(&state, "/v1/models", dialect, &headers);
     match known(&state, &mut arrival, &headers).await {
         Err(problem) => arrival.refuse(dialect, &problem),
-        Ok(models) if dialect == Dialect::Messages => answer(arrival, dialect, catalogue::anthropic_list(&models)),
-        Ok(models) => answer(arrival, dialect, catalogue::openai_list(&models)),
+        Ok((_, models)) if dialect == Dialect::Messages => answer(arrival, dialect, catalogue::anthropic_list(&models)),
+        Ok((_, models)) => answer(arrival, dialect, catalogue::openai_list(&models)),
     }
 }
 
-/// `GET /v1/models/{id}`.
+/// `GET /v1/models/{id}`; an id may hold a slash (`openai-codex/gpt-5.5`).
 #[utoipa::path(
     get, path = "/v1/models/{id}", tag = "Models", params(("id" = String, Path, description = "Its name")),
     responses((status = 200, description = "The model", body = openapi::Model), openapi::EitherErrors)
@@ -48,18 +49,18 @@ pub(super) async fn list(state: Shared<Arc<State>>, query: Query<Asked>, headers
 pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
     let dialect = dialect_of("", &headers);
     let mut arrival = arrive(&state, "/v1/models/{id}", dialect, &headers);
-    let models = match known(&state, &mut arrival, &headers).await {
+    let (key, models) = match known(&state, &mut arrival, &headers).await {
         Err(problem) => return arrival.refuse(dialect, &problem),
-        Ok(models) => models,
+        Ok(known) => known,
     };
-    let slug = state.models.resolve(&id).slug;
+    let slug = models_of(&state, &key).resolve(&id).slug;
     let Some(model) = models.into_iter().find(|model| model.id == id || model.id == slug) else {
         let message = format!("The model '{id}' does not exist or this key may not use it");
         let param = Some("model".to_owned());
         let problem = Problem { param, ..Problem::new(ProblemKind::ModelNotFound, message) };
         return arrival.refuse(dialect, &problem);
     };
-    let model = Model { id, ..model };
+    let model = Model { id, listed: true, ..model };
     let body = match dialect {
         Dialect::Messages => catalogue::anthropic_model(&model),
         _ => catalogue::openai_model(&model),
@@ -114,10 +115,20 @@ fn arrive(state: &State, route: &'static str, dialect: Dialect, headers: &Header
     arrival
 }
 
-async fn known(state: &State, arrival: &mut Arrival, headers: &HeaderMap) -> Result<Vec<Model>, Problem> {
+/// What names mean for this key, as its accounts' catalogues are known by now.
+fn models_of(state: &State, key: &GatewayKey) -> ModelMap {
+    state.models.serving(state.relay.served(key))
+}
+
+async fn known(
+    state: &State,
+    arrival: &mut Arrival,
+    headers: &HeaderMap,
+) -> Result<(Arc<GatewayKey>, Vec<Model>), Problem> {
     let key = arrival.authenticate(state, headers).await?;
     let listing = state.relay.catalogue(&key, None).await?;
     catalogue::models(&listing.body, &state.models)
+        .map(|models| (key, models))
         .map_err(|_| Problem::new(ProblemKind::Upstream, "The backend's model catalogue is not legible"))
 }
 

@@ -11,6 +11,9 @@ use std::time::Duration;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const ANTHROPIC_REQUEST_ID: HeaderName = HeaderName::from_static("request-id");
+/// The SDKs of both vendors read these two before anything else they know of a status.
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const IGNORED: HeaderName = HeaderName::from_static("x-tollway-ignored");
 /// Keeps nginx from collecting a stream before it passes it on.
 const ACCEL_BUFFERING: HeaderName = HeaderName::from_static("x-accel-buffering");
@@ -20,8 +23,15 @@ pub(super) fn refusal(dialect: Dialect, problem: &Problem, request_id: &str) -> 
     let rendered = dialect.render(problem, request_id);
     let mut response = json(rendered.status, Body::from(rendered.body));
     identify(dialect, request_id, response.headers_mut());
+    let headers = response.headers_mut();
     if let Some(wait) = problem.retry_after {
-        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(whole_seconds(wait)));
+        if let Ok(millis) = u64::try_from(wait.as_millis()) {
+            headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+        }
+    }
+    if let Some(retry) = problem.should_retry() {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static(if retry { "true" } else { "false" }));
     }
     response
 }
@@ -42,12 +52,17 @@ pub(super) fn success(dialect: Dialect, request_id: &str, ignored: &[&'static st
     };
     response.headers_mut().extend(headers);
     identify(dialect, request_id, response.headers_mut());
+    name_ignored(ignored, response.headers_mut());
+    response
+}
+
+/// Tells the client what could not be honoured.
+pub(super) fn name_ignored(ignored: &[&'static str], headers: &mut HeaderMap) {
     if !ignored.is_empty()
         && let Ok(names) = HeaderValue::try_from(ignored.join(", "))
     {
-        response.headers_mut().insert(IGNORED, names);
+        headers.insert(IGNORED, names);
     }
-    response
 }
 
 /// A JSON answer.

@@ -26,7 +26,7 @@ pub(super) struct Arrival {
 impl Arrival {
     /// Gives the request its id and its span, under the client's trace if it sent one.
     pub(super) fn new(state: &State, route: &'static str, headers: &HeaderMap) -> Self {
-        let request_id = format!("req_{}", Uuid::now_v7().simple());
+        let request_id = new_id();
         let span = traces::server_span(route, &request_id, headers);
         Self { ticket: Ticket::new(request_id, route, span, state.running.token()) }
     }
@@ -66,6 +66,11 @@ impl Arrival {
             Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.is_ok(),
         }
     }
+}
+
+/// What a request is called by.
+pub(super) fn new_id() -> String {
+    format!("req_{}", Uuid::now_v7().simple())
 }
 
 /// Ends a request with an error in its dialect.
@@ -109,7 +114,13 @@ pub(super) async fn read(state: &State, body: Body) -> Result<Bytes, Problem> {
 
 /// The dialect that a client expects an error in, for paths that have none.
 pub(super) fn dialect_of(path: &str, headers: &HeaderMap) -> Dialect {
-    if path.contains("/messages") || headers.contains_key("anthropic-version") {
+    let says_anthropic = ["anthropic-version", "anthropic-beta", "x-api-key"].iter().any(|h| headers.contains_key(*h));
+    let begins = |with: &str| path.starts_with(with);
+    if begins("/v1/messages") {
+        Dialect::Messages
+    } else if begins("/v1/chat/") {
+        Dialect::Chat
+    } else if !begins("/v1/responses") && !begins("/backend-api/") && says_anthropic {
         Dialect::Messages
     } else {
         Dialect::Responses
@@ -139,6 +150,10 @@ mod tests {
     fn errors_on_unknown_paths_suit_the_caller() {
         assert_eq!(dialect_of("/v1/messages/batches", &HeaderMap::new()), Dialect::Messages);
         assert_eq!(dialect_of("/v1/files", &headers(&[("anthropic-version", "2023-06-01")])), Dialect::Messages);
+        assert_eq!(dialect_of("/v1/files", &headers(&[("x-api-key", "tw-1")])), Dialect::Messages);
+        assert_eq!(dialect_of("/v1/responses", &headers(&[("x-api-key", "tw-1")])), Dialect::Responses);
+        assert_eq!(dialect_of("/v1/chat/completions/c_1", &HeaderMap::new()), Dialect::Chat);
+        assert_eq!(dialect_of("/v1/threads/t_1/messages", &HeaderMap::new()), Dialect::Responses);
         assert_eq!(dialect_of("/v1/embeddings", &HeaderMap::new()), Dialect::Responses);
     }
 }

@@ -2,7 +2,7 @@
 
 use super::request::{self, Arrival};
 use super::{kept, openapi, reply, request::refuse};
-use crate::dialect::{Context, Dialect, Prepared, Problem, chat, messages, responses};
+use crate::dialect::{Context, Dialect, ModelMap, Prepared, Problem, chat, messages, responses};
 use crate::relay::{Call, Outcome, Refused, is_codex_cli};
 use crate::server::assemble::unix_millis;
 use crate::server::state::State;
@@ -139,20 +139,21 @@ async fn admit(
     let key = arrival.authenticate(state, &headers).await?;
     let body = request::read(state, body).await?;
     let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
-    let prepared = prepare(state, dialect, codex_cli, &body, &context)?;
+    let models = state.models.serving(state.relay.served(&key));
+    let prepared = prepare(&models, dialect, codex_cli, &body, &context)?;
     Ok(Call { dialect, codex_cli, headers, key, prepared })
 }
 
 fn prepare(
-    state: &State,
+    models: &ModelMap,
     dialect: Dialect,
     codex_cli: bool,
     body: &Bytes,
     context: &Context,
 ) -> Result<Prepared, Problem> {
     match dialect {
-        Dialect::Responses => responses::request::prepare(body, context, &state.models, codex_cli),
-        Dialect::Chat => chat::request::prepare(body, context, &state.models),
-        Dialect::Messages => messages::request::prepare(body, context, &state.models),
+        Dialect::Responses => responses::request::prepare(body, context, models, codex_cli),
+        Dialect::Chat => chat::request::prepare(body, context, models),
+        Dialect::Messages => messages::request::prepare(body, context, models),
     }
 }

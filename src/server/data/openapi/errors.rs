@@ -7,12 +7,13 @@ use utoipa::openapi::{Content, Ref, RefOr, Response, Schema};
 use utoipa::{IntoResponses, ToSchema};
 
 /// Statuses and what they mean, alike in both shapes.
-const STATUSES: [(&str, &str); 10] = [
+const STATUSES: [(&str, &str); 11] = [
     ("400", "The request is at fault, or cannot be served as it is"),
     ("401", "No key, or none that is known"),
     ("403", "The key may not do this"),
     ("404", "There is no such thing, or not for this key"),
     ("413", "The body is too large"),
+    ("415", "The body's encoding is not understood"),
     ("429", "A limit is used up; `retry-after` says until when"),
     ("500", "The gateway failed"),
     ("502", "The backend failed"),

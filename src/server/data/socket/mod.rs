@@ -15,7 +15,7 @@ use crate::server::state::State;
 use axum::extract::State as Shared;
 use axum::extract::ws::WebSocketUpgrade;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use connection::Connection;
 use std::sync::Arc;
@@ -46,7 +46,10 @@ async fn open(state: Arc<State>, route: &'static str, headers: HeaderMap, asked:
             return arrival.refuse(Dialect::Responses, &problem);
         }
         Err(_) => {
-            return arrival.refuse(Dialect::Responses, &Problem::new(ProblemKind::MethodNotAllowed, "Use POST"));
+            let problem = Problem::new(ProblemKind::MethodNotAllowed, "Use POST");
+            let mut response = arrival.refuse(Dialect::Responses, &problem);
+            response.headers_mut().insert(header::ALLOW, HeaderValue::from_static("POST"));
+            return response;
         }
     };
     if let Err(problem) = arrival.authenticate(&state, &headers).await {

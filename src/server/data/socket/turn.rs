@@ -139,7 +139,8 @@ impl Connection {
         };
         let conversation = memory.conversation(earlier, new);
         let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
-        let mut prepared = prepare(&create.body(&conversation), &context, &state.models, *codex_cli)?;
+        let models = state.models.serving(state.relay.served(&key));
+        let mut prepared = prepare(&create.body(&conversation), &context, &models, *codex_cli)?;
         prepared.stream = true;
         let mut headers = headers.clone();
         headers.extend(create.headers());
