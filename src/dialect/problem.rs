@@ -23,8 +23,6 @@ pub struct Problem {
     pub retry_after: Option<Duration>,
     /// When a limit resets, Unix seconds: the Codex CLI shows it.
     pub resets_at: Option<i64>,
-    /// The plan of the account whose limit resets first: the Codex CLI words its message by it.
-    pub plan_type: Option<String>,
     /// How much too long the request is, where the backend does not say.
     pub overflow: Option<Overflow>,
 }
@@ -151,7 +149,6 @@ impl Problem {
             param: None,
             retry_after: None,
             resets_at: None,
-            plan_type: None,
             overflow: None,
         }
     }

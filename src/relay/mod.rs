@@ -373,7 +373,7 @@ impl Relay {
     fn exhausted(&self, key: &GatewayKey, codex_cli: bool, last: Option<&Failure>) -> Problem {
         let choice = self.look(key);
         if choice.ordered.is_empty()
-            && let Some((until, kind, id)) = soonest_back(&choice)
+            && let Some((until, kind)) = soonest_back(&choice)
         {
             let message = match kind {
                 ProblemKind::UsageLimit => "The usage limit of every account that could serve has been reached",
@@ -382,9 +382,7 @@ impl Relay {
             let wait = Duration::from_millis(u64::try_from(until - millis_from_now(Duration::ZERO)).unwrap_or(0));
             // The Codex CLI shows this time to its user.
             let resets_at = (kind == ProblemKind::UsageLimit).then_some(until / 1000);
-            let plan_type = self.accounts.get(id).and_then(|member| member.manager.snapshot().account.plan.clone());
-            let plan_type = plan_type.filter(|_| kind == ProblemKind::UsageLimit);
-            return Problem { retry_after: Some(wait), resets_at, plan_type, ..Problem::new(kind, message) };
+            return Problem { retry_after: Some(wait), resets_at, ..Problem::new(kind, message) };
         }
         match last {
             Some(failure) if codex_cli => with_wait(Problem::from(failure)).final_for_codex_cli(),
@@ -407,14 +405,14 @@ fn caller<'a>(account: &'a Account, credentials: &'a Credentials, route: Option<
     }
 }
 
-/// When the first account that is only aside for a time is back, what keeps it aside, and which it is.
-fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind, AccountId)> {
-    let aside = choice.excluded.iter().filter_map(|(id, reason)| match reason {
-        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit, *id)),
-        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited, *id)),
+/// When the first account that is only aside for a time is back, and what keeps it aside.
+fn soonest_back(choice: &Choice) -> Option<(UnixMillis, ProblemKind)> {
+    let aside = choice.excluded.iter().filter_map(|(_, reason)| match reason {
+        Reason::Limited(until) => Some((*until, ProblemKind::UsageLimit)),
+        Reason::Cooling(until) => Some((*until, ProblemKind::RateLimited)),
         _ => None,
     });
-    aside.min_by_key(|(until, ..)| *until)
+    aside.min_by_key(|(until, _)| *until)
 }
 
 /// A refusal as this client is to see it.

@@ -5,7 +5,8 @@ use bytes::Bytes;
 use serde::Serialize;
 
 /// `{"error":{"message","type","param","code"}}`; with `resets_at` where a limit is used up, which
-/// the Codex CLI shows (protocol.md 5.3).
+/// the Codex CLI shows (protocol.md 5.3). No `plan_type`: it makes the CLI advise its user to buy a
+/// bigger plan, and the account is not the user's.
 #[derive(Serialize)]
 pub(crate) struct ErrorObject<'a> {
     message: &'a str,
@@ -17,8 +18,6 @@ pub(crate) struct ErrorObject<'a> {
     resets_at: Option<i64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     resets_in_seconds: Option<u64>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    plan_type: Option<&'a str>,
 }
 
 impl<'a> From<&'a Problem> for ErrorObject<'a> {
@@ -30,7 +29,6 @@ impl<'a> From<&'a Problem> for ErrorObject<'a> {
             code: problem.openai_code(),
             resets_at: problem.resets_at,
             resets_in_seconds: problem.resets_at.and(problem.retry_after).map(|wait| wait.as_secs()),
-            plan_type: problem.plan_type.as_deref(),
         }
     }
 }
