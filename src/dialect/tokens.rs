@@ -1,5 +1,22 @@
 //! Tokens of a text: exactly, with the backend's vocabulary (`o200k_base`), or roughly and at once.
 
+pub(in crate::dialect) mod image;
+
+/// Marks around a message, a call or an output.
+pub(in crate::dialect) const PER_ITEM: u64 = 4;
+
+/// Marks around a tool's definition.
+pub(in crate::dialect) const PER_TOOL: u64 = 8;
+
+/// Marks before the answer.
+pub(in crate::dialect) const PRIMING: u64 = 3;
+
+/// A document is taken for so many tokens for each started [`FILE_PAGE`] bytes.
+const PER_FILE_PAGE: u64 = 2000;
+
+/// The size of a typical page of a PDF, bytes of base64.
+const FILE_PAGE: usize = 64 * 1024;
+
 /// Text is given to the tokenizer in pieces of at most so many bytes, so that no text can make its
 /// regular expression run away; each cut can cost one token.
 const PIECE: usize = 64 * 1024;
@@ -35,6 +52,12 @@ pub(in crate::dialect) fn beginning(text: &str, limit: u64) -> (&str, u64) {
         end += piece.len();
     }
     (text, tokens)
+}
+
+/// The tokens of a document, by the size of its content in base64.
+pub(in crate::dialect) fn of_file(data: Option<&str>) -> u64 {
+    let pages = data.map_or(1, |data| data.len().div_ceil(FILE_PAGE).max(1));
+    u64::try_from(pages).unwrap_or(u64::MAX).saturating_mul(PER_FILE_PAGE)
 }
 
 /// Where to cut: after the last space of a piece if there is one, else at a character's border.

@@ -200,7 +200,11 @@ impl Relay {
     ) -> Result<Catalogue, Failure> {
         let gone = || Failure::of(FailureKind::Connection, "the account was removed");
         let member = self.accounts.get(*id).ok_or_else(gone)?;
-        let credentials = member.manager.credentials().await.map_err(|error| without_token(&error))?;
+        // A list of models is no reason to renew a token that still lives.
+        let credentials = match living(&member) {
+            Some(credentials) => credentials,
+            None => member.manager.credentials().await.map_err(|error| without_token(&error))?,
+        };
         let account = member.manager.snapshot().account.clone();
         let route = self.routing.of(*id);
         let caller = super::caller(&account, &credentials, route.as_deref());

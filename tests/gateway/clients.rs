@@ -62,6 +62,11 @@ async fn the_openai_sdk_for_python_makes_pictures() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_openai_sdk_for_python_finds_what_is_kept() {
+    passes("python_openai_kept.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_anthropic_sdk_for_python_works() {
     passes("python_anthropic.py", None).await;
 }

@@ -354,3 +354,21 @@ async fn a_conversation_remembers_what_was_said_in_it() {
     assert_eq!(gone, json!({"id": id(&made), "object": "conversation.deleted", "deleted": true}));
     assert_eq!(get(&gateway, &key, &path).await.0, StatusCode::NOT_FOUND);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_size_of_a_request_counts_what_it_follows() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    let path = "/v1/responses/input_tokens";
+    let count = async |body: Value| call(&gateway, &key, Method::POST, path, Some(&body)).await;
+    let (status, plain) = count(json!({"input": "hello world"})).await;
+    assert_eq!((status, &plain["object"]), (StatusCode::OK, &json!("response.input_tokens")), "{plain}");
+    let first = ask(&gateway, &key, json!({"input": "a rather longer question"})).await;
+    let (_, following) = count(json!({"input": "hello world", "previous_response_id": id(&first)})).await;
+    assert!(following["input_tokens"].as_u64() > plain["input_tokens"].as_u64(), "{following} {plain}");
+    let (status, refused) = count(json!({"input": 3})).await;
+    assert_eq!((status, &refused["error"]["param"]), (StatusCode::BAD_REQUEST, &json!("input")));
+    let asked = sim.requests(BACKEND).await.len();
+    assert_eq!(asked, 1, "a count asks nobody");
+}

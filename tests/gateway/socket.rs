@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::support::socket::{End, Socket, create, create_after};
-use crate::support::{Gateway, Setup, Sim, SimAccount, eventually};
+use crate::support::{Dialect, Gateway, Setup, Sim, SimAccount, eventually};
 
 const RESPONSES: &str = "/backend-api/codex/responses";
 
@@ -119,6 +119,23 @@ async fn a_response_is_known_on_its_own_connection_only() {
         let frame = socket.next().await.expect("an error frame");
         assert_eq!(frame["error"]["code"], "previous_response_not_found", "{frame}");
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_is_kept_can_be_gone_on_from_by_its_own_key() {
+    let (sim, gateway, key, mut socket) = connected(over_http).await;
+    let kept = gateway.whole(&key, Dialect::Responses, &json!({"model": "gpt-6.1-sol", "input": "mine"})).await;
+    let id = kept["id"].as_str().expect("an id");
+    let (_, text) = socket.ask(&create_after(id, "what did I say?")).await;
+    assert_eq!(text, "You said: what did I say?");
+    let last = sim.requests(RESPONSES).await.pop().expect("a request");
+    assert_eq!(shape(&last), ["message:user", "message:assistant", "message:user"]);
+
+    let other = gateway.setup.key("bob");
+    let mut socket = Socket::open(&gateway.url, &other, &[]).await.expect("a connection");
+    socket.send(&create_after(id, "what did they say?")).await;
+    let frame = socket.next().await.expect("an error frame");
+    assert_eq!(frame["error"]["code"], "previous_response_not_found", "{frame}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

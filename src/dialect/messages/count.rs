@@ -4,27 +4,11 @@
 //! (`dialect::tokens`); around it stand a few tokens a message that only the backend knows exactly. The
 //! rules for what is no text are constants below and a table in docs/compatibility-messages.md.
 
-mod image;
-
 use super::request;
 use crate::codex::Request;
 use crate::codex::request::{InputItem, InputPart, TextFormat, Tool, ToolOutput};
+use crate::dialect::tokens::{PER_ITEM, PER_TOOL, PRIMING, image};
 use crate::dialect::{ModelMap, Problem, tokens};
-
-/// Marks around a message, a call or an output.
-const PER_ITEM: u64 = 4;
-
-/// Marks around a tool's definition.
-const PER_TOOL: u64 = 8;
-
-/// Marks before the answer.
-const PRIMING: u64 = 3;
-
-/// A document is taken for so many tokens for each started [`FILE_PAGE`] bytes.
-const PER_FILE_PAGE: u64 = 2000;
-
-/// The size of a typical page of a PDF, bytes of base64.
-const FILE_PAGE: usize = 64 * 1024;
 
 /// The tokens of a body of `POST /v1/messages/count_tokens`.
 ///
@@ -75,10 +59,7 @@ fn of_parts(parts: &[InputPart], text: &dyn Fn(&str) -> u64) -> u64 {
         | InputPart::SummaryText { text: whole }
         | InputPart::Refusal { refusal: whole } => text(whole),
         InputPart::InputImage { image_url, .. } => image::tokens(image_url),
-        InputPart::InputFile { file_data, .. } => {
-            let pages = file_data.as_ref().map_or(1, |data| data.len().div_ceil(FILE_PAGE).max(1));
-            u64::try_from(pages).unwrap_or(u64::MAX).saturating_mul(PER_FILE_PAGE)
-        }
+        InputPart::InputFile { file_data, .. } => tokens::of_file(file_data.as_deref()),
     };
     parts.iter().map(of_part).sum()
 }

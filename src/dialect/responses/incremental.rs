@@ -183,6 +183,13 @@ fn metadata(raw: &RawValue) -> Cow<'_, str> {
     if members.len() == before { Cow::Borrowed(raw.get()) } else { Cow::Owned(Value::Object(members).to_string()) }
 }
 
+/// The input of a request over HTTP; `None` where it is no list.
+pub fn items_of(body: &[u8]) -> Option<Vec<Item>> {
+    let members: Members<'_> = serde_json::from_slice(body).ok()?;
+    let items: Vec<&RawValue> = serde_json::from_str(members.get("input")?.get()).ok()?;
+    Some(items.into_iter().map(|item| Item::new(item.get())).collect())
+}
+
 /// One item of a conversation; cheap to clone.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Item {

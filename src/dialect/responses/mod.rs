@@ -2,6 +2,7 @@
 //! so requests are edited at their top level only and events pass through as bytes.
 
 pub mod compact;
+pub mod count;
 mod echo;
 pub mod error;
 pub(crate) mod fields;

@@ -2,7 +2,7 @@
 
 use super::request::{self, Arrival, refuse};
 use super::{openapi, reply};
-use crate::dialect::{Context, Dialect, Problem};
+use crate::dialect::{Context, Dialect, Problem, ProblemKind, responses};
 use crate::kept::AskedPage;
 use crate::relay::{Call, Outcome, Refused};
 use crate::server::assemble::unix_millis;
@@ -11,18 +11,22 @@ use crate::store::KeyId;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
 use axum::response::Response;
-use axum::routing::get;
+use axum::routing::{get, post};
 use std::sync::Arc;
 use tracing::Instrument;
 
 /// The routes of what is kept.
 pub(super) fn routes() -> Router<Arc<State>> {
-    Router::new().route(ONE, get(retrieve).delete(delete)).route(INPUT_ITEMS, get(input_items))
+    Router::new()
+        .route(ONE, get(retrieve).delete(delete))
+        .route(INPUT_ITEMS, get(input_items))
+        .route(INPUT_TOKENS, post(input_tokens))
 }
 
 const ONE: &str = "/v1/responses/{id}";
+const INPUT_TOKENS: &str = "/v1/responses/input_tokens";
 const INPUT_ITEMS: &str = "/v1/responses/{id}/input_items";
 
 /// What the relay goes by to find a conversation's account, where the client names none.
@@ -102,6 +106,26 @@ pub(super) async fn input_items(
 ) -> Response {
     let page = asked(query.as_deref());
     answer(&state, INPUT_ITEMS, &headers, async |key| state.kept.input_items(key, &id, &page).await).await
+}
+
+/// The size of a request
+///
+/// Counted here, without the backend, with all that the request refers to.
+#[utoipa::path(
+    post, path = "/v1/responses/input_tokens", tag = "OpenAI Responses", request_body = openapi::CountRequest,
+    responses((status = 200, description = "The count", body = openapi::InputTokens), openapi::OpenAiErrors)
+)]
+pub(super) async fn input_tokens(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
+    let (head, body) = request.into_parts();
+    answer(&state, INPUT_TOKENS, &head.headers, async |key| {
+        let body = request::read(&state, body).await?;
+        let expanded = state.kept.expand(key, &body).await?;
+        // Counting a long conversation takes long enough to hold up other requests.
+        let count = tokio::task::spawn_blocking(move || responses::count::input_tokens(&expanded.body)).await;
+        let count = count.unwrap_or_else(|_| Err(Problem::new(ProblemKind::Internal, "The count failed")))?;
+        Ok(serde_json::json!({ "object": "response.input_tokens", "input_tokens": count }).to_string())
+    })
+    .await
 }
 
 /// The page that a query asks for.

@@ -60,3 +60,27 @@ pub(in crate::server::data) struct NewConversation {
 pub(in crate::server::data) struct NewItems {
     items: Vec<Map<String, Value>>,
 }
+
+/// A body of `POST /v1/responses/input_tokens`: a request, of which only the size is asked.
+#[derive(Serialize, ToSchema)]
+#[schema(example = json!({ "model": "gpt-6.1-sol", "input": "Hello" }))]
+pub(in crate::server::data) struct CountRequest {
+    model: Option<String>,
+    input: Option<Value>,
+    instructions: Option<String>,
+    tools: Option<Vec<Map<String, Value>>>,
+    previous_response_id: Option<String>,
+}
+
+/// The size of a request.
+#[derive(Serialize, ToSchema)]
+pub(in crate::server::data) struct InputTokens {
+    object: InputTokensTag,
+    input_tokens: u64,
+}
+
+#[derive(Serialize, ToSchema)]
+pub(in crate::server::data) enum InputTokensTag {
+    #[serde(rename = "response.input_tokens")]
+    InputTokens,
+}

@@ -35,6 +35,7 @@ use utoipa::{Modify, OpenApi};
         kept_responses::retrieve,
         kept_responses::delete,
         kept_responses::input_items,
+        kept_responses::input_tokens,
         conversations::create,
         conversations::one,
         conversations::update,

@@ -12,9 +12,11 @@ use crate::dialect::{Context, Dialect, Problem, ProblemKind};
 use crate::relay::{Call, Outcome, Refused, Reply, ReplyBody, Ticket};
 use crate::server::assemble::unix_millis;
 use crate::server::data::request::Arrival;
+use crate::store::KeyId;
 use bytes::Bytes;
 use futures_util::StreamExt;
 use futures_util::stream::BoxStream;
+use serde_json::json;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -134,10 +136,13 @@ impl Connection {
         let key = arrival.authenticate(state, headers).await?;
         let new = create.items()?;
         let earlier = match &create.previous {
-            None => &[],
-            Some(id) => memory.until(id).ok_or_else(|| incremental::previous_not_found(id))?,
+            None => Vec::new(),
+            Some(id) => match memory.until(id) {
+                Some(earlier) => earlier.to_vec(),
+                None => self.kept(key.id, id).await?,
+            },
         };
-        let conversation = memory.conversation(earlier, new);
+        let conversation = memory.conversation(&earlier, new);
         let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
         let models = state.models.serving(state.relay.served(&key));
         let mut prepared = prepare(&create.body(&conversation), &context, &models, *codex_cli)?;
@@ -146,6 +151,22 @@ impl Connection {
         headers.extend(create.headers());
         let call = Call { dialect: Dialect::Responses, codex_cli: *codex_cli, headers, key, prepared };
         Ok(Work { call, conversation, generate: create.generate })
+    }
+}
+
+impl Connection {
+    /// A response that was not made on this connection but is kept for the key, with all that came
+    /// before it. The Codex CLI keeps none, and sends everything again.
+    async fn kept(&self, key: KeyId, id: &str) -> Result<Vec<Item>, Problem> {
+        let unknown = || incremental::previous_not_found(id);
+        if self.codex_cli {
+            return Err(unknown());
+        }
+        let ask = json!({"model": "", "previous_response_id": id, "input": [], "store": false});
+        let expanded = self.state.kept.expand(key, &Bytes::from(ask.to_string())).await;
+        let expanded =
+            expanded.map_err(|problem| if problem.kind.status().is_server_error() { problem } else { unknown() })?;
+        incremental::items_of(&expanded.body).ok_or_else(unknown)
     }
 }
 

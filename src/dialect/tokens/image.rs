@@ -13,7 +13,7 @@ const MOST: u64 = 1600;
 const HEAD: usize = 256 * 1024;
 
 /// The tokens of an image given by its address.
-pub(super) fn tokens(image_url: &str) -> u64 {
+pub(in crate::dialect) fn tokens(image_url: &str) -> u64 {
     let Some((width, height)) = data(image_url).as_deref().and_then(size) else { return MOST };
     (u64::from(width) * u64::from(height)).div_ceil(PIXELS).clamp(1, MOST)
 }
