@@ -34,7 +34,7 @@ macro_rules! embedded {
 const EMBEDDED: &[Embedded] = embedded![
     1 "initial" "0001_initial.sql",
     2 "responses" "0002_responses.sql",
-    4 "key_rights" "0004_key_rights.sql",
+    3 "key_rights" "0003_key_rights.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
