@@ -116,6 +116,7 @@ section! {
     Responses in "responses." {
         retention: Duration = "30d", "How long responses (`store`) and conversations are kept after they were last built upon. `0s` keeps nothing.";
         max_size: Size = "16MiB", "How much of one response is kept: its request's items and its answer. A larger one is answered and not kept.";
+        background_runs: u32 = "32", "How many responses run at once without their client (`background`). Eight times as many may wait; more are refused with 429.";
     }
 }
 

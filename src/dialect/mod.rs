@@ -90,6 +90,12 @@ pub trait Reply: Send + Sync {
     /// A translator for an answer in one piece.
     fn whole(&self) -> Box<dyn Folder>;
 
+    /// The answer's object before anything of it has come, for one that its client does not wait for;
+    /// `None` where the dialect has no such thing.
+    fn announced(&self) -> Option<String> {
+        None
+    }
+
     /// Whether the translators may have to count tokens, for which [`build_vocabulary`] is to be
     /// called in time.
     fn counts_tokens(&self) -> bool {

@@ -7,19 +7,23 @@
 //! writer of its own brings it into the database.
 
 mod asked;
+mod background;
 mod conversations;
 mod expand;
 mod items;
 mod queue;
 mod record;
 mod reply;
+mod run;
 
 pub use expand::Expanded;
 pub use items::AskedPage;
+pub use run::{Follower, Run};
 
 use crate::dialect::responses::request;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
 use crate::store::{KeptResponse, KeyId, Store, StoreError, UnixMillis};
+use background::Background;
 use items::Item;
 use queue::{Queue, Write};
 use record::{Content, Record};
@@ -30,7 +34,6 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// What is kept, and for how long.
 #[derive(Debug, Clone)]
@@ -39,6 +42,8 @@ pub struct Options {
     pub retention: Duration,
     /// How many bytes of one response are kept at most.
     pub max_size: usize,
+    /// How many responses run at once without their client.
+    pub background_runs: u32,
 }
 
 /// Keeps responses. One for the process.
@@ -48,8 +53,7 @@ pub struct Kept {
     queue: Queue,
     /// Hands out the time.
     clock: fn() -> UnixMillis,
-    /// Responses that run without their client.
-    runs: TaskTracker,
+    background: Background,
 }
 
 /// What is to be kept of a request, until its answer has come.
@@ -65,7 +69,7 @@ pub struct Draft {
     cache_key: Option<String>,
     /// The response's id, where it runs in the background and so must be called something at once.
     background: Option<String>,
-    #[expect(dead_code, reason = "for responses that run in the background")]
+    /// Whether its events are kept too.
     is_streamed: bool,
     /// Responses that it builds on and that would go before it.
     to_extend: Vec<String>,
@@ -86,7 +90,8 @@ const SWEEP_BATCH: u32 = 200;
 impl Kept {
     /// Keeps responses in this store.
     pub fn new(store: Store, options: Options, clock: fn() -> UnixMillis) -> Arc<Self> {
-        Arc::new(Self { store, options, queue: Queue::default(), clock, runs: TaskTracker::new() })
+        let background = Background::new(options.background_runs);
+        Arc::new(Self { store, options, queue: Queue::default(), clock, background })
     }
 
     /// Whether anything is kept.
@@ -94,20 +99,23 @@ impl Kept {
         !self.options.retention.is_zero()
     }
 
-    /// Makes an expanded request ready for the backend; its answer is listened to.
+    /// Makes an expanded request ready for the backend; its answer is listened to. One that is to run
+    /// in the background comes with its draft, for [`Kept::announce`].
     pub fn prepare(
         self: &Arc<Self>,
         expanded: Expanded,
         context: &Context,
         models: &ModelMap,
-    ) -> Result<Prepared, Problem> {
+    ) -> Result<(Prepared, Option<Draft>), Problem> {
         let Expanded { body, echo, ignored, draft, .. } = expanded;
         let mut prepared = request::prepare_with(&body, context, models, false, echo)?;
         prepared.ignored.splice(0..0, ignored);
-        if let Some(draft) = draft {
-            prepared.reply = Box::new(KeptReply::new(prepared.reply, draft, self.clone()));
+        match draft {
+            Some(draft) if draft.background.is_some() => return Ok((prepared, Some(draft))),
+            Some(draft) => prepared.reply = Box::new(KeptReply::new(prepared.reply, draft, self.clone())),
+            None => {}
         }
-        Ok(prepared)
+        Ok((prepared, None))
     }
 
     /// The response object of this key and id.
@@ -126,6 +134,7 @@ impl Kept {
         if !items::is_id(id) {
             return Err(unknown(id));
         }
+        self.abandon(key, id);
         let (done, deleted) = oneshot::channel();
         let was_waiting = self.queue.get(key, id).is_some();
         self.queue.push(Write::Delete { key, id: id.to_owned(), now: self.now(), done });
@@ -141,15 +150,13 @@ impl Kept {
 
     /// Brings into the database what is to be kept, until `stop` and then what is left.
     pub async fn write(self: Arc<Self>, stop: CancellationToken) {
-        let runs = self.runs.clone();
-        tokio::spawn({
-            let (runs, stop) = (runs.clone(), stop.clone());
-            async move {
-                stop.cancelled().await;
-                runs.close();
-            }
-        });
-        self.queue.write(&self.store, stop, runs).await;
+        let ended = async {
+            stop.cancelled().await;
+            self.background.ending.cancel();
+            self.background.tasks.close();
+            self.background.tasks.wait().await;
+        };
+        self.queue.write(&self.store, ended).await;
     }
 
     /// Deletes what is over, until `stop`.
@@ -183,24 +190,29 @@ impl Kept {
 
     /// An answer has ended with this response object.
     fn keep(&self, draft: &Draft, response: &RawValue) {
-        let expires_at = self.expiry();
         let id = items::id(response).unwrap_or_default();
+        self.keep_beside(draft, response);
+        if !draft.is_stored || id.is_empty() {
+            return;
+        }
+        let record = draft.record(response.to_owned(), id, self.expiry());
+        if record.size() > self.options.max_size {
+            tracing::warn!(response = record.id, size = record.size(), "a response is too large to be kept");
+            return;
+        }
+        self.queue.push(Write::Put(Arc::new(record)));
+    }
+
+    /// What an answer means to others that are kept: its conversation, and what it builds on.
+    fn keep_beside(&self, draft: &Draft, response: &RawValue) {
+        let expires_at = self.expiry();
         if let Some(conversation) = &draft.conversation {
             let output = record::output(response);
             let items = draft.input.iter().cloned().chain(output).collect();
             let conversation = conversation.clone();
             self.queue.push(Write::Append { key: draft.key, conversation, items, now: self.now(), expires_at });
         }
-        if !draft.is_stored || id.is_empty() {
-            return;
-        }
-        let record = draft.record(response.to_owned(), id, expires_at);
-        if record.size() > self.options.max_size {
-            tracing::warn!(response = record.id, size = record.size(), "a response is too large to be kept");
-            return;
-        }
-        self.queue.push(Write::Put(Arc::new(record)));
-        if !draft.to_extend.is_empty() {
+        if draft.is_stored && !draft.to_extend.is_empty() {
             self.queue.push(Write::Extend { key: draft.key, ids: draft.to_extend.clone(), expires_at });
         }
     }
@@ -216,7 +228,7 @@ impl Kept {
         if !items::is_id(id) {
             return Ok(Lookup::Absent);
         }
-        if let Some(record) = self.queue.get(key, id) {
+        if let Some(record) = self.running(key, id).or_else(|| self.queue.get(key, id)) {
             return Ok(Lookup::Found(record));
         }
         let found = self.read(key, self.store.responses().get(key, id, self.now()).await)?;
@@ -247,6 +259,24 @@ impl Kept {
 }
 
 impl Draft {
+    /// The draft that a record was made of, as far as it tells.
+    fn of(record: &Record) -> Self {
+        let content = &record.content;
+        Self {
+            key: record.key,
+            is_stored: true,
+            input: content.input.clone(),
+            previous: content.previous.clone(),
+            conversation: content.conversation.clone(),
+            session: content.session.clone().unwrap_or_default(),
+            cache_key: content.cache_key.clone(),
+            background: content.background.then(|| record.id.clone()),
+            is_streamed: content.events.is_some(),
+            to_extend: Vec::new(),
+            created_at: record.created_at,
+        }
+    }
+
     fn record(&self, response: Item, id: String, expires_at: UnixMillis) -> Record {
         let content = Content {
             response,

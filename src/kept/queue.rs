@@ -8,11 +8,10 @@ use super::items::{self, Item};
 use super::record::Record;
 use crate::store::{KeyId, NewItem, NewResponse, Store, StoreError, UnixMillis};
 use std::collections::{HashMap, VecDeque};
+use std::pin::pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, oneshot};
-use tokio_util::sync::CancellationToken;
-use tokio_util::task::TaskTracker;
 
 /// How much may wait: about as much as a busy minute brings.
 const MOST_BYTES: usize = 128 * 1024 * 1024;
@@ -32,7 +31,6 @@ pub(super) enum Write {
     /// A response, over one of the same id.
     Put(Arc<Record>),
     /// The end of a response that is being worked on, unless it has ended otherwise.
-    #[expect(dead_code, reason = "for responses that run in the background")]
     Finish(Arc<Record>),
     /// Responses that a later one builds on live as long as that.
     Extend { key: KeyId, ids: Vec<String>, expires_at: UnixMillis },
@@ -100,12 +98,13 @@ impl Queue {
         of_key.into_iter().find(|record| record.item(item).is_some())
     }
 
-    /// Writes until `stop`, and then what is left once `runs` have ended.
-    pub(super) async fn write(&self, store: &Store, stop: CancellationToken, runs: TaskTracker) {
+    /// Writes until everything that is written has `ended`, and then what is left.
+    pub(super) async fn write(&self, store: &Store, ended: impl Future<Output = ()>) {
+        let mut ended = pin!(ended);
         loop {
             let stopping = tokio::select! {
                 () = self.arrived.notified() => false,
-                () = async { stop.cancelled().await; runs.wait().await } => true,
+                () = &mut ended => true,
             };
             self.drain(store).await;
             if stopping {

@@ -127,13 +127,13 @@ pub(super) fn output(response: &RawValue) -> Vec<Item> {
     serde_json::from_str::<Output>(response.get()).map(|all| all.output).unwrap_or_default()
 }
 
-/// How a response stands.
-#[expect(dead_code, reason = "for responses that run in the background")]
-pub(super) fn status(response: &RawValue) -> String {
+/// Whether nothing more comes of a response.
+pub(super) fn is_over(response: &RawValue) -> bool {
     #[derive(Default, Deserialize)]
     struct Status {
         #[serde(default)]
         status: Option<String>,
     }
-    serde_json::from_str::<Status>(response.get()).unwrap_or_default().status.unwrap_or_default()
+    let Status { status } = serde_json::from_str(response.get()).unwrap_or_default();
+    !matches!(status.as_deref(), Some("queued" | "in_progress"))
 }

@@ -136,6 +136,11 @@ impl Relay {
         }
     }
 
+    /// After how much silence a stream's client is told that it is alive.
+    pub fn keep_alive(&self) -> Option<Duration> {
+        longer_than_nothing(self.options.keep_alive)
+    }
+
     /// Serves one request. The answer's first byte is ready when this returns; until then a failure
     /// moves the request to the next account.
     pub async fn serve(&self, call: Call, ticket: Ticket) -> Result<Reply, Box<Refused>> {
@@ -359,7 +364,7 @@ impl Relay {
             Served::Stream(begun) => {
                 let learn = self.lesson(in_flight.member().manager.id());
                 let translator = call.prepared.reply.stream();
-                let pace = Pace { keep_alive: longer_than_nothing(self.options.keep_alive), deadline };
+                let pace = Pace { keep_alive: self.keep_alive(), deadline };
                 let relayed =
                     Relayed { begun: *begun, translator, ticket, learn, pace, finished: false, _in_flight: in_flight };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {

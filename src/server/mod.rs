@@ -128,8 +128,11 @@ async fn build(
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
     }
-    let keeping =
-        kept::Options { retention: settings.responses.retention, max_size: settings.responses.max_size.bytes() };
+    let keeping = kept::Options {
+        retention: settings.responses.retention,
+        max_size: settings.responses.max_size.bytes(),
+        background_runs: settings.responses.background_runs,
+    };
     Ok(Arc::new(State {
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         relay: Relay::new(accounts.clone(), client, options),

@@ -1,5 +1,7 @@
 """The OpenAI SDK for Python, unmodified: responses and conversations that the gateway keeps."""
 
+import time
+
 import openai
 
 from check import KEY, URL, check, equal, raises
@@ -54,4 +56,38 @@ equal("one less", len(list(client.conversations.items.list(talk.id))), 3)
 equal("other metadata", client.conversations.update(talk.id, metadata={"a": "b"}).metadata, {"a": "b"})
 equal("gone", client.conversations.delete(talk.id).deleted, True)
 raises(openai.NotFoundError, lambda: client.conversations.retrieve(talk.id))
+
+def polled(response):
+    """The response when it has ended."""
+    deadline = time.monotonic() + 30
+    while response.status in ("queued", "in_progress"):
+        check("it ends", time.monotonic() < deadline, response)
+        time.sleep(0.05)
+        response = client.responses.retrieve(response.id)
+    return response
+
+
+queued = client.responses.create(model=MODEL, input="later", background=True)
+equal("it waits", (queued.status, queued.background, queued.output), ("queued", True, []))
+done = polled(queued)
+equal("it is done", (done.status, done.output_text, done.id), ("completed", "You said: later", queued.id))
+check("usage", done.usage.output_tokens > 0, done.usage)
+equal("a cancel comes too late", client.responses.cancel(queued.id).status, "completed")
+raises(openai.BadRequestError, lambda: client.responses.cancel(second.id))
+
+events = []
+with client.responses.create(model=MODEL, input="[long 30]", background=True, stream=True) as stream:
+    for event in stream:
+        events.append(event)
+        if event.type == "response.output_text.delta":
+            break
+name = events[0].response.id
+for event in client.responses.retrieve(name, stream=True, starting_after=events[-1].sequence_number):
+    events.append(event)
+equal("each event once", [event.sequence_number for event in events], list(range(len(events))))
+equal("to its end", events[-1].type, "response.completed")
+text = "".join(event.delta for event in events if event.type == "response.output_text.delta")
+equal("all of the text", text, events[-1].response.output_text)
+with client.responses.stream(response_id=name) as stream:
+    equal("the SDK's own stream", stream.get_final_response().output_text, text)
 print("all checks passed")

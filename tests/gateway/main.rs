@@ -6,6 +6,7 @@ mod support;
 
 mod accounts;
 mod anything;
+mod background;
 mod clients;
 mod codex_paths;
 mod config;

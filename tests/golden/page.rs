@@ -78,8 +78,8 @@ fn disposition(api: Api, base: &Value, fields: &Map<String, Value>) -> [String; 
 }
 
 /// What is resolved before the translator is asked, where responses are kept (`src/kept`;
-/// `tests/gateway/kept_responses.rs` shows it).
-const KEPT: [&str; 3] = ["conversation", "previous_response_id", "store"];
+/// `tests/gateway/kept_responses.rs` and `background.rs` show it).
+const KEPT: [&str; 4] = ["background", "conversation", "previous_response_id", "store"];
 const RESOLVED: &str =
     "resolved from what Tollway keeps; refused or named where it keeps nothing (`responses.retention`)";
 

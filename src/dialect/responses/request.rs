@@ -291,4 +291,9 @@ impl Reply for ResponsesReply {
     fn whole(&self) -> Box<dyn Folder> {
         Box::new(Whole::new(self.echo.clone()))
     }
+
+    fn announced(&self) -> Option<String> {
+        let object = RawValue::from_string(json!({"status": "queued", "usage": null}).to_string()).ok()?;
+        self.echo.apply(&object, Vec::new())
+    }
 }

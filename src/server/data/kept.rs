@@ -1,9 +1,9 @@
 //! Responses that are kept.
 
 use super::request::{self, Arrival, refuse};
-use super::{openapi, reply};
+use super::{background, openapi, reply};
 use crate::dialect::{Context, Dialect, Problem, ProblemKind, responses};
-use crate::kept::AskedPage;
+use crate::kept::{AskedPage, Draft};
 use crate::relay::{Call, Outcome, Refused};
 use crate::server::assemble::unix_millis;
 use crate::server::state::State;
@@ -21,11 +21,13 @@ use tracing::Instrument;
 pub(super) fn routes() -> Router<Arc<State>> {
     Router::new()
         .route(ONE, get(retrieve).delete(delete))
+        .route(CANCEL, post(cancel))
         .route(INPUT_ITEMS, get(input_items))
         .route(INPUT_TOKENS, post(input_tokens))
 }
 
 const ONE: &str = "/v1/responses/{id}";
+const CANCEL: &str = "/v1/responses/{id}/cancel";
 const INPUT_TOKENS: &str = "/v1/responses/input_tokens";
 const INPUT_ITEMS: &str = "/v1/responses/{id}/input_items";
 
@@ -35,10 +37,13 @@ const SESSION: HeaderName = HeaderName::from_static("x-session-affinity");
 /// `POST /v1/responses` of any client but the Codex CLI: what it builds on is fetched, and its
 /// answer is kept if it is to be.
 pub(super) async fn create(state: &Arc<State>, headers: HeaderMap, body: Body, mut arrival: Arrival) -> Response {
-    let call = match admit(state, headers, body, &mut arrival).await {
-        Ok(call) => call,
+    let (call, background) = match admit(state, headers, body, &mut arrival).await {
+        Ok(admitted) => admitted,
         Err(problem) => return arrival.refuse(Dialect::Responses, &problem),
     };
+    if let Some(draft) = background {
+        return background::start(state, call, draft, arrival.ticket).await;
+    }
     let request_id = arrival.ticket.request_id.clone();
     let ignored = call.prepared.ignored.clone();
     match state.relay.serve(call, arrival.ticket).await {
@@ -50,7 +55,13 @@ pub(super) async fn create(state: &Arc<State>, headers: HeaderMap, body: Body, m
     }
 }
 
-async fn admit(state: &Arc<State>, mut headers: HeaderMap, body: Body, arrival: &mut Arrival) -> Result<Call, Problem> {
+/// The call, and its draft if it is to run in the background.
+async fn admit(
+    state: &Arc<State>,
+    mut headers: HeaderMap,
+    body: Body,
+    arrival: &mut Arrival,
+) -> Result<(Call, Option<Draft>), Problem> {
     let key = arrival.authenticate(state, &headers).await?;
     let body = request::read(state, body).await?;
     let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
@@ -60,21 +71,46 @@ async fn admit(state: &Arc<State>, mut headers: HeaderMap, body: Body, arrival: 
         headers.entry(SESSION).or_insert(session);
     }
     let models = state.models.serving(state.relay.served(&key));
-    let prepared = state.kept.prepare(expanded, &context, &models)?;
-    Ok(Call { dialect: Dialect::Responses, codex_cli: false, headers, key, prepared })
+    let (prepared, background) = state.kept.prepare(expanded, &context, &models)?;
+    Ok((Call { dialect: Dialect::Responses, codex_cli: false, headers, key, prepared }, background))
 }
 
 /// A kept response
+///
+/// One that runs in the background as it is now; with `stream=true` the events of one that was made so.
 #[utoipa::path(
-    get, path = "/v1/responses/{id}", tag = "OpenAI Responses", params(("id" = String, Path)),
-    responses((status = 200, description = "As its client saw it last", body = openapi::ResponseObject), openapi::OpenAiErrors)
+    get, path = "/v1/responses/{id}", tag = "OpenAI Responses",
+    params(
+        ("id" = String, Path),
+        ("stream" = Option<bool>, Query, description = "Its events, if it was made with `background` and `stream`"),
+        ("starting_after" = Option<u64>, Query, description = "The number of the event after which to begin"),
+    ),
+    responses(
+        (status = 200, description = "As its client saw it last", content(
+            (openapi::ResponseObject = "application/json"), (openapi::ServerSentEvent = "text/event-stream"),
+        )),
+        openapi::OpenAiErrors,
+    )
 )]
 pub(super) async fn retrieve(
     Shared(state): Shared<Arc<State>>,
     Path(id): Path<String>,
+    RawQuery(query): RawQuery,
     headers: HeaderMap,
 ) -> Response {
-    answer(&state, ONE, &headers, async |key| state.kept.response(key, &id).await).await
+    match background::Resumed::of(query.as_deref()) {
+        Ok(None) => answer(&state, ONE, &headers, async |key| state.kept.response(key, &id).await).await,
+        resumed => background::follow(&state, ONE, &headers, &id, resumed).await,
+    }
+}
+
+/// Cancels a response that runs in the background
+#[utoipa::path(
+    post, path = "/v1/responses/{id}/cancel", tag = "OpenAI Responses", params(("id" = String, Path)),
+    responses((status = 200, description = "As it ended", body = openapi::ResponseObject), openapi::OpenAiErrors)
+)]
+pub(super) async fn cancel(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
+    answer(&state, CANCEL, &headers, async |key| state.kept.cancel(key, &id).await).await
 }
 
 /// Deletes a kept response

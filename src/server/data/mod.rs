@@ -3,6 +3,7 @@
 
 mod address;
 mod backend;
+mod background;
 mod compact;
 mod conversations;
 mod images;

@@ -34,6 +34,7 @@ use utoipa::{Modify, OpenApi};
         status::refresh,
         kept_responses::retrieve,
         kept_responses::delete,
+        kept_responses::cancel,
         kept_responses::input_items,
         kept_responses::input_tokens,
         conversations::create,

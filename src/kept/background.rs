@@ -1,0 +1,213 @@
+//! Responses that run without their client: begun, asked after, followed, cancelled, and brought to
+//! their end whatever happens to whoever makes them.
+
+use super::queue::Write;
+use super::record::{self, Record};
+use super::run::{End, Follower, Run};
+use super::{Draft, Kept, items};
+use crate::dialect::{Problem, ProblemKind};
+use crate::store::KeyId;
+use bytes::Bytes;
+use serde_json::json;
+use std::collections::HashMap;
+use std::future::Future;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+/// How many may wait for each that runs: what waits holds its request in memory.
+const MOST_WAITING: usize = 8;
+/// For how long one that is worked on is believed to be, in milliseconds.
+const LEASE: i64 = 60_000;
+/// How often that is renewed.
+const RENEWAL: Duration = Duration::from_secs(15);
+
+/// The responses of this process that run without their client.
+pub(super) struct Background {
+    runs: Mutex<HashMap<(KeyId, String), Arc<Run>>>,
+    /// How many run at once; the others wait.
+    slots: Semaphore,
+    most: usize,
+    /// Tasks: the process waits for them at its end.
+    pub(super) tasks: TaskTracker,
+    /// The process ends.
+    pub(super) ending: CancellationToken,
+}
+
+impl Background {
+    pub(super) fn new(at_once: u32) -> Self {
+        let at_once = usize::try_from(at_once).unwrap_or(usize::MAX).min(Semaphore::MAX_PERMITS);
+        Self {
+            runs: Mutex::default(),
+            slots: Semaphore::new(at_once),
+            most: at_once.saturating_mul(MOST_WAITING + 1),
+            tasks: TaskTracker::new(),
+            ending: CancellationToken::new(),
+        }
+    }
+
+    fn get(&self, key: KeyId, id: &str) -> Option<Arc<Run>> {
+        self.lock().get(&(key, id.to_owned())).cloned()
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(KeyId, String), Arc<Run>>> {
+        self.runs.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Brings a run to its end when it is dropped, so that a panic or a stop ends it too.
+struct Ending {
+    kept: Arc<Kept>,
+    run: Arc<Run>,
+    end: End,
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        self.kept.settle(&self.run, self.end);
+    }
+}
+
+impl Kept {
+    /// A response that is to run in the background is kept before its client hears of it.
+    pub async fn announce(&self, draft: Draft, object: Option<String>) -> Result<Arc<Run>, Problem> {
+        let (Some(id), Some(object)) = (draft.background.clone(), object.and_then(items::raw)) else {
+            return Err(Problem::new(ProblemKind::Internal, "The response could not be begun"));
+        };
+        let run = Arc::new(Run::new(draft, id.clone(), object, self.options.max_size));
+        {
+            let mut runs = self.background.lock();
+            if runs.len() >= self.background.most {
+                let message = "Too many background responses are waiting; try again later";
+                return Err(Problem { retry_after: Some(RENEWAL), ..Problem::new(ProblemKind::RateLimited, message) });
+            }
+            runs.insert((run.draft.key, id), run.clone());
+        }
+        let mut record = run.record(self.expiry(), Some(self.now() + LEASE));
+        // Who reads it there is another process, which cannot tell what waits from what runs.
+        record.content.response =
+            record::changed(&record.content.response, &[("status", json!("in_progress").to_string())]);
+        self.queue.push(Write::Put(Arc::new(record)));
+        self.queue.reached().await;
+        Ok(run)
+    }
+
+    /// Has a response made: `make` hands what comes to [`Run::take`], and is dropped when nobody wants
+    /// the rest.
+    pub fn launch<F>(self: &Arc<Self>, run: Arc<Run>, make: F)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let ending = Ending { kept: self.clone(), run, end: End::Interrupted };
+        self.background.tasks.spawn(async move {
+            let mut ending = ending;
+            let (kept, run) = (ending.kept.clone(), ending.run.clone());
+            let work = async {
+                let _slot = kept.background.slots.acquire().await;
+                make.await;
+            };
+            ending.end = tokio::select! {
+                biased;
+                () = run.cancelled.cancelled() => End::Cancelled,
+                () = kept.background.ending.cancelled() => End::Interrupted,
+                () = kept.renew(&run) => End::Lost,
+                () = work => End::Made,
+            };
+        });
+    }
+
+    /// Says again and again that a run is worked on; returns when another process has ended it.
+    async fn renew(&self, run: &Run) {
+        let (key, id) = (run.draft.key, run.id.as_str());
+        loop {
+            tokio::time::sleep(RENEWAL).await;
+            match self.store.responses().renew(key, id, self.now() + LEASE).await {
+                Ok(true) => {}
+                // A database that is behind has not heard of it yet.
+                Ok(false) if self.queue.get(key, id).is_some() => {}
+                Ok(false) => return,
+                Err(error) => {
+                    tracing::warn!(%error, response = id, "the lease of a response was not renewed");
+                }
+            }
+        }
+    }
+
+    /// Keeps how a run ended.
+    fn settle(&self, run: &Arc<Run>, end: End) {
+        run.conclude(end);
+        if end != End::Lost && !run.is_unwanted() {
+            let record = run.record(self.expiry(), None);
+            self.keep_beside(&run.draft, &record.content.response);
+            self.queue.push(Write::Finish(Arc::new(record)));
+        }
+        self.background.lock().remove(&(run.draft.key, run.id.clone()));
+        run.close();
+    }
+
+    /// The run of this key and id as what would be read of it.
+    pub(super) fn running(&self, key: KeyId, id: &str) -> Option<Arc<Record>> {
+        let run = self.background.get(key, id)?;
+        Some(Arc::new(run.record(self.expiry(), Some(self.now() + LEASE))))
+    }
+
+    /// Ends a run that is to be deleted.
+    pub(super) fn abandon(&self, key: KeyId, id: &str) {
+        if let Some(run) = self.background.get(key, id) {
+            run.abandon();
+        }
+    }
+
+    /// Cancels a response that runs in the background; one that has ended stays as it is. Returns the
+    /// response object.
+    pub async fn cancel(&self, key: KeyId, id: &str) -> Result<String, Problem> {
+        if let Some(run) = self.background.get(key, id) {
+            run.cancel();
+            run.ended().await;
+            return Ok(run.response());
+        }
+        let record = self.known(key, id).await?;
+        if !record.content.background {
+            let message = "Only responses that were made with `background` set to true can be cancelled";
+            return Err(Problem::new(ProblemKind::InvalidRequest, message));
+        }
+        if !record.is_running(self.now()) {
+            return Ok(record.response(self.now()).get().to_owned());
+        }
+        // Another process runs it: it stops when it sees that its response has ended.
+        let mut ended = (*record).clone();
+        ended.content.response = record::ended(&ended.content.response, "cancelled", None);
+        ended.lease_until = None;
+        let response = ended.content.response.get().to_owned();
+        self.queue.push(Write::Finish(Arc::new(ended)));
+        self.queue.reached().await;
+        Ok(response)
+    }
+
+    /// The events of a streamed background response, after the one of this number.
+    pub async fn follow(&self, key: KeyId, id: &str, after: Option<u64>) -> Result<Follower, Problem> {
+        let unstreamed = || {
+            let message =
+                "Only responses that were made with `background` and `stream` set to true can be streamed again";
+            Problem::invalid("stream", message)
+        };
+        if let Some(run) = self.background.get(key, id) {
+            return if run.draft.is_streamed { Ok(Follower::new(run, after)) } else { Err(unstreamed()) };
+        }
+        let record = self.known(key, id).await?;
+        if record.is_running(self.now()) {
+            let message = "Another replica of the gateway runs this response; its events can be read there, or here when it has ended";
+            return Err(Problem {
+                retry_after: Some(Duration::from_secs(1)),
+                ..Problem::new(ProblemKind::Overloaded, message)
+            });
+        }
+        let Some(events) = record.content.events.clone() else { return Err(unstreamed()) };
+        let run = Run::new(Draft::of(&record), record.id.clone(), record.content.response.clone(), usize::MAX);
+        run.take(Bytes::from(events));
+        run.close();
+        Ok(Follower::new(Arc::new(run), after))
+    }
+}
