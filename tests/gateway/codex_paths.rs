@@ -114,6 +114,31 @@ async fn compaction_passes_where_the_backend_has_it_and_is_made_where_not() {
     }
 }
 
+/// How many accounts may be chosen.
+async fn active(gateway: &Gateway) -> String {
+    let (_, page) = gateway.ops_page("/metrics").await;
+    let line = page.lines().find(|line| line.starts_with("tollway_accounts{state=\"active\"}"));
+    line.and_then(|line| line.rsplit(' ').next()).expect("a gauge").to_owned()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_fails_for_a_moment_costs_its_account_nothing() {
+    let (sim, _, gateway, key) = start(&[json!({}), json!({})]).await;
+    sim.fault(json!({"scope": "*", "where": "responses", "kind": "server_error", "times": 1})).await;
+    let path = "/backend-api/codex/responses/compact";
+    assert_eq!(json_of(post(&gateway, &key, path, &long_talk()).await).await.0, 200, "{}", gateway.log());
+    assert_eq!(active(&gateway).await, "2");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_compaction_that_meets_a_used_up_limit_puts_its_account_aside() {
+    let (sim, _, gateway, key) = start(&[json!({}), json!({})]).await;
+    sim.fault(json!({"scope": "*", "where": "responses", "kind": "usage_limit", "times": 1})).await;
+    let path = "/backend-api/codex/responses/compact";
+    assert_eq!(json_of(post(&gateway, &key, path, &long_talk()).await).await.0, 200, "{}", gateway.log());
+    assert_eq!(active(&gateway).await, "1");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn an_sdk_compacts_and_goes_on_with_what_it_got() {
     let (_sim, _, gateway, key) = start(&[json!({})]).await;
