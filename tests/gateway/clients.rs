@@ -107,6 +107,11 @@ async fn the_codex_cli_works_in_steps_sessions_and_trouble() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_gives_up_in_time_when_nobody_can_answer() {
+    passes("codex_cli_errors.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_codex_cli_works_over_a_websocket() {
     passes("codex_cli_socket.py", Some("codex")).await;
 }
