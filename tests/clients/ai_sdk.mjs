@@ -148,4 +148,27 @@ for (const { name, of, strange } of ways) {
     await eventually('the backend saw the client leave', async () => (await left()) === before + 1)
   })
 }
+
+await step('responses: by default what was said is kept, and the SDK refers to it', async () => {
+  const sent = []
+  const watched = (url, init) => (sent.push(JSON.parse(init.body)), fetch(url, init))
+  const model = createOpenAI({ baseURL, apiKey: KEY, fetch: watched }).responses(MODEL)
+  const thinking = { openai: { reasoningEffort: 'low', reasoningSummary: 'auto' } }
+  const first = await generateText({ model, prompt: TWO, tools, stopWhen: stepCountIs(5), maxRetries: 0, providerOptions: thinking })
+  assert.match(first.text, /^Tool said/)
+  const messages = [{ role: 'user', content: TWO }, ...first.responseMessages, { role: 'user', content: 'and now?' }]
+  const second = streamText({ model, messages, tools, maxRetries: 0, providerOptions: thinking })
+  assert.equal(await second.text, 'You said: and now?')
+  const { input } = await lastBody()
+  assert.ok(!input.some((item) => item.type === 'item_reference'), JSON.stringify(input))
+  for (const kind of ['reasoning', 'function_call', 'function_call_output']) assert.ok(input.some((item) => item.type === kind), kind)
+  assert.ok(input.find((item) => item.type === 'reasoning').encrypted_content)
+  const referred = sent.at(-1).input.filter((item) => item.type === 'item_reference')
+  assert.ok(referred.length > 1, JSON.stringify(sent.at(-1).input))
+
+  const name = (await second.providerMetadata).openai.responseId
+  const third = await generateText({ model, prompt: 'on', maxRetries: 0, providerOptions: { openai: { previousResponseId: name } } })
+  assert.equal(third.text, 'You said: on')
+  assert.ok((await lastBody()).input.length > 5)
+})
 console.log('all checks passed')

@@ -21,11 +21,10 @@ mod surface;
 use super::state::State;
 use axum::Router;
 use axum::http::StatusCode;
-use axum::middleware::from_fn_with_state;
+use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
-use tower_http::catch_panic::CatchPanicLayer;
 use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
@@ -55,7 +54,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .method_not_allowed_fallback(surface::method_not_allowed)
         .layer(RequestDecompressionLayer::new().gzip(true).deflate(true).zstd(true).pass_through_unaccepted(true))
         .layer(from_fn_with_state(state.clone(), surface::known_encoding))
-        .layer(CatchPanicLayer::custom(surface::panicked))
+        .layer(from_fn(surface::catch_panics))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state);
     surface::surround(routes, &origins)

@@ -12,6 +12,8 @@ use axum::http::header::CONTENT_ENCODING;
 use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tower::util::MapRequest;
@@ -115,10 +117,15 @@ pub(super) async fn method_not_allowed(Shared(state): Shared<Arc<State>>, reques
     Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
 }
 
-/// A panic is a bug; its message may hold anything, so it goes nowhere but the panic hook's log.
-pub(super) fn panicked(_: Box<dyn std::any::Any + Send + 'static>) -> Response {
-    let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
-    reply::refusal(crate::dialect::Dialect::Responses, &problem, &request::new_id())
+/// Answers for a handler that panics, in the caller's dialect. A panic is a bug; its message may hold
+/// anything, so it goes nowhere but the panic hook's log.
+pub(super) async fn catch_panics(request: Request<Body>, next: Next) -> Response {
+    let dialect = request::dialect_of(request.uri().path(), request.headers());
+    // Nothing of the request is looked at again; what handlers share holds no lock across a panic.
+    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+        let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
+        reply::refusal(dialect, &problem, &request::new_id())
+    })
 }
 
 /// Why an address is not served that other servers of these APIs have.
@@ -130,6 +137,10 @@ fn not_served(path: &str) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use axum::middleware::from_fn;
+    use axum::routing::post;
+    use http_body_util::BodyExt as _;
+    use tower::ServiceExt as _;
 
     #[test]
     fn what_is_not_served_has_a_reason_and_what_nobody_has_none() {
@@ -138,6 +149,26 @@ mod tests {
         }
         for path in ["/v1/embedding", "/v1/filesystem", "/v1", "/metrics"] {
             assert_eq!(not_served(path), None, "{path}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_told_in_the_callers_dialect() {
+        async fn broken() {
+            panic!("a secret");
+        }
+        let routes = Router::new()
+            .route("/v1/messages", post(broken))
+            .route("/v1/responses", post(broken))
+            .layer(from_fn(catch_panics));
+        for (path, expected) in [("/v1/messages", "api_error"), ("/v1/responses", "server_error")] {
+            let request = Request::post(path).body(Body::empty()).expect("a request");
+            let response = routes.clone().oneshot(request).await.expect("an answer");
+            assert_eq!(response.status(), StatusCode::INTERNAL_SERVER_ERROR);
+            let body = response.into_body().collect().await.expect("a body").to_bytes();
+            let body: serde_json::Value = serde_json::from_slice(&body).expect("JSON");
+            assert_eq!(body["error"]["type"], expected);
+            assert!(!body.to_string().contains("a secret"));
         }
     }
 
