@@ -22,6 +22,12 @@ pub struct Frame {
 }
 
 impl Frame {
+    /// An event of ours; `None` where its data has line breaks, which would end it early.
+    pub fn of(kind: &str, data: &str) -> Option<Self> {
+        let is_one_line = !data.contains(['\n', '\r']);
+        is_one_line.then(|| Self { raw: Bytes::from(format!("event: {kind}\ndata: {data}\n\n")) })
+    }
+
     /// The bytes as received, terminator included: what a pass-through writes.
     pub fn raw(&self) -> &Bytes {
         &self.raw

@@ -1,7 +1,8 @@
 //! From the backend's events to the client's bytes, streamed or whole.
 
+use super::lesson::Learn;
 use super::ticket::{Outcome, Ticket};
-use super::{Learn, unix_now};
+use super::unix_now;
 use crate::account::InFlight;
 use crate::codex::client::EventStream;
 use crate::codex::event::Depth;
@@ -172,6 +173,14 @@ impl<L: Learn> Relayed<L> {
         let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
         let failure = observe(&event, &self.learn);
         note_usage(&event, &mut self.ticket);
+        if matches!(event, Event::RateLimits(_)) {
+            // The client is told of the pool; that there are accounts is not its business.
+            if let Some(pooled) = self.learn.pooled() {
+                let data = pooled.data().unwrap_or_default();
+                self.translator.event(&Event::RateLimits(&data), &pooled, out);
+            }
+            return Ok(false);
+        }
         self.translator.event(&event, frame, out);
         match failure {
             Some(failure) => Err(failure),

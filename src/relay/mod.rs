@@ -7,6 +7,7 @@ mod affinity;
 mod answer;
 mod catalogue;
 mod forward;
+mod lesson;
 mod passage;
 mod policy;
 mod reasoning;
@@ -32,6 +33,8 @@ use crate::store::{Account, AccountId, Credentials, GatewayKey, UnixMillis};
 use crate::telemetry::{metrics, traces};
 use affinity::Affinity;
 use answer::{Begun, Pace, Relayed};
+use lesson::Learn as _;
+
 use bytes::Bytes;
 use http::HeaderMap;
 use policy::{Step, Tried};
@@ -69,7 +72,7 @@ pub struct Relay {
     client: Client,
     affinity: Affinity,
     shelf: catalogue::Shelf,
-    routing: routing::Routing,
+    routing: Arc<routing::Routing>,
     options: Options,
 }
 
@@ -106,23 +109,6 @@ pub enum ReplyBody {
 /// A refusal, with the ticket of the request it refuses.
 pub struct Refused(pub Problem, pub Ticket);
 
-/// What answers teach about the account that gave them.
-trait Learn {
-    fn limits(&self, limits: &Limits);
-}
-
-/// Teaches the directory about one account.
-struct Lesson {
-    accounts: Arc<Accounts>,
-    id: AccountId,
-}
-
-impl Learn for Lesson {
-    fn limits(&self, limits: &Limits) {
-        self.accounts.note_limits(self.id, limits);
-    }
-}
-
 impl Relay {
     /// A relay over these accounts and this client.
     pub fn new(accounts: Arc<Accounts>, client: Client, options: Options) -> Self {
@@ -131,7 +117,7 @@ impl Relay {
             client,
             affinity: Affinity::default(),
             shelf: catalogue::Shelf::default(),
-            routing: routing::Routing::default(),
+            routing: Arc::default(),
             options,
         }
     }
@@ -303,7 +289,7 @@ impl Relay {
         let (address, port) = self.client.address();
         let span = traces::upstream_span(&ticket.span, &call.prepared.model, address, port, ticket.attempts);
         let account = member.manager.snapshot().account.clone();
-        let lesson = self.lesson(account.id);
+        let lesson = self.lesson(account.id, &call.key);
         let work = async {
             let mut headers = journey.headers.clone();
             traces::inject(&mut headers);
@@ -334,10 +320,6 @@ impl Relay {
         result
     }
 
-    fn lesson(&self, id: AccountId) -> Lesson {
-        Lesson { accounts: self.accounts.clone(), id }
-    }
-
     fn put_aside(&self, id: AccountId, failure: &Failure) {
         let until = match failure.resets_at {
             Some(seconds) => seconds.saturating_mul(1000),
@@ -362,7 +344,7 @@ impl Relay {
                 ReplyBody::Whole(body)
             }
             Served::Stream(begun) => {
-                let learn = self.lesson(in_flight.member().manager.id());
+                let learn = self.lesson(in_flight.member().manager.id(), &call.key);
                 let translator = call.prepared.reply.stream();
                 let pace = Pace { keep_alive: self.keep_alive(), deadline };
                 let relayed =

@@ -1,15 +1,17 @@
 //! What the holder of a key may know of the accounts behind it: each one's standing, and all of them
 //! as one pool.
 
-use super::routing::living;
+use super::routing::{Routing, living};
 use super::{Relay, caller, millis_from_now, passage};
-use crate::account::Member;
 use crate::account::pool::{self, Reason};
+use crate::account::{Accounts, Member};
 use crate::codex::limits::{Limits, Window};
+use crate::codex::sse::Frame;
 use crate::store::{AccountId, GatewayKey, UnixMillis};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -125,6 +127,20 @@ impl Pool {
         pool
     }
 
+    /// The event by which the backend tells of limits within a stream (protocol.md 5.2).
+    pub(super) fn event(&self) -> Option<Frame> {
+        let told = |window: &Window| {
+            let Window { used_percent, window_minutes, resets_at } = window;
+            json!({"used_percent": used_percent, "window_minutes": window_minutes, "reset_at": resets_at})
+        };
+        let event = json!({
+            "type": "codex.rate_limits", "plan_type": self.plan, "metered_limit_name": "codex", "limit_name": null,
+            "rate_limits": {"primary": self.primary.as_ref().map(told), "secondary": self.secondary.as_ref().map(told)},
+            "credits": null,
+        });
+        Frame::of("codex.rate_limits", &event.to_string())
+    }
+
     /// Whether nothing serves now.
     pub fn is_exhausted(&self) -> bool {
         self.available == 0
@@ -161,35 +177,7 @@ impl Relay {
         let asked = futures_util::stream::iter(asked);
         // Whoever has not answered by then is shown as it was.
         let _ = tokio::time::timeout(PATIENCE, asked.buffer_unordered(AT_ONCE).collect::<()>()).await;
-        self.known_standings(key)
-    }
-
-    /// The same without asking anybody.
-    fn known_standings(&self, key: &GatewayKey) -> Vec<Standing> {
-        let now = millis_from_now(Duration::ZERO);
-        let members = self.accounts.members();
-        let mine = members.values().filter(|one| key.accounts.allows(one.manager.id()));
-        let mut standings: Vec<_> = mine.map(|member| self.standing(key, member, now)).collect();
-        standings.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
-        standings
-    }
-
-    fn standing(&self, key: &GatewayKey, member: &Arc<Member>, now: UnixMillis) -> Standing {
-        let snapshot = member.manager.snapshot();
-        let (limits, limits_at) = member.limits().map_or((Limits::default(), None), |(limits, at)| (limits, Some(at)));
-        Standing {
-            id: snapshot.account.id,
-            name: snapshot.account.name.clone(),
-            plan: limits.plan.clone().or_else(|| snapshot.account.plan.clone()),
-            obstacle: pool::exclusion(&member.candidate(), &key.accounts, now),
-            detail: snapshot.standing.detail.clone(),
-            limits,
-            limits_at,
-            token_ends_at: snapshot.credentials.access_expires_at,
-            refreshed_at: snapshot.credentials.last_refresh_at,
-            unpersisted: member.manager.is_unpersisted(),
-            barred: self.routing.is_barred(snapshot.account.id),
-        }
+        known_standings(&self.accounts, &self.routing, key)
     }
 
     async fn ask_usage(&self, member: &Member) {
@@ -213,7 +201,7 @@ impl Relay {
     /// account that happened to serve.
     pub(super) fn down(&self, key: &GatewayKey, backend: &HeaderMap) -> HeaderMap {
         let mut headers = passage::down(backend);
-        let pool = Pool::of(&self.known_standings(key));
+        let pool = Pool::of(&known_standings(&self.accounts, &self.routing, key));
         for (name, window) in [("primary", pool.primary), ("secondary", pool.secondary)] {
             let Some(window) = window else { continue };
             put(&mut headers, name, "used-percent", &window.used_percent.to_string());
@@ -225,6 +213,34 @@ impl Relay {
         }
         self.shelf.label(key.id, &mut headers);
         headers
+    }
+}
+
+/// The accounts that a key may use, as they are known.
+pub(super) fn known_standings(accounts: &Accounts, routing: &Routing, key: &GatewayKey) -> Vec<Standing> {
+    let now = millis_from_now(Duration::ZERO);
+    let members = accounts.members();
+    let mine = members.values().filter(|one| key.accounts.allows(one.manager.id()));
+    let mut standings: Vec<_> = mine.map(|member| standing(routing, key, member, now)).collect();
+    standings.sort_by(|a, b| a.name.cmp(&b.name).then(a.id.cmp(&b.id)));
+    standings
+}
+
+fn standing(routing: &Routing, key: &GatewayKey, member: &Arc<Member>, now: UnixMillis) -> Standing {
+    let snapshot = member.manager.snapshot();
+    let (limits, limits_at) = member.limits().map_or((Limits::default(), None), |(limits, at)| (limits, Some(at)));
+    Standing {
+        id: snapshot.account.id,
+        name: snapshot.account.name.clone(),
+        plan: limits.plan.clone().or_else(|| snapshot.account.plan.clone()),
+        obstacle: pool::exclusion(&member.candidate(), &key.accounts, now),
+        detail: snapshot.standing.detail.clone(),
+        limits,
+        limits_at,
+        token_ends_at: snapshot.credentials.access_expires_at,
+        refreshed_at: snapshot.credentials.last_refresh_at,
+        unpersisted: member.manager.is_unpersisted(),
+        barred: routing.is_barred(snapshot.account.id),
     }
 }
 

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Setup, Sim, SimAccount, eventually, json_of};
+use crate::support::{Event, Gateway, Setup, Sim, SimAccount, events, eventually, json_of};
 
 /// What a Codex CLI says of itself; the last is its own account's name, not one of ours.
 const CLI: [(&str, &str); 3] =
@@ -90,6 +90,24 @@ async fn limits_in_headers_are_the_pools() {
     assert_eq!(header("x-codex-primary-window-minutes").as_deref(), Some("300"));
     assert!(header("x-codex-turn-state").is_some());
     assert_eq!((header("x-codex-plan-type"), header("x-codex-credits-has-credits")), (None, None));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn limits_inside_a_stream_are_the_pools() {
+    let (sim, _, gateway, key) = start(&[json!({"used_percent": 40.0}), json!({"used_percent": 60.0})]).await;
+    sim.post("settings", json!({"rate_limits": true})).await;
+    ask(&gateway, &key, "/backend-api/wham/usage").await;
+    let body =
+        json!({"model": "gpt-6.1-sol", "stream": true, "store": false, "input": [{"role": "user", "content": "hi"}]});
+    let answer = post(&gateway, &key, "/backend-api/codex/responses", &body).await;
+    let events = events(&answer.text().await.expect("events"));
+    let told: Vec<_> = events.iter().filter(|event| event.name == "codex.rate_limits").map(Event::json).collect();
+    assert_eq!(told.len(), 1, "{events:?}");
+    let primary = &told[0]["rate_limits"]["primary"];
+    let used = primary["used_percent"].as_f64().expect("a share");
+    assert!((49.0..52.0).contains(&used), "{told:?}");
+    assert_eq!(primary["window_minutes"], 300);
+    assert!(told[0]["credits"].is_null());
 }
 
 fn long_talk() -> Value {

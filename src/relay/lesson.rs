@@ -1,0 +1,43 @@
+//! What an answer teaches about the account that gives it, and what its client is told instead.
+
+use super::standing::{Pool, known_standings};
+use super::{Relay, routing::Routing};
+use crate::account::Accounts;
+use crate::codex::limits::Limits;
+use crate::codex::sse::Frame;
+use crate::store::{AccountId, GatewayKey};
+use std::sync::Arc;
+
+/// What answers teach about the account that gave them.
+pub(super) trait Learn {
+    /// How much of the account is used.
+    fn limits(&self, limits: &Limits);
+
+    /// What the client is told of limits, in place of what the backend says of the account; `None`
+    /// for nothing.
+    fn pooled(&self) -> Option<Frame>;
+}
+
+/// Teaches the directory about one account, on behalf of one key.
+pub(super) struct Lesson {
+    accounts: Arc<Accounts>,
+    routing: Arc<Routing>,
+    key: Arc<GatewayKey>,
+    id: AccountId,
+}
+
+impl Learn for Lesson {
+    fn limits(&self, limits: &Limits) {
+        self.accounts.note_limits(self.id, limits);
+    }
+
+    fn pooled(&self) -> Option<Frame> {
+        Pool::of(&known_standings(&self.accounts, &self.routing, &self.key)).event()
+    }
+}
+
+impl Relay {
+    pub(super) fn lesson(&self, id: AccountId, key: &Arc<GatewayKey>) -> Lesson {
+        Lesson { accounts: self.accounts.clone(), routing: self.routing.clone(), key: key.clone(), id }
+    }
+}
