@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli ─┐
-//!      ├─> server ─> { relay, kept } ─> { dialect, account, tenant } ─> { codex, oauth, store }
+//!      ├─> server ─> { relay, kept, batch } ─> { dialect, account, tenant } ─> { codex, oauth, store }
 //! main ┘                 config and telemetry are read by whoever is built from them
 //! ```
 //!
@@ -13,6 +13,7 @@
 //! and fails on an arrow that points back.
 
 pub mod account;
+pub mod batch;
 pub mod cli;
 pub mod codex;
 pub mod config;

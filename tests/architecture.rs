@@ -8,9 +8,13 @@ use std::path::{Path, PathBuf};
 /// Each room, and the rooms it may know. What is not in the table is not allowed.
 const ROOMS: &[(&str, &[&str])] = &[
     ("cli", &["server", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
-    ("server", &["relay", "kept", "dialect", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
+    (
+        "server",
+        &["relay", "kept", "batch", "dialect", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"],
+    ),
     ("relay", &["dialect", "account", "tenant", "telemetry", "codex", "oauth", "store"]),
     ("kept", &["dialect", "codex", "store"]),
+    ("batch", &["dialect", "store"]),
     ("dialect", &["codex"]),
     ("account", &["telemetry", "codex", "oauth", "store"]),
     ("tenant", &["store"]),

@@ -5,6 +5,8 @@
 
 #[path = "store/accounts.rs"]
 mod accounts;
+#[path = "store/batches.rs"]
+mod batches;
 #[path = "store/database.rs"]
 mod database;
 #[path = "store/keys.rs"]
@@ -70,6 +72,13 @@ on_both_databases![
     responses::a_conversation_keeps_its_items_in_order,
     responses::a_deleted_conversation_takes_its_items_along,
     responses::what_is_kept_is_sealed_and_rotates_with_the_rest,
+    batches::a_batch_is_found_by_its_own_key_only,
+    batches::batches_are_listed_from_the_newest_in_pages,
+    batches::a_request_is_worked_on_by_one_and_has_one_outcome,
+    batches::a_cancelled_batch_ends_with_what_was_being_worked_on,
+    batches::what_has_not_begun_in_time_expires_and_old_batches_go,
+    batches::the_last_two_of_a_batch_may_end_at_once,
+    batches::requests_and_results_are_sealed_and_rotate_with_the_rest,
     schema::every_change_and_nothing_else_moves_the_revision,
     schema::migrating_again_or_at_once_or_cut_short_does_no_harm,
     schema::a_schema_from_the_future_is_refused,

@@ -16,7 +16,7 @@ mod unknown;
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
-pub use sections::{Accounts, Backend, Log, Models, OAuth, Otlp, Responses, Server, Top, WebSocket};
+pub use sections::{Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Responses, Server, Top, WebSocket};
 pub use show::{Shown, reference};
 
 use crate::telemetry;
@@ -42,6 +42,8 @@ pub struct Settings {
     pub models: Models,
     /// What is kept of responses.
     pub responses: Responses,
+    /// Message batches.
+    pub batches: Batches,
     /// Log lines.
     pub log: Log,
     /// Traces.
@@ -58,6 +60,7 @@ pub fn fields() -> Vec<Field> {
         Accounts::FIELDS,
         Models::FIELDS,
         Responses::FIELDS,
+        Batches::FIELDS,
         Log::FIELDS,
         Otlp::FIELDS,
     ]
@@ -121,7 +124,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
-    let (responses, log, otlp) = (Responses::read(reader), Log::read(reader), Otlp::read(reader));
+    let (responses, batches) = (Responses::read(reader), Batches::read(reader));
+    let (log, otlp) = (Log::read(reader), Otlp::read(reader));
     Some(Settings {
         top: top?,
         server: server?,
@@ -130,6 +134,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         accounts: accounts?,
         models: models?,
         responses: responses?,
+        batches: batches?,
         log: log?,
         otlp: otlp?,
     })

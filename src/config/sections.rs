@@ -121,6 +121,18 @@ section! {
 }
 
 section! {
+    /// Message batches.
+    Batches in "batches." {
+        concurrency: u32 = "2", "How many requests of batches are worked on at once. `0` works on none.";
+        patience: Duration = "10s", "A batch's request waits while others are being answered, but not longer than this after the one before it.";
+        spare: f64 = "10", "The share of the accounts' windows, in percent, that batches leave to others.";
+        expiry: Duration = "24h", "When requests of a batch that have not begun are given up.";
+        retention: Duration = "29d", "How long after its making a batch and its results are deleted.";
+        max_requests: u32 = "100000", "How many requests one key may have in unfinished batches.";
+    }
+}
+
+section! {
     /// Log lines.
     Log in "log." {
         format: Option<Format>, "How lines look. Without it: human at a terminal, else json.";

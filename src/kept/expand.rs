@@ -255,7 +255,10 @@ fn echo(members: &Members<'_>, draft: Option<&Draft>) -> Echo {
         echo = echo.saying("conversation", json!({ "id": id }).to_string());
     }
     if let Some(id) = &draft.background {
+        // Its client has been told when it was made, before the backend was asked.
+        let created_at = draft.created_at.div_euclid(1000).to_string();
         echo = echo.saying("background", "true".to_owned()).saying("id", json!(id).to_string());
+        echo = echo.saying("created_at", created_at);
     }
     echo
 }

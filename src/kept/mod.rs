@@ -159,11 +159,13 @@ impl Kept {
         self.queue.write(&self.store, ended).await;
     }
 
+    /// Before anybody asks: what the last process was working on has ended with it.
+    pub async fn begin(&self) -> Result<(), StoreError> {
+        self.store.responses().end_leases().await
+    }
+
     /// Deletes what is over, until `stop`.
     pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
-        if let Err(error) = self.store.responses().end_leases().await {
-            tracing::warn!(%error, "responses that were interrupted could not be marked");
-        }
         let pace = if self.is_on() {
             (self.options.retention / 4).clamp(Duration::from_millis(100), SWEEP_PACE)
         } else {

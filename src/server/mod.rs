@@ -1,6 +1,7 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
 pub mod assemble;
+mod batches;
 mod data;
 mod listen;
 mod ops;
@@ -8,6 +9,7 @@ mod shutdown;
 mod state;
 
 use crate::account::{StoreFault, ahead};
+use crate::batch::{self, Batches};
 use crate::codex;
 use crate::config::{Settings, WebSocket};
 use crate::dialect::ModelMap;
@@ -67,6 +69,8 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let background = TaskTracker::new();
     let stop = CancellationToken::new();
     let state = build(settings, store, telemetry, &background, &stop).await?;
+    state.kept.begin().await?;
+    state.batches.begin().await?;
     spawn_background(settings, &state, &background, &stop);
 
     let closing = CancellationToken::new();
@@ -133,8 +137,14 @@ async fn build(
         max_size: settings.responses.max_size.bytes(),
         background_runs: settings.responses.background_runs,
     };
+    let batching = batch::Options {
+        expiry: settings.batches.expiry,
+        retention: settings.batches.retention,
+        max_requests: settings.batches.max_requests,
+    };
     Ok(Arc::new(State {
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
+        batches: Batches::new(store.clone(), batching, assemble::unix_millis),
         relay: Relay::new(accounts.clone(), client, options),
         store,
         accounts,
@@ -168,6 +178,10 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
     background.spawn(state.kept.clone().sweep(stop.clone()));
+    let batches = &settings.batches;
+    let pace = batches::Pace { concurrency: batches.concurrency, patience: batches.patience, spare: batches.spare };
+    background.spawn(batches::work(state.clone(), pace, stop.clone()));
+    background.spawn(state.batches.clone().sweep(stop.clone()));
     let surveyed = state.clone();
     let stop_survey = stop.clone();
     background.spawn(async move { surveyed.relay.survey(stop_survey).await });

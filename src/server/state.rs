@@ -3,6 +3,7 @@
 use super::assemble::unix_millis;
 use crate::account::Accounts;
 use crate::account::pool::{self, Reason};
+use crate::batch::Batches;
 use crate::dialect::ModelMap;
 use crate::kept::Kept;
 use crate::relay::Relay;
@@ -29,6 +30,8 @@ pub(super) struct State {
     pub relay: Relay,
     /// Keeps responses for their clients.
     pub kept: Arc<Kept>,
+    /// Requests that are answered when there is room.
+    pub batches: Arc<Batches>,
     /// What model names mean.
     pub models: ModelMap,
     /// Renders the metrics.

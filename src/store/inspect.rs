@@ -12,7 +12,7 @@ use super::{
 
 /// The sealed columns, by table; a table of a later version is not there yet in an older database.
 /// An envelope is `tw1.<16 hex digits>.…`, so its key id starts at the fifth character.
-const KEY_IDS: [(&str, &str); 5] = [
+const KEY_IDS: [(&str, &str); 6] = [
     (
         "credentials",
         "SELECT substr(access_token, 5, 16) FROM credentials
@@ -24,6 +24,7 @@ const KEY_IDS: [(&str, &str); 5] = [
     ("responses", "SELECT DISTINCT substr(content, 5, 16) FROM responses"),
     ("conversations", "SELECT DISTINCT substr(content, 5, 16) FROM conversations"),
     ("conversation_items", "SELECT DISTINCT substr(content, 5, 16) FROM conversation_items"),
+    ("batch_requests", "SELECT DISTINCT substr(content, 5, 16) FROM batch_requests"),
 ];
 
 const SQLITE_HAS_TABLE: &str = "SELECT COUNT(*) FROM sqlite_master WHERE type = 'table' AND name = $1";

@@ -1,5 +1,5 @@
 //! The store: accounts with their sealed credentials, gateway keys, kept responses and conversations,
-//! and the installation's own secrets, in SQLite or Postgres.
+//! message batches, and the installation's own secrets, in SQLite or Postgres.
 //!
 //! One file an aggregate; `vault` seals what is secret. The store keeps and finds plain values. It
 //! must not know what they are for: no refreshing, no choosing of accounts, no checking of keys, no
@@ -16,6 +16,7 @@
 
 mod accounts;
 mod backend;
+mod batches;
 mod conversations;
 mod error;
 mod files;
@@ -37,6 +38,7 @@ use zeroize::Zeroizing;
 pub use accounts::{
     Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
 };
+pub use batches::{BatchCounts, BatchOutcome, BatchStore, ClaimedRequest, Deletion, NewBatch, PageSide, StoredBatch};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use error::{Result, StoreError};
 pub use id::{AccountId, KeyId};
@@ -136,6 +138,11 @@ impl Store {
     /// Conversations.
     pub fn conversations(&self) -> ConversationStore<'_> {
         ConversationStore::new(self)
+    }
+
+    /// Message batches.
+    pub fn batches(&self) -> BatchStore<'_> {
+        BatchStore::new(self)
     }
 
     /// Whether several servers may work on this database at once.

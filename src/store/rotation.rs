@@ -77,13 +77,14 @@ macro_rules! sealed_column {
 }
 
 /// Every sealed column there is.
-const SEALED_COLUMNS: [SealedColumn; 7] = [
+const SEALED_COLUMNS: [SealedColumn; 8] = [
     sealed_column!("credentials", "account_id", "access_token"),
     sealed_column!("credentials", "account_id", "refresh_token"),
     sealed_column!("credentials", "account_id", "id_token"),
     sealed_column!("responses", "place", "content"),
     sealed_column!("conversations", "place", "content"),
     sealed_column!("conversation_items", "place", "content"),
+    sealed_column!("batch_requests", "place", "content"),
     sealed_column!("secrets", "name", "value"),
 ];
 

@@ -20,6 +20,7 @@ const IN_FLIGHT: &str = "tollway_in_flight_requests";
 const ATTEMPTS: &str = "tollway_upstream_attempts_total";
 const REFRESHES: &str = "tollway_token_refreshes_total";
 const ACCOUNTS: &str = "tollway_accounts";
+const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
 const BUILD: &str = "tollway_build_info";
 
 /// From a quick refusal to a long agent turn, seconds.
@@ -50,9 +51,15 @@ fn describe() {
     describe_counter!(ATTEMPTS, "Calls of the backend, by outcome; more than one a request after a failover");
     describe_counter!(REFRESHES, "Token refreshes, by outcome");
     describe_gauge!(ACCOUNTS, "Accounts, by state");
+    describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
     describe_gauge!(BUILD, "1, with the version that runs");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
     gauge!(IN_FLIGHT).set(0.0);
+}
+
+/// A request of a batch was worked on: `succeeded`, `errored`, or `put_back` for later.
+pub fn batch_request(outcome: &'static str) {
+    counter!(BATCH_REQUESTS, "outcome" => outcome).increment(1);
 }
 
 /// A request that is over.

@@ -53,6 +53,16 @@ pub struct Keys {
     anonymous: Arc<GatewayKey>,
 }
 
+fn usable(key: &GatewayKey, now: UnixMillis) -> Result<(), KeyRefusal> {
+    if key.revoked_at.is_some() {
+        return Err(KeyRefusal::Revoked);
+    }
+    if key.expires_at.is_some_and(|expires| expires <= now) {
+        return Err(KeyRefusal::Expired);
+    }
+    Ok(())
+}
+
 impl Keys {
     /// Reads all keys.
     pub async fn load(store: Store) -> Result<Arc<Self>, StoreError> {
@@ -83,13 +93,18 @@ impl Keys {
             found = self.by_hash.load().get(&hash).cloned();
         }
         let key = found.ok_or(KeyRefusal::Unknown)?;
-        if key.revoked_at.is_some() {
-            return Err(KeyRefusal::Revoked);
-        }
-        if key.expires_at.is_some_and(|expires| expires <= now) {
-            return Err(KeyRefusal::Expired);
-        }
+        usable(&key, now)?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
+        Ok(key)
+    }
+
+    /// The key of this id, if it may be used now: for work that its holder left here.
+    pub fn holder(&self, id: KeyId, now: UnixMillis) -> Result<Arc<GatewayKey>, KeyRefusal> {
+        if id == self.anonymous.id {
+            return Ok(self.anonymous.clone());
+        }
+        let key = self.by_hash.load().values().find(|key| key.id == id).cloned().ok_or(KeyRefusal::Unknown)?;
+        usable(&key, now)?;
         Ok(key)
     }
 
@@ -165,7 +180,7 @@ impl Keys {
 /// Stands for everybody; is in no database.
 fn anonymous() -> GatewayKey {
     GatewayKey {
-        id: KeyId::new(),
+        id: KeyId::nobody(),
         name: "anonymous".to_owned(),
         prefix: String::new(),
         hash: [0; 32],

@@ -72,6 +72,11 @@ async fn the_anthropic_sdk_for_python_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_anthropic_sdk_for_python_hands_in_batches() {
+    passes("python_anthropic_batches.py", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_openai_sdk_for_typescript_works() {
     passes("node_openai.mjs", None).await;
 }

@@ -7,6 +7,7 @@ mod support;
 mod accounts;
 mod anything;
 mod background;
+mod batches;
 mod clients;
 mod codex_paths;
 mod config;

@@ -4,6 +4,7 @@
 mod address;
 mod backend;
 mod background;
+mod batches;
 mod compact;
 mod conversations;
 mod images;
@@ -34,6 +35,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/v1/responses", post(serve::responses).get(socket::upgrade))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
         .merge(kept::routes())
+        .merge(batches::routes())
         .merge(conversations::routes())
         .route("/v1/chat/completions", post(serve::chat))
         .route("/v1/messages", post(serve::messages))

@@ -4,15 +4,19 @@
 //! The bodies are OpenAI's and Anthropic's: their vendors document them. Here stands what every
 //! request must have, what every answer has, and which statuses and content types there are.
 
+mod batches;
 mod errors;
 mod kept;
 mod shapes;
 
+pub(super) use batches::*;
 pub(super) use errors::{AnthropicErrors, EitherErrors, OpenAiErrors};
 pub(super) use kept::*;
 pub(super) use shapes::*;
 
-use super::{compact, conversations, images, kept as kept_responses, models, reply, serve, status};
+use super::{
+    batches as message_batches, compact, conversations, images, kept as kept_responses, models, reply, serve, status,
+};
 use axum::body::Body;
 use axum::http::StatusCode;
 use axum::response::Response;
@@ -48,6 +52,12 @@ use utoipa::{Modify, OpenApi};
         serve::chat,
         serve::messages,
         serve::count_tokens,
+        message_batches::create,
+        message_batches::list,
+        message_batches::retrieve,
+        message_batches::cancel,
+        message_batches::delete,
+        message_batches::results,
         models::list,
         models::one,
         models::codex,
