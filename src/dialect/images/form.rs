@@ -115,7 +115,9 @@ mod tests {
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n rest";
 
-    fn json_of(parts: &[(&str, &[u8])]) -> Result<Value, Problem> {
+    type Part<'a> = (&'a str, &'a [u8]);
+
+    fn json_of(parts: &[Part<'_>]) -> Result<Value, Problem> {
         let mut form = Form::default();
         for (name, content) in parts {
             form.part(name, content)?;
@@ -145,7 +147,7 @@ mod tests {
     #[test]
     fn a_part_that_is_not_what_it_should_be_is_named() {
         let many = [("image[]", PNG); 17];
-        let cases: [(&str, &[(&str, &[u8])]); 7] = [
+        let cases: [(&str, &[Part<'_>]); 7] = [
             ("image", &[("prompt", b"a")]),
             ("image", &[("image", b"GIF89a")]),
             ("image", &many),

@@ -80,7 +80,7 @@ pub fn prepare(body: &[u8], task: Task, context: &Context, host: &ResolvedModel)
     if asked.get("n").is_some_and(|n| *n != 1) {
         return Err(Problem::invalid("n", "one picture at a time is made with `stream` or a `mask`: leave `n` out"));
     }
-    for_tool(asked, task, prompt, shown, context, host).map(|prepared| Asked::Tool(Box::new(prepared)))
+    for_tool(&asked, task, prompt, shown, context, host).map(|prepared| Asked::Tool(Box::new(prepared)))
 }
 
 /// Whether the backend's call would leave out what was asked for and the tool would not.
@@ -118,18 +118,18 @@ fn name_it(name: &str, ignored: &mut Vec<&'static str>) {
 }
 
 fn for_tool(
-    asked: Fields,
+    asked: &Fields,
     task: Task,
     prompt: String,
     shown: Vec<String>,
     context: &Context,
     host: &ResolvedModel,
 ) -> Result<Prepared, Problem> {
-    let stream = streams(&asked);
+    let stream = streams(asked);
     let previews = asked.get("partial_images").and_then(Value::as_u64).filter(|_| stream).unwrap_or(0);
     let mut tool = Map::new();
     let mut ignored = Vec::new();
-    for (name, value) in &asked {
+    for (name, value) in asked {
         match name.as_str() {
             "prompt" | "images" | "n" | "stream" | "response_format" => {}
             "partial_images" if stream => {}
@@ -155,11 +155,11 @@ fn for_tool(
     };
     let shape = Shape { task, created: context.now, partial_images: u32::try_from(previews).unwrap_or(0), look };
 
-    let mut content = vec![InputPart::InputText { text: prompt }];
-    content.extend(shown.into_iter().map(|image_url| InputPart::InputImage { image_url, detail: None }));
+    let mut parts = vec![InputPart::InputText { text: prompt }];
+    parts.extend(shown.into_iter().map(|image_url| InputPart::InputImage { image_url, detail: None }));
     let mut request = Request::new(host.slug.clone());
     request.instructions = Some(INSTRUCTIONS.to_owned());
-    request.input = vec![InputItem::Message { role: Role::User, content }];
+    request.input = vec![InputItem::Message { role: Role::User, content: parts }];
     request.tools = vec![Tool::ImageGeneration(tool)];
     request.tool_choice = Some(ToolChoice::Object(json!({ "type": "image_generation" })));
     request.reasoning = host.effort.clone().map(|effort| Reasoning { effort: Some(effort), summary: None });
