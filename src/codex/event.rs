@@ -184,6 +184,18 @@ pub struct PartialImage<'a> {
     /// Base64.
     #[serde(borrow, default)]
     pub partial_image_b64: Cow<'a, str>,
+    /// `transparent`, `opaque`.
+    #[serde(borrow, default)]
+    pub background: Option<Cow<'a, str>>,
+    /// `png`, `jpeg`, `webp`.
+    #[serde(borrow, default)]
+    pub output_format: Option<Cow<'a, str>>,
+    /// `low`, `medium`, `high`.
+    #[serde(borrow, default)]
+    pub quality: Option<Cow<'a, str>>,
+    /// `1024x1024`.
+    #[serde(borrow, default)]
+    pub size: Option<Cow<'a, str>>,
 }
 
 /// `{"type":"error",…}`; the fields stand at top level or under `error`.
@@ -425,6 +437,15 @@ pub enum Item {
         /// `png`, `jpeg`, `webp`.
         #[serde(default)]
         output_format: Option<String>,
+        /// `transparent`, `opaque`.
+        #[serde(default)]
+        background: Option<String>,
+        /// `low`, `medium`, `high`.
+        #[serde(default)]
+        quality: Option<String>,
+        /// `1024x1024`.
+        #[serde(default)]
+        size: Option<String>,
         /// The prompt as the backend rewrote it.
         #[serde(default)]
         revised_prompt: Option<String>,

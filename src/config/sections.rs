@@ -108,6 +108,7 @@ section! {
     Models in "models." {
         aliases: BTreeMap<String, String> = "{\"claude-*\"=\"gpt-6.1-sol\",\"claude-haiku*\"=\"gpt-6-luna\"}", "A client's name for a model, and the model that it gets: `slug` or `slug:effort`. A name may end in `*`; the longest match wins. Entries are added to the default ones.";
         fallback: Option<String>, "The model, `slug` or `slug:effort`, for names that no account's catalogue has. Without it such a request is answered as the backend answers it: the model does not exist.";
+        images: String = "gpt-5.5", "The model, `slug` or `slug:effort`, that uses the backend's picture tool where a request to `/v1/images` needs it: for streams, masks and output formats.";
     }
 }
 

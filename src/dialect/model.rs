@@ -78,6 +78,13 @@ impl ModelMap {
         }
     }
 
+    /// What a target, `slug` or `slug:effort`, means.
+    pub fn host(&self, target: &str) -> ResolvedModel {
+        let ResolvedModel { slug, effort } = ResolvedModel::read(target);
+        let meant = self.resolve(&slug);
+        ResolvedModel { effort: effort.or(meant.effort), slug: meant.slug }
+    }
+
     fn meaning(&self, name: &str) -> ResolvedModel {
         let plain = |slug: &str, effort: Option<&str>| ResolvedModel {
             slug: slug.to_owned(),

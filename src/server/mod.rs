@@ -150,6 +150,7 @@ async fn build(
         accounts,
         keys,
         models: ModelMap::new(&settings.models.aliases).with_fallback(settings.models.fallback.as_deref()),
+        image_model: settings.models.images.clone(),
         telemetry,
         max_body: settings.server.max_body.bytes(),
         cors_origins: assemble::cors_origins(settings)?,

@@ -34,6 +34,8 @@ pub(super) struct State {
     pub batches: Arc<Batches>,
     /// What model names mean.
     pub models: ModelMap,
+    /// The model that uses the backend's picture tool for `/v1/images`, as a client would name it.
+    pub image_model: String,
     /// Renders the metrics.
     pub telemetry: Telemetry,
     /// The largest request body, in bytes, after decompression.

@@ -14,14 +14,16 @@ import anthropic
 import openai
 from anthropic.types import ErrorResponse, Message, RawMessageStreamEvent, message_create_params
 from anthropic.types.beta import message_create_params as beta_message_create_params
+from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, completion_create_params
 from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import TypeAdapter, ValidationError
 
-WHOLE = {"chat": ChatCompletion, "messages": Message, "responses": Response}
-EVENT = {"chat": ChatCompletionChunk, "messages": RawMessageStreamEvent, "responses": ResponseStreamEvent}
+WHOLE = {"chat": ChatCompletion, "messages": Message, "responses": Response, "images": ImagesResponse}
+EVENT = {"chat": ChatCompletionChunk, "messages": RawMessageStreamEvent, "responses": ResponseStreamEvent,
+         "images": typing.Union[ImageGenStreamEvent, ImageEditStreamEvent]}
 # Not of the union that the SDKs stream: they take these out before.
-APART = {"messages": {"ping", "error"}}
+APART = {"messages": {"ping", "error"}, "images": {"error"}}
 faults = []
 
 

@@ -23,6 +23,11 @@ pub fn chat(data: &[u8]) {
     dialect(Api::Chat, data);
 }
 
+/// OpenAI Images: see [`dialect`].
+pub fn images(data: &[u8]) {
+    dialect(Api::Images, data);
+}
+
 /// Anthropic Messages: see [`dialect`].
 pub fn messages(data: &[u8]) {
     dialect(Api::Messages, data);
@@ -52,7 +57,7 @@ fn dialect(api: Api, data: &[u8]) {
     let legal = match api {
         // What passes may be out of order; the end is ours.
         Api::CodexCli | Api::Responses => grammar::responses::ends(&uncut),
-        Api::Chat | Api::Messages => grammar::check(api, &uncut),
+        Api::Chat | Api::Images | Api::Messages => grammar::check(api, &uncut),
     };
     if let Err(fault) = legal {
         panic!("{fault}\n{}", uncut.stream);

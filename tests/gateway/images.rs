@@ -1,6 +1,6 @@
 //! OpenAI Images.
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::support::{Gateway, Sim, json_of};
 
@@ -28,7 +28,7 @@ async fn what_cannot_be_had_is_refused_before_the_backend_is_asked() {
     let account = sim.account(json!({})).await;
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     for (field, value, expected) in
-        [("stream", json!(true), 400), ("response_format", json!("url"), 400), ("model", json!("dall-e-3"), 404)]
+        [("partial_images", json!(4), 400), ("response_format", json!("url"), 400), ("model", json!("dall-e-3"), 404)]
     {
         let mut body = json!({"prompt": "a pixel"});
         body[field] = value;
@@ -36,4 +36,128 @@ async fn what_cannot_be_had_is_refused_before_the_backend_is_asked() {
         assert_eq!((status.as_u16(), &body["error"]["param"]), (expected, &json!(field)), "{body}");
     }
     assert!(sim.requests("/backend-api/codex/images/generations").await.is_empty());
+}
+
+/// The events of a stream: name and data.
+fn events(stream: &str) -> Vec<(String, Value)> {
+    let frames = stream.split("\n\n").filter(|frame| frame.starts_with("event: "));
+    let read = |frame: &str| {
+        let (name, data) = frame.split_once("\ndata: ").expect("data");
+        (name.trim_start_matches("event: ").to_owned(), serde_json::from_str(data).expect("JSON"))
+    };
+    frames.map(read).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_shows_as_many_previews_as_asked_for_and_then_the_picture() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    let body = json!({"prompt": "a pixel", "stream": true, "partial_images": 2, "output_format": "webp", "user": "u"});
+    let answer = gateway.post(&key, "/v1/images/generations", &body).await;
+    assert_eq!((answer.status().as_u16(), &answer.headers()["x-tollway-ignored"]), (200, &"user".parse().unwrap()));
+    let events = events(&answer.text().await.expect("a stream"));
+    let names: Vec<_> = events.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(
+        names,
+        ["image_generation.partial_image", "image_generation.partial_image", "image_generation.completed"]
+    );
+    assert_eq!((&events[1].1["partial_image_index"], &events[1].1["output_format"]), (&json!(1), &json!("webp")));
+    let done = &events[2].1;
+    assert_eq!((&done["type"], &done["usage"]["total_tokens"]), (&json!("image_generation.completed"), &json!(281)));
+    assert!(done["b64_json"].is_string() && done["created_at"].is_u64(), "{done}");
+    let seen = sim.requests("/backend-api/codex/responses").await.pop().expect("asked");
+    assert_eq!(seen["body"]["tools"][0]["partial_images"], 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_stream_ends_with_an_error_where_there_is_no_picture() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    let mut body = json!({"prompt": "something awful [refuse]", "stream": true});
+    let answer = gateway.post(&key, "/v1/images/generations", &body).await;
+    let events = events(&answer.text().await.expect("a stream"));
+    let [(name, data)] = &events[..] else { panic!("{events:?}") };
+    assert_eq!((name.as_str(), &data["error"]["code"]), ("error", &json!("moderation_blocked")));
+
+    body["stream"] = json!(false);
+    body["output_format"] = json!("webp");
+    let (status, body) = json_of(gateway.post(&key, "/v1/images/generations", &body).await).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (400, &json!("moderation_blocked")), "{body}");
+}
+
+const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";
+
+/// A form with these parts; a part with a file name is a file.
+fn form(parts: &[(&str, Option<&str>, &[u8])]) -> Vec<u8> {
+    let mut body = Vec::new();
+    for (name, file, content) in parts {
+        let file = file.map(|file| format!("; filename=\"{file}\"")).unwrap_or_default();
+        let head = format!("--cut\r\nContent-Disposition: form-data; name=\"{name}\"{file}\r\n\r\n");
+        body.extend_from_slice(head.as_bytes());
+        body.extend_from_slice(content);
+        body.extend_from_slice(b"\r\n");
+    }
+    body.extend_from_slice(b"--cut--\r\n");
+    body
+}
+
+async fn post_form(gateway: &Gateway, key: &str, body: Vec<u8>) -> reqwest::Response {
+    let request = gateway
+        .http
+        .post(format!("{}/v1/images/edits", gateway.url))
+        .bearer_auth(key)
+        .header("content-type", "multipart/form-data; boundary=cut")
+        .body(body);
+    request.send().await.expect("an answer")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_is_understood_as_json_is() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    // Larger than axum takes of a form unless told otherwise.
+    let large = [PNG, &vec![7; 3 << 20]].concat();
+    let body = form(&[
+        ("prompt", None, b"bluer"),
+        ("image[]", Some("a.png"), &large),
+        ("image[]", Some("b.png"), PNG),
+        ("n", None, b"2"),
+    ]);
+    let (status, body) = json_of(post_form(&gateway, &key, body).await).await;
+    assert_eq!((status.as_u16(), body["data"].as_array().map(Vec::len)), (200, Some(2)), "{body}");
+    let seen = sim.requests("/backend-api/codex/images/edits").await.pop().expect("asked");
+    assert_eq!((&seen["body"]["n"], seen["body"]["images"].as_array().map(Vec::len)), (&json!(2), Some(2)));
+
+    let masked = form(&[
+        ("prompt", None, b"bluer"),
+        ("image", Some("a.png"), PNG),
+        ("mask", Some("m.png"), PNG),
+        ("stream", None, b"true"),
+        ("partial_images", None, b"1"),
+    ]);
+    let streamed = events(&post_form(&gateway, &key, masked).await.text().await.expect("a stream"));
+    let names: Vec<_> = streamed.iter().map(|(name, _)| name.as_str()).collect();
+    assert_eq!(names, ["image_edit.partial_image", "image_edit.completed"]);
+    let seen = sim.requests("/backend-api/codex/responses").await.pop().expect("asked");
+    assert!(seen["body"]["tools"][0]["input_image_mask"]["image_url"].is_string(), "{seen}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_form_that_is_not_legible_is_the_clients_fault() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    for (body, param) in [
+        (form(&[("prompt", None, b"bluer"), ("image", Some("a.txt"), b"text")]), json!("image")),
+        (form(&[("image", Some("a.png"), PNG)]), json!("prompt")),
+        (b"no form at all".to_vec(), json!(null)),
+    ] {
+        let (status, body) = json_of(post_form(&gateway, &key, body).await).await;
+        assert_eq!((status.as_u16(), &body["error"]["param"]), (400, &param), "{body}");
+    }
+    let (status, body) = json_of(gateway.post(&key, "/v1/images/variations", &json!({})).await).await;
+    assert_eq!((status.as_u16(), &body["error"]["code"]), (404, &json!("unsupported_endpoint")), "{body}");
 }

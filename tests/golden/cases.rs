@@ -27,7 +27,9 @@ pub(crate) fn root() -> PathBuf {
 /// All cases, in the order of their names.
 pub(crate) fn cases() -> Vec<Case> {
     let mut cases = Vec::new();
-    for (folder, api) in [("chat", Api::Chat), ("messages", Api::Messages), ("responses", Api::Responses)] {
+    for (folder, api) in
+        [("chat", Api::Chat), ("images", Api::Images), ("messages", Api::Messages), ("responses", Api::Responses)]
+    {
         for entry in fs::read_dir(root().join(folder)).unwrap() {
             let directory = entry.unwrap().path();
             let is_codex =

@@ -117,7 +117,7 @@ fn words(api: Api, written: &str, said: &mut BTreeSet<String>) {
                 let detail = parts.into_iter().find_map(|part| part["type"].as_str());
                 said.insert(detail.map_or_else(|| kind.to_owned(), |detail| format!("{kind} {detail}")));
             }
-            Api::CodexCli | Api::Responses => {
+            Api::CodexCli | Api::Images | Api::Responses => {
                 said.insert(kind.to_owned());
             }
         }

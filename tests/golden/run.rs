@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use tollway::codex::event::Depth;
 use tollway::codex::sse::{Decoder, Frame};
 use tollway::codex::{Event, Failure, FailureKind};
+use tollway::dialect::images::{self, Asked, Task};
 use tollway::dialect::{Context, Dialect, ModelMap, Prepared, Problem, Reply, chat, messages, responses};
 
 /// Which way a request comes in.
@@ -12,18 +13,19 @@ use tollway::dialect::{Context, Dialect, ModelMap, Prepared, Problem, Reply, cha
 pub(crate) enum Api {
     Chat,
     CodexCli,
+    Images,
     Messages,
     Responses,
 }
 
 impl Api {
-    pub(crate) const ALL: [Self; 4] = [Self::Chat, Self::CodexCli, Self::Messages, Self::Responses];
+    pub(crate) const ALL: [Self; 5] = [Self::Chat, Self::CodexCli, Self::Images, Self::Messages, Self::Responses];
 
     pub(crate) fn dialect(self) -> Dialect {
         match self {
             Self::Chat => Dialect::Chat,
             Self::Messages => Dialect::Messages,
-            Self::CodexCli | Self::Responses => Dialect::Responses,
+            Self::CodexCli | Self::Images | Self::Responses => Dialect::Responses,
         }
     }
 
@@ -36,6 +38,7 @@ impl Api {
             Self::Messages => {
                 br#"{"model":"m","messages":[{"role":"user","content":"hi"}],"thinking":{"type":"adaptive"}}"#
             }
+            Self::Images => br#"{"prompt":"a fox","stream":true,"partial_images":3}"#,
             Self::CodexCli | Self::Responses => br#"{"model":"m","input":"hi","stream":true}"#,
         }
     }
@@ -52,9 +55,34 @@ pub(crate) fn prepare(api: Api, body: &[u8]) -> Result<Prepared, Problem> {
     let body = Bytes::copy_from_slice(body);
     match api {
         Api::Chat => chat::prepare(&body, &context, &models),
+        Api::Images => prepare_images(&body, &context, &models),
         Api::Messages => messages::prepare(&body, &context, &models),
         Api::Responses => responses::request::prepare(&body, &context, &models, false),
         Api::CodexCli => responses::request::prepare(&body, &context, &models, true),
+    }
+}
+
+/// A request that shows pictures is one to change them. What goes by the backend's own call has no
+/// translator: that of a plain request stands in.
+fn prepare_images(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
+    let shows = serde_json::from_slice::<Value>(body).is_ok_and(|body| body.get("images").is_some());
+    let task = if shows { Task::Edit } else { Task::Generate };
+    let host = models.host("gpt-5.5:low");
+    match images::prepare(body, task, context, &host)? {
+        Asked::Tool(prepared) => Ok(*prepared),
+        Asked::Call(pictures) => {
+            let plain = images::prepare(Api::Images.plain_request(), Task::Generate, context, &host)?;
+            let Asked::Tool(plain) = plain else { panic!("a stream is made by the tool") };
+            let (requested_model, model) = ("gpt-image".to_owned(), "none".to_owned());
+            Ok(Prepared {
+                body: pictures.body,
+                ignored: pictures.ignored,
+                stream: false,
+                requested_model,
+                model,
+                ..*plain
+            })
+        }
     }
 }
 
@@ -113,13 +141,14 @@ pub(crate) fn answer(api: Api, reply: &dyn Reply, chunks: &[&[u8]]) -> Answer {
         folder.is_done()
     });
     assert_eq!(end_of_whole.is_err(), ended.is_err(), "the stream and the whole answer end alike");
-    let whole = match &end_of_whole {
-        Ok(()) => serde_json::from_slice(&folder.finish()).unwrap(),
-        Err(problem) => rendered(api, problem),
+    let failure = end_of_whole.err().or_else(|| folder.shortfall().map(|failure| Problem::from(&failure)));
+    let whole = match &failure {
+        None => serde_json::from_slice(&folder.finish()).unwrap(),
+        Some(problem) => rendered(api, problem),
     };
     // What passes as bytes may hold anything.
     let stream = String::from_utf8_lossy(&out).into_owned();
-    Answer { stream, whole: pretty(&whole), failed: ended.is_err() }
+    Answer { stream, whole: pretty(&whole), failed: failure.is_some() }
 }
 
 /// What a stream's translator writes upon each event; the end belongs to the last one.

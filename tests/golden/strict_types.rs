@@ -20,7 +20,7 @@ fn line(name: &str, api: Api, answer: &Answer, all_events: bool) -> String {
         events = events.split_off(events.len() - 1);
     }
     let whole: Value = serde_json::from_str(&answer.whole).unwrap();
-    let dialect = api.dialect().as_str();
+    let dialect = if api == Api::Images { "images" } else { api.dialect().as_str() };
     json!({ "name": name, "dialect": dialect, "events": events, "whole": whole, "failed": answer.failed }).to_string()
 }
 

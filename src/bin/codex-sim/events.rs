@@ -76,6 +76,10 @@ pub(crate) fn render(envelope: &Value, script: &Script, usage: Usage, stamp: Sta
     let mut events = writer.events;
     let mut closed = envelope.clone();
     closed["usage"] = usage.report();
+    if script.outputs.iter().any(|output| matches!(output, Output::Image(_))) {
+        closed["tool_usage"] = json!({"image_gen": {"input_tokens": 9, "output_tokens": 272, "total_tokens": 281,
+            "input_tokens_details": {"image_tokens": 0, "text_tokens": 9}}});
+    }
     if script.incomplete {
         closed["status"] = json!("incomplete");
         closed["incomplete_details"] = json!({"reason": "max_output_tokens"});
@@ -117,7 +121,7 @@ impl Writer<'_> {
             Output::Reasoning { summary, sealed } => self.reasoning(summary, sealed.as_deref()),
             Output::Call(call) => self.call(call),
             Output::Search { query } => self.search(query),
-            Output::Image => self.image(),
+            Output::Image(tool) => self.image(tool),
             Output::Compaction { sealed } => {
                 let item = json!({"id": (self.stamp)("cmp"), "type": "compaction", "encrypted_content": sealed});
                 self.added(&item);
@@ -268,19 +272,27 @@ impl Writer<'_> {
         self.done(&json!({"id": id, "type": "web_search_call", "status": "completed", "action": action}));
     }
 
-    fn image(&mut self) {
+    /// A picture with as many previews as were asked for, or one where nothing was said of them.
+    fn image(&mut self, tool: &Value) {
+        let said = |key: &str, otherwise: &str| tool.get(key).and_then(Value::as_str).unwrap_or(otherwise).to_owned();
+        let (format, size) = (said("output_format", "png"), said("size", "1024x1024"));
+        let (quality, background) = (said("quality", "low"), said("background", "opaque"));
+        let previews = tool.get("partial_images").and_then(Value::as_u64).unwrap_or(1);
         let id = (self.stamp)("ig");
         self.added(&json!({"id": id, "type": "image_generation_call", "status": "in_progress"}));
         for stage in ["in_progress", "generating"] {
             self.push(&format!("response.image_generation_call.{stage}"), json!({"item_id": id}));
         }
-        self.push(
-            "response.image_generation_call.partial_image",
-            json!({"item_id": id, "partial_image_index": 0, "partial_image_b64": PIXEL, "output_format": "png", "size": "1024x1024"}),
-        );
+        for index in 0..previews {
+            self.push(
+                "response.image_generation_call.partial_image",
+                json!({"item_id": id, "partial_image_index": index, "partial_image_b64": PIXEL,
+                    "output_format": format, "size": size}),
+            );
+        }
         self.push("response.image_generation_call.completed", json!({"item_id": id}));
-        self.done(&json!({"id": id, "type": "image_generation_call", "status": "completed", "background": "opaque",
-            "output_format": "png", "quality": "low", "size": "1024x1024", "revised_prompt": "a pixel", "result": PIXEL}));
+        self.done(&json!({"id": id, "type": "image_generation_call", "status": "completed", "background": background,
+            "output_format": format, "quality": quality, "size": size, "revised_prompt": "a pixel", "result": PIXEL}));
     }
 }
 

@@ -162,6 +162,13 @@ fn check_tools(request: &Value) -> Checked {
                 format!("Invalid 'tools[{index}].name': string does not match pattern '^[a-zA-Z0-9_-]+$'."),
             ));
         }
+        if tool.kind == "image_generation" && tool.previews.is_some_and(|count| count > 3) {
+            return Err(invalid(
+                "integer_above_max_value",
+                &format!("tools[{index}].partial_images"),
+                format!("Invalid 'tools[{index}].partial_images': expected a value <= 3."),
+            ));
+        }
         let shaped =
             tool.parameters.is_none_or(|schema| schema.get("type") == Some(&json!("object")) || schema.is_null());
         if tool.kind == "function" && !shaped {

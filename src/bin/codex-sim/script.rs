@@ -32,8 +32,8 @@ pub(crate) enum Output {
     Call(Call),
     /// A web search the backend ran itself.
     Search { query: String },
-    /// A generated picture.
-    Image,
+    /// A generated picture, by the tool that the request offers (an empty object where it offers none).
+    Image(Value),
     /// The compacted history.
     Compaction { sealed: String },
 }
@@ -69,8 +69,8 @@ pub(crate) fn write(request: &Value, mut seal: impl FnMut() -> String) -> Script
     if searched {
         outputs.push(Output::Search { query: clip(&turn.text, 80) });
     }
-    if markers.image || forced("image_generation") {
-        outputs.push(Output::Image);
+    if (markers.image || forced("image_generation")) && !markers.refuse {
+        outputs.push(Output::Image(generator(request)));
     }
     if offered.is_empty() {
         outputs.extend(words(request, &turn, &markers, searched));
@@ -84,6 +84,13 @@ pub(crate) fn write(request: &Value, mut seal: impl FnMut() -> String) -> Script
         }
     }
     Script { outputs, incomplete: markers.incomplete }
+}
+
+/// The picture tool at the top level of a request.
+fn generator(request: &Value) -> Value {
+    let tools = request.get("tools").and_then(Value::as_array).into_iter().flatten();
+    let mut named = tools.filter(|tool| tool.get("type").is_some_and(|kind| kind == "image_generation"));
+    named.next().cloned().unwrap_or_else(|| json!({}))
 }
 
 /// The messages that end an answer without tool calls.

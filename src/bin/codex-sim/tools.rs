@@ -17,6 +17,8 @@ pub(crate) struct Tool<'a> {
     pub(crate) namespace: Option<&'a str>,
     /// The schema of a function's arguments.
     pub(crate) parameters: Option<&'a Value>,
+    /// How many previews a picture tool is to show.
+    pub(crate) previews: Option<u64>,
 }
 
 /// A call the script makes.
@@ -55,7 +57,8 @@ fn collect<'a>(list: &'a [Value], namespace: Option<&'a str>, found: &mut Vec<To
             collect(inner, text("name"), found);
         } else {
             let name = text("name").unwrap_or(kind);
-            found.push(Tool { kind, name, namespace, parameters: tool.get("parameters") });
+            let previews = tool.get("partial_images").and_then(Value::as_u64);
+            found.push(Tool { kind, name, namespace, parameters: tool.get("parameters"), previews });
         }
     }
 }

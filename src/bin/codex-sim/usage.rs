@@ -129,7 +129,7 @@ pub(crate) fn of_outputs(outputs: &[Output]) -> (u64, u64) {
                 thought
             }
             Output::Search { .. } => 8,
-            Output::Image => 32,
+            Output::Image(_) => 32,
             Output::Compaction { .. } => 64,
         };
     }

