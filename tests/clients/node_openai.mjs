@@ -1,4 +1,4 @@
-// The OpenAI SDK for TypeScript, unmodified: Responses, Chat Completions, models, and its errors.
+// The OpenAI SDK for TypeScript, unmodified: Responses, Chat Completions, Images, models, and its errors.
 import OpenAI, { toFile } from 'openai'
 import { zodFunction, zodResponseFormat, zodResponsesFunction, zodTextFormat } from 'openai/helpers/zod'
 import { z } from 'zod'
@@ -337,8 +337,34 @@ async function errors() {
   })
 }
 
+async function images() {
+  const png = () => toFile(Buffer.from(PICTURE.split(',')[1], 'base64'), 'a.png')
+
+  await step('images: a stream of previews, then the picture', async () => {
+    const events = await all(await client.images.generate({ prompt: 'a pixel', stream: true, partial_images: 2 }))
+    const kinds = ['image_generation.partial_image', 'image_generation.partial_image', 'image_generation.completed']
+    assert.deepEqual(events.map((event) => event.type), kinds)
+    assert.deepEqual(events.slice(0, 2).map((event) => event.partial_image_index), [0, 1])
+    assert.ok(events.every((event) => event.b64_json))
+    assert.ok(events[2].usage.total_tokens > 0)
+  })
+
+  await step('images: edits of several pictures, and with a mask', async () => {
+    const several = await client.images.edit({ image: [await png(), await png()], prompt: 'bluer', n: 2 })
+    assert.equal(several.data.length, 2)
+    const stream = await client.images.edit({ image: await png(), mask: await png(), prompt: 'bluer', stream: true, partial_images: 1 })
+    assert.deepEqual((await all(stream)).map((event) => event.type), ['image_edit.partial_image', 'image_edit.completed'])
+  })
+
+  await step('images: a picture that is declined', async () => {
+    const error = await raises(OpenAI.APIError, async () => all(await client.images.generate({ prompt: 'gore [refuse]', stream: true })))
+    assert.equal(error.code, 'moderation_blocked')
+  })
+}
+
 await responses()
 await chat()
+await images()
 await models()
 await errors()
 console.log('all checks passed')
