@@ -20,6 +20,7 @@ name = "Tollway"
 base_url = "{URL}/v1"
 env_key = "TW_KEY"
 wire_api = "responses"
+supports_websockets = {os.environ.get("TW_WEBSOCKETS", "false")}
 """
 
 

@@ -14,7 +14,7 @@ import anthropic
 import openai
 from anthropic.types import ErrorResponse, Message, RawMessageStreamEvent, message_create_params
 from anthropic.types.beta import message_create_params as beta_message_create_params
-from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse
+from openai.types import ImageEditStreamEvent, ImageGenStreamEvent, ImagesResponse, image_edit_params, image_generate_params
 from openai.types.chat import ChatCompletion, ChatCompletionChunk, completion_create_params
 from openai.types.responses import Response, ResponseStreamEvent, response_create_params
 from pydantic import TypeAdapter, ValidationError
@@ -81,6 +81,14 @@ def check_fields(directory):
     sdk = {
         "chat": fields_of(completion_create_params.CompletionCreateParamsBase, completion_create_params.CompletionCreateParamsStreaming),
         "responses": fields_of(response_create_params.ResponseCreateParamsBase, response_create_params.ResponseCreateParamsStreaming),
+        # A form's `image` is JSON's `images`.
+        "images": fields_of(
+            image_generate_params.ImageGenerateParamsBase,
+            image_generate_params.ImageGenerateParamsStreaming,
+            image_edit_params.ImageEditParamsBase,
+            image_edit_params.ImageEditParamsStreaming,
+        )
+        - {"image"},
         "messages": fields_of(
             message_create_params.MessageCreateParamsBase,
             message_create_params.MessageCreateParamsStreaming,

@@ -5,11 +5,21 @@ use std::process::Command;
 
 use serde_json::json;
 
-use crate::support::{Gateway, Sim, Tools, run, skip};
+use crate::support::{Setup, Sim, Tools, run, skip};
 
 /// Runs a script of tests/clients with a gateway's address, a fresh key and the simulator's control;
 /// it must succeed, and what it checked is printed. `program` is what the script starts, if any.
 async fn passes(script: &str, program: Option<&str>) {
+    passes_with(&[], script, program, &[]).await;
+}
+
+/// The same with these settings of the gateway, and these variables for the script.
+async fn passes_with(
+    settings: &[(&str, &str)],
+    script: &str,
+    program: Option<&str>,
+    variables: &[(&'static str, &'static str)],
+) {
     let tools = Tools::new();
     let program = program.map(|name| tools.find(&format!("node_modules/.bin/{name}")));
     let (Some(mut command), Some(program)) =
@@ -19,8 +29,11 @@ async fn passes(script: &str, program: Option<&str>) {
     };
     let sim = Sim::start().await;
     let account = sim.account(json!({})).await;
-    let (gateway, key) = Gateway::with_account(&sim, &account).await;
-    command.args(program);
+    let setup = settings.iter().fold(Setup::new(&sim), |setup, (name, value)| setup.set(name, value));
+    setup.import(&account);
+    let key = setup.key("ada");
+    let gateway = setup.serve().await;
+    command.args(program).envs(variables.iter().copied());
     command.env("TW_URL", &gateway.url).env("TW_KEY", &key).env("TW_SIM", &sim.url);
     // Set on developers' machines; the scripts choose their own, and none reports to anybody.
     command.env("LANGSMITH_TRACING", "false").env("PYTHONDONTWRITEBYTECODE", "1");
@@ -119,6 +132,18 @@ async fn the_codex_cli_gives_up_in_time_when_nobody_can_answer() {
 #[tokio::test(flavor = "multi_thread")]
 async fn the_codex_cli_works_over_a_websocket() {
     passes("codex_cli_socket.py", Some("codex")).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_that_asks_for_a_websocket_goes_on_over_http_where_there_is_none() {
+    let settings = [("TOLLWAY_SERVER__WEBSOCKET", "false")];
+    passes_with(&settings, "codex_cli.py", Some("codex"), &[("TW_WEBSOCKETS", "true")]).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_codex_cli_works_over_a_websocket_before_a_backend_without() {
+    let settings = [("TOLLWAY_BACKEND__WEBSOCKET", "off")];
+    passes_with(&settings, "codex_cli.py", Some("codex"), &[("TW_WEBSOCKETS", "true")]).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

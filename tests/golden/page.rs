@@ -184,7 +184,7 @@ fn list(words: &BTreeSet<String>) -> String {
 #[test]
 fn the_page_of_fields_says_what_becomes_of_each() {
     let mut page = HEAD.to_owned();
-    for (title, name, api) in DIALECTS {
+    for (title, name, api) in DIALECTS.into_iter().chain([("OpenAI Images", "images", Api::Images)]) {
         write!(page, "\n## {title}\n\n").unwrap();
         rows_of_fields(name, api, &mut page);
         let trimmed = page.trim_end().len();
