@@ -100,6 +100,11 @@ async fn the_anthropic_sdk_for_typescript_works() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_sdks_for_typescript_find_what_is_kept() {
+    passes("node_kept.mjs", None).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_vercel_ai_sdk_works() {
     passes("ai_sdk.mjs", None).await;
 }
