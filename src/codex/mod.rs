@@ -7,6 +7,7 @@
 pub mod client;
 pub mod event;
 pub mod failure;
+mod item;
 pub mod limits;
 pub mod request;
 pub mod route;

@@ -1,7 +1,7 @@
 //! Works on message batches, when there is room: a batch's request begins while nobody else is being
 //! answered, or when it has waited long enough, and while its key's accounts have quota to spare.
 
-use super::state::State;
+use super::state::{Counter, State};
 use crate::batch::{Verdict, Work, judge};
 use crate::dialect::{Context, Dialect, Problem, ProblemKind, messages};
 use crate::relay::{Call, Outcome, Pool, Refused, Reply, ReplyBody, Ticket};
@@ -10,7 +10,6 @@ use crate::telemetry::{metrics, traces};
 use bytes::Bytes;
 use http::HeaderMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
@@ -66,7 +65,7 @@ struct Desk {
     stop: CancellationToken,
     slots: Arc<Semaphore>,
     /// How many requests of batches are being worked on.
-    active: Arc<AtomicUsize>,
+    active: Counter,
     last_begun: Instant,
     tasks: TaskTracker,
 }
@@ -79,7 +78,7 @@ impl Desk {
             pace,
             stop,
             slots: Arc::new(Semaphore::new(slots)),
-            active: Arc::default(),
+            active: Counter::default(),
             last_begun: Instant::now(),
             tasks: TaskTracker::new(),
         }
@@ -105,7 +104,7 @@ impl Desk {
 
     /// Whether others are being answered who come first.
     fn must_yield(&self) -> bool {
-        let others = self.state.running.len().saturating_sub(self.active.load(Ordering::Relaxed));
+        let others = self.state.answering().saturating_sub(self.active.now());
         others > 0 && self.last_begun.elapsed() < self.pace.patience
     }
 
@@ -137,7 +136,7 @@ impl Desk {
 
     fn begin(&self, work: Work, slot: OwnedSemaphorePermit) {
         let (state, stop) = (self.state.clone(), self.stop.clone());
-        let busy = Busy::new(self.active.clone());
+        let busy = self.active.count();
         self.tasks.spawn(async move {
             let done = tokio::select! {
                 () = stop.cancelled() => state.batches.return_work(&work).await,
@@ -151,22 +150,6 @@ impl Desk {
             drop((busy, slot));
             state.batches.wake();
         });
-    }
-}
-
-/// Counts one that is being worked on, until it is dropped.
-struct Busy(Arc<AtomicUsize>);
-
-impl Busy {
-    fn new(active: Arc<AtomicUsize>) -> Self {
-        active.fetch_add(1, Ordering::Relaxed);
-        Self(active)
-    }
-}
-
-impl Drop for Busy {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 

@@ -164,6 +164,7 @@ async fn build(
             max_age: settings.server.websocket_max_age,
             ping: settings.server.websocket_ping,
         },
+        connected: state::Counter::default(),
     }))
 }
 

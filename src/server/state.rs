@@ -13,7 +13,7 @@ use crate::tenant::Keys;
 use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
@@ -52,6 +52,34 @@ pub(super) struct State {
     pub closing: CancellationToken,
     /// How WebSocket connections are kept.
     pub sockets: Sockets,
+    /// How many there are: each keeps shutdown waiting, also while nothing is answered on it.
+    pub connected: Counter,
+}
+
+/// Counts things that are there until they are dropped.
+#[derive(Clone, Default)]
+pub(super) struct Counter(Arc<AtomicUsize>);
+
+/// One that is counted.
+pub(super) struct Counted(Arc<AtomicUsize>);
+
+impl Counter {
+    /// Counts one more.
+    pub(super) fn count(&self) -> Counted {
+        self.0.fetch_add(1, Ordering::Relaxed);
+        Counted(self.0.clone())
+    }
+
+    /// How many there are.
+    pub(super) fn now(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 /// How WebSocket connections are kept.
@@ -71,6 +99,11 @@ impl State {
     /// Whether new requests are refused.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// How many requests are being answered.
+    pub(super) fn answering(&self) -> usize {
+        self.running.len().saturating_sub(self.connected.now())
     }
 
     /// Why the process is not ready; empty when it is.

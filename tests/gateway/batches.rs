@@ -5,6 +5,7 @@ use std::time::Duration;
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+use crate::support::socket::Socket;
 use crate::support::{Dialect, Gateway, Setup, Sim, eventually, eventually_within, json_of};
 
 const BACKEND: &str = "/backend-api/codex/responses";
@@ -207,6 +208,15 @@ async fn a_batch_waits_for_those_who_wait_for_an_answer() {
     let seen = sim.requests(BACKEND).await;
     let of_batch = |request: &Value| request["body"]["input"].to_string().contains("number ");
     assert!(seen[2..].iter().all(of_batch) && !seen[..2].iter().any(of_batch), "{seen:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_connection_on_which_nothing_is_asked_holds_up_no_batch() {
+    let (_sim, gateway, key) = started(|setup| setup.set("TOLLWAY_BATCHES__PATIENCE", "1h")).await;
+    let socket = Socket::open(&gateway.url, &key, &[]).await.expect("a connection");
+    let id = hand_in(&gateway, &key, &requests(2)).await;
+    ended(&gateway, &key, &id).await;
+    drop(socket);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -96,7 +96,8 @@ impl Translator for Stream {
         if let Event::PartialImage(preview) = event {
             let index = preview.partial_image_index;
             // A preview that nobody asked for would be taken for one that somebody did.
-            if index < self.shape.partial_images && self.assembly.picture.is_none() {
+            let is_wanted = index < self.shape.partial_images && !preview.partial_image_b64.is_empty();
+            if is_wanted && self.assembly.picture.is_none() {
                 let rest = Rest::Preview { partial_image_index: index };
                 self.write(Stage::Preview, &preview.partial_image_b64, Look::of_preview(preview), rest, out);
             }

@@ -1,6 +1,7 @@
 //! Folds an answer of the tool into what the backend's own call would have answered.
 
 use super::answer::{Assembly, ImageUsage, Picture, Shape};
+use crate::codex::event::Depth;
 use crate::codex::{Event, Failure};
 use crate::dialect::Folder;
 use bytes::Bytes;
@@ -39,6 +40,11 @@ struct One<'a> {
 }
 
 impl Folder for Whole {
+    /// As the stream reads, so that what one cannot read neither can.
+    fn depth(&self) -> Depth {
+        Depth::Full
+    }
+
     fn event(&mut self, event: &Event<'_>) {
         if !self.assembly.has_ended {
             self.assembly.event(event);

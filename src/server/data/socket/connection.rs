@@ -47,7 +47,7 @@ impl Connection {
     /// Serves until the end.
     pub(super) async fn run(mut self, socket: WebSocket) {
         // Shutdown waits for the goodbye.
-        let _running = self.state.running.token();
+        let _running = (self.state.running.token(), self.state.connected.count());
         let mut wire = Wire::new(socket, self.state.sockets.ping);
         let (close, reason) = loop {
             let text = match self.next(&mut wire).await {
