@@ -137,6 +137,11 @@ pub trait Translator: Send {
         None
     }
 
+    /// As [`Folder::shortfall`]: what [`Translator::finish`] tells the client of by itself.
+    fn shortfall(&self) -> Option<Failure> {
+        None
+    }
+
     /// What says that the stream is alive while the backend is silent, in the form that resets this
     /// client's own timer. Only sent between frames.
     fn keep_alive(&self) -> Bytes {

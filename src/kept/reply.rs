@@ -3,7 +3,7 @@
 use super::{Draft, Kept};
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
-use crate::codex::{Event, Usage};
+use crate::codex::{Event, Failure, Usage};
 use crate::dialect::{Folder, Problem, Reply, Translator};
 use bytes::{Bytes, BytesMut};
 use serde::Deserialize;
@@ -31,6 +31,10 @@ impl Reply for KeptReply {
 
     fn whole(&self) -> Box<dyn Folder> {
         Box::new(KeptWhole { inner: self.inner.whole(), draft: self.draft.clone(), kept: self.kept.clone() })
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.inner.counts_tokens()
     }
 }
 
@@ -60,7 +64,7 @@ impl Translator for KeptStream {
     fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut) {
         let before = out.len();
         self.inner.event(event, frame, out);
-        if event.is_terminal() {
+        if event.is_terminal() || self.inner.is_done() {
             self.keep(&out[before..]);
         }
     }
@@ -71,6 +75,14 @@ impl Translator for KeptStream {
 
     fn spent(&self) -> Option<Usage> {
         self.inner.spent()
+    }
+
+    fn shortfall(&self) -> Option<Failure> {
+        self.inner.shortfall()
+    }
+
+    fn keep_alive(&self) -> Bytes {
+        self.inner.keep_alive()
     }
 
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {
@@ -101,6 +113,10 @@ impl Folder for KeptWhole {
 
     fn spent(&self) -> Option<Usage> {
         self.inner.spent()
+    }
+
+    fn shortfall(&self) -> Option<Failure> {
+        self.inner.shortfall()
     }
 
     fn finish(self: Box<Self>) -> Bytes {

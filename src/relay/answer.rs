@@ -155,7 +155,10 @@ impl<L: Learn> Relayed<L> {
         match ended {
             Ok(false) => return,
             Ok(true) => {
-                self.ticket.end(Outcome::Ok);
+                match self.translator.shortfall() {
+                    None => self.ticket.end(Outcome::Ok),
+                    Some(failure) => self.ticket.fail(Outcome::Cut, &Problem::from(&failure)),
+                }
                 self.translator.finish(None, out);
             }
             Err(failure) => {

@@ -5,7 +5,8 @@ import anthropic
 import openai
 from check import CALL, KEY, MODEL, URL, check, equal
 
-chat = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0).chat.completions
+client = openai.OpenAI(base_url=f"{URL}/v1", api_key=KEY, max_retries=0)
+chat, responses = client.chat.completions, client.responses
 messages = anthropic.Anthropic(base_url=URL, api_key=KEY, max_retries=0).messages
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 WORDS = "word0 word1 word2 word3 word4 word5 word6 "
@@ -27,6 +28,22 @@ def chat_is_bounded():
     answer = chat.create(**ask, max_completion_tokens=7)
     equal("chat: limit", answer.choices[0].finish_reason, "length")
     equal("chat: limit, counted", answer.usage.completion_tokens, 7)
+
+
+def responses_are_bounded():
+    ask = {"model": MODEL, "input": "[long 5000]", "max_output_tokens": 20}
+    whole = responses.create(**ask)
+    with responses.stream(**ask) as stream:
+        last = list(stream)[-1]
+    # The SDK gives a final response for `response.completed` alone, from whoever it comes.
+    equal("responses: the end", last.type, "response.incomplete")
+    streamed = last.response
+    for kind, answer in (("whole", whole), ("streamed", streamed)):
+        equal(f"responses: limit, {kind}", (answer.status, answer.incomplete_details.reason), ("incomplete", "max_output_tokens"))
+        equal(f"responses: counted, {kind}", (answer.usage.output_tokens, answer.max_output_tokens), (20, 20))
+        equal(f"responses: item, {kind}", answer.output[-1].status, "incomplete")
+    equal("responses: the same text", streamed.output_text, whole.output_text)
+    equal("responses: enough", responses.create(model=MODEL, input="hi", max_output_tokens=500).status, "completed")
 
 
 def chat_adds_up():
@@ -77,6 +94,7 @@ def messages_add_up():
 
 
 chat_is_bounded()
+responses_are_bounded()
 chat_adds_up()
 messages_are_bounded()
 messages_add_up()

@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 
-use crate::support::{Gateway, Sim, json_of};
+use crate::support::{Gateway, Setup, Sim, eventually, json_of};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn pictures_are_made_and_what_could_not_be_honoured_is_named() {
@@ -80,11 +80,59 @@ async fn a_stream_ends_with_an_error_where_there_is_no_picture() {
     let events = events(&answer.text().await.expect("a stream"));
     let [(name, data)] = &events[..] else { panic!("{events:?}") };
     assert_eq!((name.as_str(), &data["error"]["code"]), ("error", &json!("moderation_blocked")));
+    eventually("a log line that says so", async || {
+        let log = gateway.log();
+        let line = log.lines().find(|line| line.contains("/v1/images/generations"))?;
+        let line: Value = serde_json::from_str(line).ok()?;
+        assert_eq!(line["outcome"], "cut", "{line}");
+        assert!(line["cause"].as_str().is_some_and(|cause| cause.starts_with("No picture was made")), "{line}");
+        Some(())
+    })
+    .await;
 
     body["stream"] = json!(false);
     body["output_format"] = json!("webp");
     let (status, body) = json_of(gateway.post(&key, "/v1/images/generations", &body).await).await;
     assert_eq!((status.as_u16(), &body["error"]["code"]), (400, &json!("moderation_blocked")), "{body}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_that_takes_long_is_waited_for_and_its_client_may_leave() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let setup = Setup::new(&sim).set("TOLLWAY_SERVER__KEEP_ALIVE", "40ms");
+    setup.import(&account);
+    let key = setup.key("ada");
+    let gateway = setup.serve().await;
+    sim.fault(json!({"kind": "stall", "at": "mid", "where": "responses", "times": 1})).await;
+    let body = json!({"prompt": "a fox", "stream": true, "partial_images": 2});
+    let mut answer = gateway.post(&key, "/v1/images/generations", &body).await;
+    let mut read = String::new();
+    while read.matches(": keep-alive\n\n").count() < 3 {
+        read.push_str(&String::from_utf8_lossy(&answer.chunk().await.expect("a stream").expect("signs of life")));
+    }
+    drop(answer);
+    eventually("the backend to see it", async || (sim.counters(&account).await["cancelled"] == json!(1)).then_some(()))
+        .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_picture_moves_to_the_next_account_and_its_tokens_are_counted() {
+    let sim = Sim::start().await;
+    let accounts = [sim.account(json!({})).await, sim.account(json!({})).await];
+    let (gateway, key) = Gateway::with_accounts(&sim, &accounts).await;
+    sim.fault(json!({"kind": "usage_limit", "where": "responses", "times": 1})).await;
+    let body = json!({"prompt": "a fox", "stream": true});
+    let answer = gateway.post(&key, "/v1/images/generations", &body).await;
+    let events = events(&answer.text().await.expect("a stream"));
+    assert_eq!(events.last().map(|(name, _)| name.as_str()), Some("image_generation.completed"));
+    let billed = sim.get("stats").await["totals"]["tokens"].clone();
+    let (_, page) = gateway.ops_page("/metrics").await;
+    let counted = |kind: &str| {
+        let lines = page.lines().filter(|line| line.starts_with("tollway_tokens_total") && line.contains(kind));
+        lines.filter_map(|line| line.rsplit(' ').next()?.parse::<u64>().ok()).sum::<u64>()
+    };
+    assert_eq!(json!(counted("\"output\"")), billed["output"], "{page}");
 }
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\n and so on";

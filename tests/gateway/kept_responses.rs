@@ -190,6 +190,33 @@ async fn a_response_is_looked_up_listed_and_deleted() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_its_limit_cut_is_kept_as_it_was_given() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({})).await;
+    let (gateway, key) = Gateway::with_account(&sim, &account).await;
+    sim.fault(json!({"kind": "slow", "ms": 5, "times": 2})).await;
+    let body = json!({"model": "gpt-6.1-sol", "input": "[long 500]", "max_output_tokens": 20, "stream": true});
+    let events = gateway.streamed(&key, Dialect::Responses, &body).await;
+    let last = events.last().expect("an end");
+    let cut = last.json()["response"].clone();
+    assert_eq!((last.name.as_str(), &cut["status"]), ("response.incomplete", &json!("incomplete")));
+    assert_eq!(cut["incomplete_details"], json!({"reason": "max_output_tokens"}));
+    assert_eq!(cut["usage"]["output_tokens"], 20);
+    let text = cut["output"][0]["content"][0]["text"].as_str().expect("text");
+    assert_eq!(Dialect::Responses.streamed_text(&events), text);
+    assert_eq!(get(&gateway, &key, &format!("/v1/responses/{}", id(&cut))).await, (StatusCode::OK, cut.clone()));
+    let whole = ask(&gateway, &key, json!({"input": "[long 500]", "max_output_tokens": 20})).await;
+    assert_eq!(whole["output"][0]["content"], cut["output"][0]["content"]);
+    eventually("the backend to be left", async || {
+        (sim.counters(&account).await["cancelled"] == json!(2)).then_some(())
+    })
+    .await;
+    let next = ask(&gateway, &key, json!({"input": "on", "previous_response_id": id(&cut)})).await;
+    assert_eq!(said(&last_input(&sim).await), ["[long 500]", text, "on"]);
+    assert_eq!(next["status"], "completed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn nobody_sees_what_another_key_keeps() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim);

@@ -165,9 +165,18 @@ fn recorded_streams_pass_through_responses() {
         let (name, events) = (&recording.name, &recording.events);
         for api in [Api::Responses, Api::CodexCli] {
             let answer = recording.play(api);
-            // These end with their output filled; what may be added are counts that they lack.
-            let passed = sse(&events[..events.len() - 1]);
-            assert_eq!(&answer.stream.as_bytes()[..passed.len()], passed, "{name}");
+            // These end with their output filled; what may be added is what SDKs want of the response
+            // object, and the Codex CLI does not.
+            let frames: Vec<&str> = answer.stream.split_inclusive("\n\n").collect();
+            assert!(frames.len() >= events.len() - 1, "{name}");
+            for (frame, event) in frames.iter().zip(&events[..events.len() - 1]) {
+                if api == Api::Responses && event.get("response").is_some() {
+                    let said = grammar::responses::events(frame).unwrap();
+                    assert!(says_all(&said[0], event), "{name}: {frame}");
+                } else {
+                    assert_eq!(frame.as_bytes(), sse(std::slice::from_ref(event)), "{name}");
+                }
+            }
             if recording.is_whole() {
                 strict += 1;
                 grammar::responses::strict(&answer.stream).unwrap_or_else(|fault| panic!("{name}: {fault}"));

@@ -5,9 +5,9 @@
 
 use super::answer::{Assembly, ImageUsage, Look, Picture, Shape};
 use super::{Task, error};
-use crate::codex::Event;
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
+use crate::codex::{Event, Failure};
 use crate::dialect::{Problem, ProblemKind, Translator};
 use bytes::BytesMut;
 use serde::Serialize;
@@ -102,6 +102,10 @@ impl Translator for Stream {
                 self.write(Stage::Preview, &preview.partial_image_b64, Look::of_preview(preview), rest, out);
             }
         }
+    }
+
+    fn shortfall(&self) -> Option<Failure> {
+        self.assembly.has_ended.then(|| self.assembly.shortfall()).flatten()
     }
 
     fn finish(&mut self, failure: Option<&Problem>, out: &mut BytesMut) {

@@ -12,8 +12,7 @@ use std::fmt;
 
 /// Fields that the backend refuses (protocol.md 2.4) and that can be left out without changing what
 /// the model is asked; each is named in `x-tollway-ignored`.
-pub const DROPPED: [&str; 16] = [
-    "max_output_tokens",
+pub const DROPPED: [&str; 15] = [
     "max_completion_tokens",
     "max_tool_calls",
     "temperature",

@@ -4,12 +4,14 @@
 //! knows its fields best. Items and tools go as they came, but for the few spellings that the
 //! backend refuses.
 
+use super::bound::Bound;
+use super::bounded::{BoundedStream, BoundedWhole};
 use super::echo::Echo;
 use super::fields::{DROPPED, Members, REFUSED, check_metadata};
 use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
-use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator};
+use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, tokens};
 use bytes::Bytes;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
@@ -36,6 +38,7 @@ pub fn prepare_with(
     let resolved = models.resolve(&requested);
     let stream = codex_cli || flag(&members, "stream")?.unwrap_or(false);
     let session = members.get("prompt_cache_key").and_then(text);
+    let limit = if codex_cli { None } else { limit(&members)? };
     let echo = echo.of(&members, &requested, context.now);
     let mut edit = Edit { out: Vec::new(), ignored: Vec::new() };
     let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
@@ -51,7 +54,7 @@ pub fn prepare_with(
         body,
         ignored: edit.ignored,
         session,
-        reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested, echo }),
+        reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested, echo, limit }),
     })
 }
 
@@ -60,6 +63,16 @@ fn model(members: &Members<'_>) -> Result<String, Problem> {
     text(value)
         .filter(|name| !name.is_empty())
         .ok_or_else(|| Problem::invalid("model", "`model` must be a non-empty string"))
+}
+
+/// `max_output_tokens`, with an estimate of the request's own tokens.
+fn limit(members: &Members<'_>) -> Result<Option<Limit>, Problem> {
+    let Some(value) = members.get("max_output_tokens").filter(|value| value.get() != "null") else { return Ok(None) };
+    let tokens: u64 = serde_json::from_str(value.get()).ok().filter(|tokens| *tokens > 0).ok_or_else(|| {
+        Problem::invalid("max_output_tokens", "`max_output_tokens` must be a whole number greater than 0")
+    })?;
+    let read = ["instructions", "input", "tools"].into_iter().filter_map(|name| members.get(name));
+    Ok(Some(Limit { tokens, input: read.map(|value| tokens::rough(value.get())).sum() }))
 }
 
 fn flag(members: &Members<'_>, name: &'static str) -> Result<Option<bool>, Problem> {
@@ -98,6 +111,8 @@ impl<'a> Edit<'a> {
                 name if is_refused(name, value) => return Err(refusal(name)),
                 name if REFUSED.iter().any(|(refused, _)| *refused == name) => {}
                 "input" => self.input(value)?,
+                // The backend does not take it; the answer is cut on its way down.
+                "max_output_tokens" => {}
                 // For the response object alone.
                 "metadata" => check_metadata(value)?,
                 "tools" => self.tools(value),
@@ -281,15 +296,42 @@ struct ResponsesReply {
     context: Context,
     model: String,
     echo: Echo,
+    limit: Option<Limit>,
+}
+
+/// How long the answer may be.
+#[derive(Clone, Copy)]
+struct Limit {
+    tokens: u64,
+    /// About how many tokens the request has.
+    input: u64,
+}
+
+impl Limit {
+    fn bound(self) -> Bound {
+        Bound::new(self.tokens, self.input)
+    }
 }
 
 impl Reply for ResponsesReply {
     fn stream(&self) -> Box<dyn Translator> {
-        Box::new(Passthrough::new(&self.context, &self.model, self.echo.clone(), !self.codex_cli))
+        let inner = Passthrough::new(&self.context, &self.model, self.echo.clone(), !self.codex_cli);
+        match self.limit {
+            None => Box::new(inner),
+            Some(limit) => Box::new(BoundedStream { inner, bound: limit.bound(), is_cut: false }),
+        }
     }
 
     fn whole(&self) -> Box<dyn Folder> {
-        Box::new(Whole::new(self.echo.clone()))
+        let inner = Whole::new(self.echo.clone());
+        match self.limit {
+            None => Box::new(inner),
+            Some(limit) => Box::new(BoundedWhole { inner, bound: limit.bound(), is_cut: false }),
+        }
+    }
+
+    fn counts_tokens(&self) -> bool {
+        self.limit.is_some()
     }
 
     fn announced(&self) -> Option<String> {

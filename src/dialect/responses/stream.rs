@@ -60,6 +60,35 @@ impl Passthrough {
     }
 }
 
+impl Passthrough {
+    /// How many frames there were.
+    pub(super) fn frames(&self) -> u64 {
+        self.frames
+    }
+
+    /// What the client calls the response.
+    pub(super) fn response_id(&self) -> &str {
+        &self.response_id
+    }
+
+    /// Ends the stream before the backend does: with these items beside those that are finished.
+    pub(super) fn incomplete(
+        &mut self,
+        at: u64,
+        open: &[(u32, Box<RawValue>)],
+        response: &RawValue,
+        out: &mut BytesMut,
+    ) {
+        self.ended = true;
+        let mut items = self.items.take().unwrap_or_default();
+        items.note_all(open);
+        let filled = items.fill(response, &self.echo).and_then(|filled| RawValue::from_string(filled).ok());
+        let response = filled.as_deref().unwrap_or(response);
+        let last = Ended { kind: "response.incomplete", sequence_number: at, response };
+        write("response.incomplete", &serde_json::to_string(&last).unwrap_or_default(), out);
+    }
+}
+
 /// An event at the answer's beginning, with what the client said in its response object; `None`
 /// where the object says it already.
 fn opened(frame: &Frame, echo: &Echo) -> Option<(String, String)> {
@@ -141,7 +170,7 @@ impl Translator for Passthrough {
             response = filled;
         }
         let newest = self.newest.as_ref().and_then(number);
-        let failed = Failed {
+        let failed = Ended {
             kind: "response.failed",
             sequence_number: newest.map_or(self.frames, |newest| newest.saturating_add(1)),
             response: &response,
@@ -151,7 +180,7 @@ impl Translator for Passthrough {
 }
 
 /// The frame's place in the stream, as the backend counts.
-fn number(frame: &Frame) -> Option<u64> {
+pub(super) fn number(frame: &Frame) -> Option<u64> {
     #[derive(Deserialize)]
     struct Numbered {
         #[serde(default)]
@@ -170,7 +199,7 @@ fn code(problem: &Problem) -> &str {
     }
 }
 
-fn write(kind: &str, json: &str, out: &mut BytesMut) {
+pub(super) fn write(kind: &str, json: &str, out: &mut BytesMut) {
     out.reserve(kind.len() + json.len() + 20);
     out.put_slice(b"event: ");
     out.put_slice(kind.as_bytes());
@@ -180,7 +209,7 @@ fn write(kind: &str, json: &str, out: &mut BytesMut) {
 }
 
 #[derive(Serialize)]
-struct Failed<'a> {
+struct Ended<'a> {
     #[serde(rename = "type")]
     kind: &'static str,
     sequence_number: u64,

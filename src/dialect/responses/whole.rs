@@ -24,21 +24,32 @@ struct Finished {
 
 impl Items {
     pub(super) fn note(&mut self, event: &Event<'_>) {
+        if let Event::ItemDone(done) = event {
+            self.add(done.output_index, done.raw);
+        }
+    }
+
+    /// The same for items that nobody has finished.
+    pub(super) fn note_all(&mut self, items: &[(u32, Box<RawValue>)]) {
+        for (index, raw) in items {
+            self.add(*index, raw);
+        }
+    }
+
+    fn add(&mut self, index: u32, raw: &RawValue) {
         #[derive(Default, Deserialize)]
         struct Named {
             #[serde(default)]
             id: Option<String>,
         }
-        if let Event::ItemDone(done) = event {
-            let Named { id } = serde_json::from_str(done.raw.get()).unwrap_or_default();
-            let item = Finished { index: done.output_index, id, raw: done.raw.to_owned() };
-            // An item that comes twice is the same item, finished again. The place alone does not
-            // tell: where indexes are left out, all are 0.
-            let is_same = |old: &Finished| old.index == item.index && (old.id == item.id || item.id.is_none());
-            match self.0.iter_mut().find(|old| is_same(old)) {
-                Some(slot) => *slot = item,
-                None => self.0.push(item),
-            }
+        let Named { id } = serde_json::from_str(raw.get()).unwrap_or_default();
+        let item = Finished { index, id, raw: raw.to_owned() };
+        // An item that comes twice is the same item, finished again. The place alone does not
+        // tell: where indexes are left out, all are 0.
+        let is_same = |old: &Finished| old.index == item.index && (old.id == item.id || item.id.is_none());
+        match self.0.iter_mut().find(|old| is_same(old)) {
+            Some(slot) => *slot = item,
+            None => self.0.push(item),
         }
     }
 
@@ -96,6 +107,13 @@ pub(super) struct Whole {
 impl Whole {
     pub(super) fn new(echo: Echo) -> Self {
         Self { items: Items::default(), echo, response: None }
+    }
+
+    /// Ends the answer before the backend does: with these items beside those that are finished.
+    pub(super) fn incomplete(&mut self, open: &[(u32, Box<RawValue>)], response: &RawValue) {
+        self.items.note_all(open);
+        let filled = self.items.fill(response, &self.echo);
+        self.response = Some(filled.unwrap_or_else(|| response.get().to_owned()));
     }
 }
 
