@@ -1,16 +1,16 @@
 //! Message batches.
 
+use super::local::answer;
 use super::request::{self, Arrival};
 use super::{openapi, reply};
 use crate::batch::Page;
-use crate::dialect::{Dialect, Problem};
+use crate::dialect::Dialect;
 use crate::relay::Outcome;
 use crate::server::state::State;
-use crate::store::KeyId;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::{HeaderMap, HeaderValue, Request, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, Request, header};
 use axum::response::Response;
 use axum::routing::{get, post};
 use std::sync::Arc;
@@ -39,7 +39,7 @@ const RESULTS: &str = "/v1/messages/batches/{id}/results";
 )]
 pub(super) async fn create(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    answer(&state, ALL, &head.headers, async |key| {
+    answer(&state, Dialect::Messages, ALL, &head.headers, async |key| {
         let body = request::read(&state, body).await?;
         state.batches.create(key, &body, &origin(&head.headers)).await
     })
@@ -58,7 +58,10 @@ pub(super) async fn create(Shared(state): Shared<Arc<State>>, request: Request<B
 )]
 pub(super) async fn list(Shared(state): Shared<Arc<State>>, RawQuery(query): RawQuery, headers: HeaderMap) -> Response {
     let page = Page::of(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()));
-    answer(&state, ALL, &headers, async |key| state.batches.list(key, &page?, &origin(&headers)).await).await
+    answer(&state, Dialect::Messages, ALL, &headers, async |key| {
+        state.batches.list(key, &page?, &origin(&headers)).await
+    })
+    .await
 }
 
 /// A batch as it stands
@@ -71,7 +74,8 @@ pub(super) async fn retrieve(
     Path(id): Path<String>,
     headers: HeaderMap,
 ) -> Response {
-    answer(&state, ONE, &headers, async |key| state.batches.get(key, &id, &origin(&headers)).await).await
+    answer(&state, Dialect::Messages, ONE, &headers, async |key| state.batches.get(key, &id, &origin(&headers)).await)
+        .await
 }
 
 /// Gives up what has not begun of a batch
@@ -80,7 +84,10 @@ pub(super) async fn retrieve(
     responses((status = 200, description = "The batch", body = openapi::MessageBatch), openapi::AnthropicErrors)
 )]
 pub(super) async fn cancel(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, CANCEL, &headers, async |key| state.batches.cancel(key, &id, &origin(&headers)).await).await
+    answer(&state, Dialect::Messages, CANCEL, &headers, async |key| {
+        state.batches.cancel(key, &id, &origin(&headers)).await
+    })
+    .await
 }
 
 /// Deletes a batch that has ended, with its results
@@ -89,7 +96,7 @@ pub(super) async fn cancel(Shared(state): Shared<Arc<State>>, Path(id): Path<Str
     responses((status = 200, description = "It is gone", body = openapi::DeletedBatch), openapi::AnthropicErrors)
 )]
 pub(super) async fn delete(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, ONE, &headers, async |key| state.batches.delete(key, &id).await).await
+    answer(&state, Dialect::Messages, ONE, &headers, async |key| state.batches.delete(key, &id).await).await
 }
 
 /// The results of a batch that has ended, one a line
@@ -147,33 +154,6 @@ fn origin(headers: &HeaderMap) -> String {
     let Some(host) = host.filter(|host| !host.is_empty()) else { return String::new() };
     let scheme = text("x-forwarded-proto").map(first).filter(|scheme| scheme == "https");
     format!("{}://{host}", scheme.as_deref().unwrap_or("http"))
-}
-
-/// Asks who calls, and answers with JSON.
-async fn answer(
-    state: &Arc<State>,
-    route: &'static str,
-    headers: &HeaderMap,
-    work: impl AsyncFnOnce(KeyId) -> Result<String, Problem>,
-) -> Response {
-    let mut arrival = Arrival::new(state, route, headers);
-    arrival.ticket.dialect = Dialect::Messages.as_str();
-    let span = arrival.ticket.span.clone();
-    let done = async {
-        let key = arrival.authenticate(state, headers).await?;
-        work(key.id).await
-    };
-    match done.instrument(span).await {
-        Err(problem) => arrival.refuse(Dialect::Messages, &problem),
-        Ok(body) => {
-            let mut ticket = arrival.ticket;
-            ticket.begin(200);
-            ticket.end(Outcome::Ok);
-            let mut response = reply::json(StatusCode::OK, Body::from(body));
-            reply::identify(Dialect::Messages, &ticket.request_id, response.headers_mut());
-            response
-        }
-    }
 }
 
 #[cfg(test)]

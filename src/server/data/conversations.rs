@@ -1,7 +1,9 @@
 //! Conversations.
 
-use super::kept::{answer, asked};
+use super::kept::asked;
+use super::local::answer;
 use super::{openapi, request};
+use crate::dialect::Dialect;
 use crate::server::state::State;
 use axum::Router;
 use axum::body::Body;
@@ -32,7 +34,7 @@ const ITEM: &str = "/v1/conversations/{id}/items/{item}";
 )]
 pub(super) async fn create(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    answer(&state, CONVERSATIONS, &head.headers, async |key| {
+    answer(&state, Dialect::Responses, CONVERSATIONS, &head.headers, async |key| {
         let body = request::read(&state, body).await?;
         state.kept.create_conversation(key, &body).await
     })
@@ -45,7 +47,8 @@ pub(super) async fn create(Shared(state): Shared<Arc<State>>, request: Request<B
     responses((status = 200, description = "The conversation", body = openapi::Conversation), openapi::OpenAiErrors)
 )]
 pub(super) async fn one(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, CONVERSATION, &headers, async |key| state.kept.conversation(key, &id).await).await
+    answer(&state, Dialect::Responses, CONVERSATION, &headers, async |key| state.kept.conversation(key, &id).await)
+        .await
 }
 
 /// Gives a conversation new metadata
@@ -59,7 +62,7 @@ pub(super) async fn update(
     request: Request<Body>,
 ) -> Response {
     let (head, body) = request.into_parts();
-    answer(&state, CONVERSATION, &head.headers, async |key| {
+    answer(&state, Dialect::Responses, CONVERSATION, &head.headers, async |key| {
         let body = request::read(&state, body).await?;
         state.kept.update_conversation(key, &id, &body).await
     })
@@ -72,7 +75,10 @@ pub(super) async fn update(
     responses((status = 200, description = "It is gone", body = openapi::Deleted), openapi::OpenAiErrors)
 )]
 pub(super) async fn delete(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, CONVERSATION, &headers, async |key| state.kept.delete_conversation(key, &id).await).await
+    answer(&state, Dialect::Responses, CONVERSATION, &headers, async |key| {
+        state.kept.delete_conversation(key, &id).await
+    })
+    .await
 }
 
 /// The items of a conversation
@@ -87,7 +93,8 @@ pub(super) async fn items(
     headers: HeaderMap,
 ) -> Response {
     let page = asked(query.as_deref());
-    answer(&state, ITEMS, &headers, async |key| state.kept.list_conversation(key, &id, &page).await).await
+    answer(&state, Dialect::Responses, ITEMS, &headers, async |key| state.kept.list_conversation(key, &id, &page).await)
+        .await
 }
 
 /// Adds items to a conversation
@@ -97,7 +104,7 @@ pub(super) async fn items(
 )]
 pub(super) async fn add(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    answer(&state, ITEMS, &head.headers, async |key| {
+    answer(&state, Dialect::Responses, ITEMS, &head.headers, async |key| {
         let body = request::read(&state, body).await?;
         state.kept.extend_conversation(key, &id, &body).await
     })
@@ -114,7 +121,8 @@ pub(super) async fn item(
     Path((id, item)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    answer(&state, ITEM, &headers, async |key| state.kept.conversation_item(key, &id, &item).await).await
+    answer(&state, Dialect::Responses, ITEM, &headers, async |key| state.kept.conversation_item(key, &id, &item).await)
+        .await
 }
 
 /// Takes an item out of a conversation
@@ -127,5 +135,8 @@ pub(super) async fn delete_item(
     Path((id, item)): Path<(String, String)>,
     headers: HeaderMap,
 ) -> Response {
-    answer(&state, ITEM, &headers, async |key| state.kept.delete_conversation_item(key, &id, &item).await).await
+    answer(&state, Dialect::Responses, ITEM, &headers, async |key| {
+        state.kept.delete_conversation_item(key, &id, &item).await
+    })
+    .await
 }

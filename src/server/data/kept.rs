@@ -1,21 +1,20 @@
 //! Responses that are kept.
 
+use super::local::answer;
 use super::request::{self, Arrival, refuse};
 use super::{background, openapi, reply};
 use crate::dialect::{Context, Dialect, Problem, ProblemKind, responses};
 use crate::kept::{AskedPage, Draft};
-use crate::relay::{Call, Outcome, Refused};
+use crate::relay::{Call, Refused};
 use crate::server::assemble::unix_millis;
 use crate::server::state::State;
-use crate::store::KeyId;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{Path, RawQuery, State as Shared};
-use axum::http::{HeaderMap, HeaderName, HeaderValue, Request, StatusCode};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use axum::response::Response;
 use axum::routing::{get, post};
 use std::sync::Arc;
-use tracing::Instrument;
 
 /// The routes of what is kept.
 pub(super) fn routes() -> Router<Arc<State>> {
@@ -99,7 +98,9 @@ pub(super) async fn retrieve(
     headers: HeaderMap,
 ) -> Response {
     match background::Resumed::of(query.as_deref()) {
-        Ok(None) => answer(&state, ONE, &headers, async |key| state.kept.response(key, &id).await).await,
+        Ok(None) => {
+            answer(&state, Dialect::Responses, ONE, &headers, async |key| state.kept.response(key, &id).await).await
+        }
         resumed => background::follow(&state, ONE, &headers, &id, resumed).await,
     }
 }
@@ -110,7 +111,7 @@ pub(super) async fn retrieve(
     responses((status = 200, description = "As it ended", body = openapi::ResponseObject), openapi::OpenAiErrors)
 )]
 pub(super) async fn cancel(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, CANCEL, &headers, async |key| state.kept.cancel(key, &id).await).await
+    answer(&state, Dialect::Responses, CANCEL, &headers, async |key| state.kept.cancel(key, &id).await).await
 }
 
 /// Deletes a kept response
@@ -119,7 +120,7 @@ pub(super) async fn cancel(Shared(state): Shared<Arc<State>>, Path(id): Path<Str
     responses((status = 200, description = "It is gone", body = openapi::Deleted), openapi::OpenAiErrors)
 )]
 pub(super) async fn delete(Shared(state): Shared<Arc<State>>, Path(id): Path<String>, headers: HeaderMap) -> Response {
-    answer(&state, ONE, &headers, async |key| state.kept.delete(key, &id).await).await
+    answer(&state, Dialect::Responses, ONE, &headers, async |key| state.kept.delete(key, &id).await).await
 }
 
 /// The items of a kept response's request
@@ -141,7 +142,8 @@ pub(super) async fn input_items(
     headers: HeaderMap,
 ) -> Response {
     let page = asked(query.as_deref());
-    answer(&state, INPUT_ITEMS, &headers, async |key| state.kept.input_items(key, &id, &page).await).await
+    answer(&state, Dialect::Responses, INPUT_ITEMS, &headers, async |key| state.kept.input_items(key, &id, &page).await)
+        .await
 }
 
 /// The size of a request
@@ -153,7 +155,7 @@ pub(super) async fn input_items(
 )]
 pub(super) async fn input_tokens(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    answer(&state, INPUT_TOKENS, &head.headers, async |key| {
+    answer(&state, Dialect::Responses, INPUT_TOKENS, &head.headers, async |key| {
         let body = request::read(&state, body).await?;
         let expanded = state.kept.expand(key, &body).await?;
         // Counting a long conversation takes long enough to hold up other requests.
@@ -167,31 +169,4 @@ pub(super) async fn input_tokens(Shared(state): Shared<Arc<State>>, request: Req
 /// The page that a query asks for.
 pub(super) fn asked(query: Option<&str>) -> AskedPage {
     AskedPage::of(url::form_urlencoded::parse(query.unwrap_or_default().as_bytes()))
-}
-
-/// Asks who calls, and answers with JSON that is there or cannot be had.
-pub(super) async fn answer(
-    state: &Arc<State>,
-    route: &'static str,
-    headers: &HeaderMap,
-    work: impl AsyncFnOnce(KeyId) -> Result<String, Problem>,
-) -> Response {
-    let mut arrival = Arrival::new(state, route, headers);
-    arrival.ticket.dialect = Dialect::Responses.as_str();
-    let span = arrival.ticket.span.clone();
-    let done = async {
-        let key = arrival.authenticate(state, headers).await?;
-        work(key.id).await
-    };
-    match done.instrument(span).await {
-        Err(problem) => arrival.refuse(Dialect::Responses, &problem),
-        Ok(body) => {
-            let mut ticket = arrival.ticket;
-            ticket.begin(200);
-            ticket.end(Outcome::Ok);
-            let mut response = reply::json(StatusCode::OK, Body::from(body));
-            reply::identify(Dialect::Responses, &ticket.request_id, response.headers_mut());
-            response
-        }
-    }
 }

@@ -10,6 +10,7 @@ mod conversations;
 mod images;
 mod kept;
 mod linger;
+mod local;
 mod models;
 mod openapi;
 mod reply;

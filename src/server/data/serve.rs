@@ -1,14 +1,14 @@
 //! The endpoints that generate.
 
 use super::request::{self, Arrival};
-use super::{kept, openapi, reply, request::refuse};
-use crate::dialect::{Context, Dialect, ModelMap, Prepared, Problem, chat, messages, responses};
-use crate::relay::{Call, Outcome, Refused, is_codex_cli};
+use super::{kept, local, openapi, reply, request::refuse};
+use crate::dialect::{Context, Dialect, ModelMap, Prepared, Problem, ProblemKind, chat, messages, responses};
+use crate::relay::{Call, Refused, is_codex_cli};
 use crate::server::assemble::unix_millis;
 use crate::server::state::State;
 use axum::body::Body;
 use axum::extract::State as Shared;
-use axum::http::{HeaderMap, Request, StatusCode};
+use axum::http::{HeaderMap, Request};
 use axum::response::Response;
 use bytes::Bytes;
 use std::sync::Arc;
@@ -77,27 +77,14 @@ pub(super) async fn messages(Shared(state): Shared<Arc<State>>, request: Request
 )]
 pub(super) async fn count_tokens(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
-    let mut arrival = Arrival::new(&state, "/v1/messages/count_tokens", &head.headers);
-    arrival.ticket.dialect = Dialect::Messages.as_str();
-    let counted = async {
-        arrival.authenticate(&state, &head.headers).await?;
+    local::answer(&state, Dialect::Messages, "/v1/messages/count_tokens", &head.headers, async |_| {
         let body = request::read(&state, body).await?;
         // Counting a long conversation takes long enough to hold up other requests.
         let count = tokio::task::spawn_blocking(move || messages::count::count_tokens(&body)).await;
-        count.unwrap_or_else(|_| Err(Problem::new(crate::dialect::ProblemKind::Internal, "The count failed")))
-    };
-    match counted.await {
-        Err(problem) => arrival.refuse(Dialect::Messages, &problem),
-        Ok(count) => {
-            let mut ticket = arrival.ticket;
-            ticket.begin(200);
-            ticket.end(Outcome::Ok);
-            let body = serde_json::json!({ "input_tokens": count }).to_string();
-            let mut response = reply::json(StatusCode::OK, Body::from(body));
-            reply::identify(Dialect::Messages, &ticket.request_id, response.headers_mut());
-            response
-        }
-    }
+        let count = count.unwrap_or_else(|_| Err(Problem::new(ProblemKind::Internal, "The count failed")))?;
+        Ok(serde_json::json!({ "input_tokens": count }).to_string())
+    })
+    .await
 }
 
 async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
