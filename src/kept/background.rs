@@ -19,6 +19,8 @@ use tokio_util::task::TaskTracker;
 
 /// How many may wait for each that runs: what waits holds its request in memory.
 const MOST_WAITING: usize = 8;
+/// How many bytes of requests run and wait at most.
+const MOST_BYTES: usize = 256 * 1024 * 1024;
 /// For how long one that is worked on is believed to be, in milliseconds.
 const LEASE: i64 = 60_000;
 /// How often that is renewed.
@@ -26,7 +28,7 @@ const RENEWAL: Duration = Duration::from_secs(15);
 
 /// The responses of this process that run without their client.
 pub(super) struct Background {
-    runs: Mutex<HashMap<(KeyId, String), Arc<Run>>>,
+    runs: Mutex<HashMap<(KeyId, String), Held>>,
     /// How many run at once; the others wait.
     slots: Semaphore,
     most: usize,
@@ -34,6 +36,12 @@ pub(super) struct Background {
     pub(super) tasks: TaskTracker,
     /// The process ends.
     pub(super) ending: CancellationToken,
+}
+
+/// A run, and how many bytes its request has.
+struct Held {
+    run: Arc<Run>,
+    size: usize,
 }
 
 impl Background {
@@ -49,66 +57,88 @@ impl Background {
     }
 
     fn get(&self, key: KeyId, id: &str) -> Option<Arc<Run>> {
-        self.lock().get(&(key, id.to_owned())).cloned()
+        self.lock().get(&(key, id.to_owned())).map(|held| held.run.clone())
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<(KeyId, String), Arc<Run>>> {
+    /// Takes one more in, if there is room for a request of this size.
+    fn admit(&self, run: &Arc<Run>, size: usize) -> bool {
+        let mut runs = self.lock();
+        let bytes: usize = runs.values().map(|held| held.size).sum();
+        if runs.len() >= self.most || bytes.saturating_add(size) > MOST_BYTES {
+            return false;
+        }
+        runs.insert((run.draft.key, run.id.clone()), Held { run: run.clone(), size });
+        true
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<(KeyId, String), Held>> {
         self.runs.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// Brings a run to its end when it is dropped, so that a panic or a stop ends it too.
-struct Ending {
+/// A response that somebody is to have made. Brings it to its end when it is dropped, so that a client
+/// that leaves too early, a panic or a stop ends it too.
+pub struct Announced {
     kept: Arc<Kept>,
     run: Arc<Run>,
     end: End,
 }
 
-impl Drop for Ending {
+impl Announced {
+    /// What comes of it.
+    pub fn run(&self) -> &Arc<Run> {
+        &self.run
+    }
+}
+
+impl Drop for Announced {
     fn drop(&mut self) {
         self.kept.settle(&self.run, self.end);
     }
 }
 
 impl Kept {
-    /// A response that is to run in the background is kept before its client hears of it.
-    pub async fn announce(&self, draft: Draft, object: Option<String>) -> Result<Arc<Run>, Problem> {
+    /// A response that is to run in the background is kept before its client hears of it. `size` is
+    /// that of its request, which is in memory until it has ended.
+    pub async fn announce(
+        self: &Arc<Self>,
+        draft: Draft,
+        object: Option<String>,
+        size: usize,
+    ) -> Result<Announced, Problem> {
         let (Some(id), Some(object)) = (draft.background.clone(), object.and_then(items::raw)) else {
             return Err(Problem::new(ProblemKind::Internal, "The response could not be begun"));
         };
         let run = Arc::new(Run::new(draft, id.clone(), object, self.options.max_size));
-        {
-            let mut runs = self.background.lock();
-            if runs.len() >= self.background.most {
-                let message = "Too many background responses are waiting; try again later";
-                return Err(Problem { retry_after: Some(RENEWAL), ..Problem::new(ProblemKind::RateLimited, message) });
-            }
-            runs.insert((run.draft.key, id), run.clone());
+        if !self.background.admit(&run, size) {
+            let message = "Too many background responses are waiting; try again later";
+            return Err(Problem { retry_after: Some(RENEWAL), ..Problem::new(ProblemKind::RateLimited, message) });
         }
+        let announced = Announced { kept: self.clone(), run: run.clone(), end: End::Cancelled };
         let mut record = run.record(self.expiry(), Some(self.now() + LEASE));
         // Who reads it there is another process, which cannot tell what waits from what runs.
         record.content.response =
             record::changed(&record.content.response, &[("status", json!("in_progress").to_string())]);
         self.queue.push(Write::Put(Arc::new(record)));
         self.queue.reached().await;
-        Ok(run)
+        Ok(announced)
     }
 
     /// Has a response made: `make` hands what comes to [`Run::take`], and is dropped when nobody wants
     /// the rest.
-    pub fn launch<F>(self: &Arc<Self>, run: Arc<Run>, make: F)
+    pub fn launch<F>(&self, mut announced: Announced, make: F)
     where
         F: Future<Output = ()> + Send + 'static,
     {
-        let ending = Ending { kept: self.clone(), run, end: End::Interrupted };
+        announced.end = End::Interrupted;
         self.background.tasks.spawn(async move {
-            let mut ending = ending;
-            let (kept, run) = (ending.kept.clone(), ending.run.clone());
+            let mut announced = announced;
+            let (kept, run) = (announced.kept.clone(), announced.run.clone());
             let work = async {
                 let _slot = kept.background.slots.acquire().await;
                 make.await;
             };
-            ending.end = tokio::select! {
+            announced.end = tokio::select! {
                 biased;
                 () = run.cancelled.cancelled() => End::Cancelled,
                 () = kept.background.ending.cancelled() => End::Interrupted,

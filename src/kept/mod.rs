@@ -16,6 +16,7 @@ mod record;
 mod reply;
 mod run;
 
+pub use background::Announced;
 pub use expand::Expanded;
 pub use items::AskedPage;
 pub use run::{Follower, Run};

@@ -19,10 +19,12 @@ pub(super) async fn start(state: &Arc<State>, mut call: Call, draft: Draft, tick
     let wants_events = std::mem::replace(&mut call.prepared.stream, true);
     let request_id = ticket.request_id.clone();
     let ignored = call.prepared.ignored.clone();
-    let run = match state.kept.announce(draft, call.prepared.reply.announced()).await {
-        Ok(run) => run,
+    let object = call.prepared.reply.announced();
+    let announced = match state.kept.announce(draft, object, call.prepared.body.len()).await {
+        Ok(announced) => announced,
         Err(problem) => return refuse(Dialect::Responses, &problem, ticket),
     };
+    let run = announced.run().clone();
     let body = if wants_events {
         let running = state.running.token();
         events(state, Follower::new(run.clone(), None), running)
@@ -30,7 +32,7 @@ pub(super) async fn start(state: &Arc<State>, mut call: Call, draft: Draft, tick
         ReplyBody::Whole(Bytes::from(run.response()))
     };
     let span = ticket.span.clone();
-    state.kept.launch(run.clone(), make(state.clone(), call, ticket, run).instrument(span));
+    state.kept.launch(announced, make(state.clone(), call, ticket, run).instrument(span));
     reply::success(Dialect::Responses, &request_id, &ignored, Reply { headers: HeaderMap::new(), body })
 }
 
