@@ -236,7 +236,7 @@ async fn a_batch_that_has_waited_long_enough_has_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_limit_that_is_used_up_is_waited_for_and_quota_is_left_for_others() {
+async fn a_limit_that_is_used_up_is_waited_for() {
     let sim = Sim::start().await;
     let account = sim.account(json!({})).await;
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
@@ -244,16 +244,27 @@ async fn a_limit_that_is_used_up_is_waited_for_and_quota_is_left_for_others() {
     let id = hand_in(&gateway, &key, &requests(2)).await;
     let batch = ended(&gateway, &key, &id).await;
     assert_eq!(kinds(&results(&gateway, &key, &batch).await), ["succeeded", "succeeded"]);
+}
 
-    // Of the rest of a window batches take nothing: it belongs to people.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_rest_of_a_window_is_left_to_those_who_wait() {
     let sim = Sim::start().await;
     let account = sim.account(json!({"used_percent": 95.0})).await;
     let (gateway, key) = Gateway::with_account(&sim, &account).await;
     let id = hand_in(&gateway, &key, &requests(1)).await;
+    eventually("a look at the quota", async || {
+        (!sim.requests("/backend-api/wham/usage").await.is_empty()).then_some(())
+    })
+    .await;
     assert_eq!(gateway.status(&key).await, 200);
-    tokio::time::sleep(Duration::from_millis(1500)).await;
     assert_eq!(get(&gateway, &key, &id).await["request_counts"]["processing"], 1);
-    assert_eq!(sim.requests(BACKEND).await.len(), 1);
+    // What an answer tells of a new window lets the batch go on.
+    sim.post(&format!("accounts/{}/set", account.id), json!({"used_percent": 5.0})).await;
+    assert_eq!(gateway.status(&key).await, 200);
+    ended(&gateway, &key, &id).await;
+    let seen = sim.requests(BACKEND).await;
+    let of_batch: Vec<bool> = seen.iter().map(|one| one["body"]["input"].to_string().contains("number ")).collect();
+    assert_eq!(of_batch, [false, false, true]);
 }
 
 #[tokio::test(flavor = "multi_thread")]
