@@ -9,6 +9,9 @@ use std::fmt::Write as _;
 
 /// A request with these stop sequences and this limit.
 fn request(api: Api, stops: &[String], limit: u64) -> Vec<u8> {
+    if api == Api::Responses {
+        return json!({ "model": "m", "max_output_tokens": limit, "input": "hi" }).to_string().into_bytes();
+    }
     let mut body = json!({ "model": "m", "max_tokens": limit, "messages": [{ "role": "user", "content": "hi" }] });
     let name = if api == Api::Messages { "stop_sequences" } else { "stop" };
     body[name] = json!(stops);
@@ -30,7 +33,7 @@ fn stream(deltas: &[String], arguments: &str) -> Vec<u8> {
         "type": "message", "id": "msg", "content": [{ "type": "output_text", "text": text, "annotations": [] }],
     } }));
     events.push(json!({ "type": "response.output_item.done", "output_index": 1, "item": call }));
-    events.push(json!({ "type": "response.completed", "response": { "id": "r", "usage": { "input_tokens": 9, "output_tokens": 9 } } }));
+    events.push(json!({ "type": "response.completed", "response": { "id": "r", "status": "completed", "usage": { "input_tokens": 9, "output_tokens": 9 } } }));
     events
         .iter()
         .fold(String::new(), |mut sse, event| {
@@ -43,7 +46,14 @@ fn stream(deltas: &[String], arguments: &str) -> Vec<u8> {
 /// The text of a whole answer, and why it ended.
 fn said(api: Api, whole: &str) -> (String, String) {
     let whole: Value = serde_json::from_str(whole).unwrap();
-    let (text, reason) = if api == Api::Messages {
+    let (text, reason) = if api == Api::Responses {
+        let parts = whole["output"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .flat_map(|item| item["content"].as_array().into_iter().flatten());
+        (parts.filter_map(|part| part["text"].as_str()).collect(), &whole["status"])
+    } else if api == Api::Messages {
         let blocks = whole["content"].as_array().unwrap();
         (blocks.iter().filter_map(|block| block["text"].as_str()).collect(), &whole["stop_reason"])
     } else {
@@ -61,18 +71,19 @@ proptest! {
         deltas in prop::collection::vec("[ab \n🦀]{1,6}", 1..8),
         stops in prop::collection::vec("[ab \n🦀]{1,3}", 0..3),
         limit in prop::sample::select(vec![1u64, 3, 8, 1000]),
-        is_messages in any::<bool>(),
+        api in prop::sample::select(vec![Api::Chat, Api::Messages, Api::Responses]),
     ) {
-        let api = if is_messages { Api::Messages } else { Api::Chat };
+        // The Responses API has no stop sequences.
+        let stops = if api == Api::Responses { Vec::new() } else { stops };
         let prepared = prepare(api, &request(api, &stops, limit)).unwrap();
-        prop_assert!(prepared.ignored.is_empty() || is_messages, "{:?}", prepared.ignored);
+        prop_assert!(prepared.ignored.is_empty() || api == Api::Messages, "{:?}", prepared.ignored);
         let answered = answer(api, &*prepared.reply, &[&stream(&deltas, "{}")]);
         grammar::check(api, &answered).map_err(TestCaseError::fail)?;
         let (text, reason) = said(api, &answered.whole);
         let backend = deltas.concat();
         prop_assert!(backend.starts_with(&text), "{text:?} of {backend:?}");
         prop_assert!(stops.iter().all(|stop| !text.contains(stop.as_str())), "{text:?} holds one of {stops:?}");
-        let is_whole = ["tool_calls", "tool_use"].contains(&reason.as_str());
+        let is_whole = ["tool_calls", "tool_use", "completed"].contains(&reason.as_str());
         prop_assert!(!is_whole || text == backend, "{reason}: {text:?} of {backend:?}");
 
         // Without a limit near, another cut of the same text gives the same answer.
@@ -92,7 +103,7 @@ proptest! {
         limit in prop::sample::select(vec![1u64, 6, 1000]),
     ) {
         let stops = ["xx", "}", "é"].map(str::to_owned);
-        for api in [Api::Chat, Api::Messages] {
+        for api in [Api::Chat, Api::Messages, Api::Responses] {
             let reply = prepare(api, &request(api, &stops, limit)).unwrap().reply;
             let uncut = answer(api, &*reply, &[&sse]);
             grammar::check(api, &uncut).map_err(|fault| TestCaseError::fail(format!("{api:?}: {fault}")))?;
