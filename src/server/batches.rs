@@ -138,12 +138,7 @@ impl Desk {
         let (state, stop) = (self.state.clone(), self.stop.clone());
         let busy = self.active.count();
         self.tasks.spawn(async move {
-            let done = tokio::select! {
-                () = stop.cancelled() => state.batches.return_work(&work).await,
-                () = state.batches.hold(&work) => Ok(()),
-                done = handle(&state, &work) => done,
-            };
-            if let Err(error) = done {
+            if let Err(error) = handle(&state, &work, &stop).await {
                 // It is claimed again when its lease is over, or at the next start.
                 tracing::error!(%error, "the outcome of a batch's request could not be written");
             }
@@ -158,12 +153,18 @@ fn holder(state: &State, key: KeyId) -> Result<Arc<GatewayKey>, Problem> {
     state.keys.holder(key, now).map_err(|refusal| Problem::new(ProblemKind::InvalidKey, refusal.to_string()))
 }
 
-/// Has a request answered, and keeps what came of it.
-async fn handle(state: &Arc<State>, work: &Work) -> Result<(), StoreError> {
+/// Has a request answered, and keeps what came of it. Only the answer is given up at a stop: one that
+/// has come was paid for, and is written.
+async fn handle(state: &Arc<State>, work: &Work, stop: &CancellationToken) -> Result<(), StoreError> {
     let request_id = format!("req_{}", Uuid::now_v7().simple());
     let span = traces::server_span(ROUTE, &request_id, &HeaderMap::new());
     let ticket = Ticket::new(request_id.clone(), ROUTE, span.clone(), state.running.token());
-    match answer(state, work, ticket).instrument(span).await {
+    let answered = tokio::select! {
+        () = stop.cancelled() => return state.batches.return_work(work).await,
+        () = state.batches.hold(work) => return Ok(()),
+        answered = answer(state, work, ticket).instrument(span) => answered,
+    };
+    match answered {
         Ok(message) => {
             metrics::batch_request("succeeded");
             state.batches.succeed(work, &message).await

@@ -34,7 +34,7 @@ fn any_json() -> impl Strategy<Value = Value> {
 fn requests() -> Vec<Value> {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
     let mut requests = Vec::new();
-    for dialect in ["chat", "messages", "responses"] {
+    for dialect in ["chat", "images", "messages", "responses"] {
         for case in fs::read_dir(root.join(dialect)).expect("the cases").map(|case| case.expect("a case").path()) {
             let request = fs::read(case.join("request.json")).expect("a request");
             requests.extend(serde_json::from_slice::<Value>(&request).ok());
