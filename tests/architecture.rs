@@ -18,8 +18,8 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("dialect", &["codex"]),
     ("account", &["telemetry", "codex", "oauth", "store"]),
     ("tenant", &["store"]),
-    // The types of its values: addresses of the issuer, formats of logs and traces.
-    ("config", &["oauth", "telemetry"]),
+    // The types of its values: addresses of the issuer, strategies, formats of logs and traces.
+    ("config", &["oauth", "store", "telemetry"]),
     // What the backend counted is what the metrics count.
     ("telemetry", &["codex"]),
     ("codex", &[]),

@@ -12,9 +12,13 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::live::{InFlight, Live};
 use super::pool::Candidate;
+use super::pool::condition::{Condition, Defaults};
+use super::pool::quota::Source;
+use super::pool::remedy::Consequence;
 use super::ports::{Context, StoreFault, Stored};
 use super::settings::backoff;
 use super::token_manager::TokenManager;
+use crate::codex::Failure;
 use crate::codex::limits::Limits;
 use crate::store::{Account, AccountId, UnixMillis};
 
@@ -54,9 +58,10 @@ impl Accounts {
         self.members.load().get(&id).cloned()
     }
 
-    /// What the pool chooses from.
-    pub fn candidates(&self) -> Vec<Candidate> {
-        self.members.load().values().map(|member| member.candidate()).collect()
+    /// What the pool chooses from, for a request of this model.
+    pub fn candidates(&self, model: Option<&str>) -> Vec<Candidate> {
+        let now = self.context.now();
+        self.members.load().values().map(|member| member.candidate(model, now)).collect()
     }
 
     /// The accounts whose newest credentials are in memory only: not ready while there are any.
@@ -71,60 +76,54 @@ impl Accounts {
         Some(InFlight::begin(self.get(id)?, self.context.now()))
     }
 
-    /// Puts an account aside because its quota is used up: here at once, in the store by a task.
-    pub fn mark_limited(self: &Arc<Self>, id: AccountId, until: UnixMillis, reason: &str) {
-        self.set_limit(id, Some(until), Some(reason));
-    }
-
-    /// Takes a limited account back.
-    pub fn clear_limited(self: &Arc<Self>, id: AccountId) {
-        self.set_limit(id, None, None);
-    }
-
-    /// Puts an account aside for a short time, in this process only.
-    pub fn cool_down(&self, id: AccountId, until: UnixMillis) {
-        if let Some(member) = self.get(id) {
-            member.live.load().cooling_until = Some(until);
-        }
-    }
-
-    /// Ends a cool-down.
-    pub fn clear_cool_down(&self, id: AccountId) {
-        if let Some(member) = self.get(id) {
-            member.live.load().cooling_until = None;
-        }
-    }
-
-    /// Notes how full the fuller of an account's windows is, as the backend reported it.
-    pub fn note_usage(&self, id: AccountId, used_percent: f32) {
-        if let Some(member) = self.get(id) {
-            member.live.load().used_percent = Some(used_percent);
-        }
-    }
-
-    /// Notes an account's windows as the backend reported them; an empty report says nothing.
-    pub fn note_limits(&self, id: AccountId, limits: &Limits) {
-        let Some(percent) = limits.used_percent() else { return };
-        #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
-        self.note_usage(id, percent as f32);
-        if let Some(member) = self.get(id) {
-            member.live.load().limits = Some((limits.clone(), self.context.now()));
-        }
-    }
-
-    fn set_limit(self: &Arc<Self>, id: AccountId, until: Option<UnixMillis>, reason: Option<&str>) {
+    /// Notes an account's limits as the backend reported them; `model` is the one whose answer told
+    /// them. Usage that shows quota again ends a limit early.
+    pub fn note_limits(self: &Arc<Self>, id: AccountId, limits: &Limits, source: Source, model: Option<&str>) {
         let Some(member) = self.get(id) else { return };
-        {
+        let is_back = {
             let mut load = member.live.load();
-            let unchanged = load.limited_until == until;
-            load.limited_until = until;
-            load.limit_reason = reason.map(str::to_owned);
-            // A burst of equal 429s is one write.
-            if unchanged {
-                return;
-            }
-            load.unsaved_limits += 1;
+            load.unwritten = true;
+            load.condition.learn(limits, source, model, self.context.now())
+        };
+        if is_back {
+            tracing::info!(account = %member.name(), "the account's quota is back early");
+            self.save_limit(member);
         }
+    }
+
+    /// Has an account bear the consequence of a failure: here at once, a limit in the store by a task.
+    pub fn suffer(
+        self: &Arc<Self>,
+        id: AccountId,
+        consequence: Consequence,
+        failure: &Failure,
+        model: Option<&str>,
+        defaults: Defaults,
+    ) {
+        let Some(member) = self.get(id) else { return };
+        let is_changed = {
+            let (now, random) = (self.context.now(), (self.context.random)());
+            let mut load = member.live.load();
+            let before = load.condition.limited_until;
+            load.condition.suffer(consequence, failure, model, defaults, now, random);
+            load.unwritten = true;
+            // A burst of equal 429s is one write.
+            load.condition.limited_until != before
+        };
+        if is_changed {
+            self.save_limit(member);
+        }
+    }
+
+    /// The account has begun to answer.
+    pub fn succeeded(&self, id: AccountId) {
+        if let Some(member) = self.get(id) {
+            member.live.load().condition.succeeded();
+        }
+    }
+
+    fn save_limit(self: &Arc<Self>, member: Arc<Member>) {
+        member.live.load().unsaved_limits += 1;
         let accounts = Arc::clone(self);
         self.context.tasks.spawn(async move {
             accounts.store_limit(&member).await;
@@ -136,13 +135,12 @@ impl Accounts {
     async fn store_limit(&self, member: &Member) {
         let settings = &self.context.settings;
         for attempt in 0..LIMIT_WRITES {
-            let load = member.live.load().clone();
-            let stored = self.context.store.set_limited(
-                member.manager.id(),
-                load.limited_until,
-                load.limit_reason.as_deref(),
-                self.context.now(),
-            );
+            let (until, reason) = {
+                let load = member.live.load();
+                (load.condition.limited_until, load.condition.limit_reason.clone())
+            };
+            let stored =
+                self.context.store.set_limited(member.manager.id(), until, reason.as_deref(), self.context.now());
             let Err(fault) = stored.await else { return };
             tracing::warn!(account_id = %member.manager.id(), error = %fault, "the account's limit could not be stored");
             if self.context.shutdown.is_cancelled() {
@@ -187,6 +185,8 @@ impl Accounts {
         }
         *applied = revision;
         let before = self.members.load_full();
+        let turns = before.values().map(|member| member.live.load().condition.turns);
+        let fewest = turns.min_by(f64::total_cmp).unwrap_or_default();
         let mut members = Members::new();
         for (row, stored) in read {
             let (id, limit) = (row.id, (row.limited_until, row.limit_reason.clone()));
@@ -199,10 +199,10 @@ impl Accounts {
                     member.manager.observe(row, None);
                     Arc::clone(member)
                 }
-                (None, Some(stored)) => Arc::new(Member {
-                    manager: TokenManager::new(stored, Arc::clone(&self.context)),
-                    live: Live::default(),
-                }),
+                (None, Some(stored)) => {
+                    let manager = TokenManager::new(stored, Arc::clone(&self.context));
+                    Arc::new(Member { manager, live: Live::new(fewest) })
+                }
                 // Not readable, and never was: the fault is reported by the caller.
                 (None, None) => continue,
             };
@@ -256,26 +256,44 @@ impl Accounts {
 }
 
 impl Member {
-    /// The account's windows as last reported, and when that was.
-    pub fn limits(&self) -> Option<(Limits, UnixMillis)> {
-        self.live.load().limits.clone()
+    /// What operators call it.
+    pub fn name(&self) -> String {
+        self.manager.snapshot().account.name.clone()
     }
 
-    /// This account for the pool.
-    pub fn candidate(&self) -> Candidate {
-        let snapshot = self.manager.snapshot();
+    /// Its limits as they are believed to be, and when they were last read.
+    pub fn limits(&self, now: UnixMillis) -> Option<(Limits, UnixMillis)> {
         let load = self.live.load();
-        Candidate {
-            id: snapshot.account.id,
-            name: snapshot.account.name.clone(),
-            state: snapshot.standing.state,
-            paused: snapshot.account.paused,
-            limited_until: load.limited_until,
-            cooling_until: load.cooling_until,
-            in_flight: self.live.in_flight(),
-            used_percent: load.used_percent,
-            last_used: load.last_used,
+        let read_at = load.condition.quota.read_at()?;
+        Some((load.condition.quota.limits(now), read_at))
+    }
+
+    /// Its condition, as it is.
+    pub fn condition(&self) -> Condition {
+        self.live.load().condition.clone()
+    }
+
+    /// The operator's share for it.
+    #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
+    pub(super) fn weight(&self) -> f32 {
+        self.manager.snapshot().account.share.weight as f32
+    }
+
+    /// This account for the pool, for a request of this model. What others know (its workspace, its
+    /// catalogue, the conversations on it) is theirs to add.
+    pub fn candidate(&self, model: Option<&str>, now: UnixMillis) -> Candidate {
+        let snapshot = self.manager.snapshot();
+        let share = &snapshot.account.share;
+        let mut candidate = Candidate::new(snapshot.account.id);
+        candidate.state = snapshot.standing.state;
+        candidate.paused = snapshot.account.paused;
+        candidate.priority = share.priority;
+        #[expect(clippy::cast_possible_truncation, reason = "a share needs no sixteen digits")]
+        {
+            candidate.weight = share.weight as f32;
         }
+        self.live.load().condition.describe(&mut candidate, model, now);
+        candidate
     }
 }
 

@@ -4,10 +4,22 @@ use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout};
 
-use super::super::pool::choose;
+use super::super::pool::{Ask, choose};
 use super::super::testing::{Bench, HOUR, START};
 use super::*;
+use crate::codex::FailureKind;
+use crate::codex::limits::Window;
 use crate::store::{AccountScope, AccountState};
+
+const DEFAULTS: Defaults = Defaults { cooldown: Duration::from_secs(30), limit: Duration::from_mins(5) };
+
+/// The backend says that the account is used up for five seconds.
+fn limit(accounts: &Arc<Accounts>, id: AccountId) {
+    let resets_at = Some((START + 5_000) / 1000);
+    let failure =
+        Failure { resets_at, code: Some("usage_limit_reached".into()), ..Failure::of(FailureKind::UsageLimit, "no") };
+    accounts.suffer(id, Consequence::Limit, &failure, None, DEFAULTS);
+}
 
 async fn directory(bench: &Bench) -> Arc<Accounts> {
     let accounts = Accounts::new(Arc::clone(&bench.context));
@@ -16,7 +28,7 @@ async fn directory(bench: &Bench) -> Arc<Accounts> {
 }
 
 fn only(accounts: &Accounts) -> Candidate {
-    let mut candidates = accounts.candidates();
+    let mut candidates = accounts.candidates(None);
     assert_eq!(candidates.len(), 1);
     candidates.remove(0)
 }
@@ -120,9 +132,9 @@ async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
     let id = bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
 
-    accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
-    let choice = choose(&accounts.candidates(), &AccountScope::All, START);
-    assert_eq!((choice.ordered.len(), choice.soonest_reset), (0, Some(START + 5_000)));
+    limit(&accounts, id);
+    let choice = choose(&accounts.candidates(None), &Ask::of(&AccountScope::All, START));
+    assert_eq!((choice.ordered.len(), choice.soonest_back().map(|back| back.0)), (0, Some(START + 5_000)));
     // The row does not know it yet, and must not take it away.
     accounts.reload().await.unwrap();
     assert_eq!(only(&accounts).limited_until, Some(START + 5_000));
@@ -130,7 +142,10 @@ async fn a_limit_holds_at_once_and_is_stored_and_cleared() {
     let row = bench.store.row(id);
     assert_eq!(row.limit_reason.as_deref(), Some("usage_limit_reached"));
 
-    accounts.clear_limited(id);
+    tokio::time::advance(Duration::from_mins(2)).await;
+    let window = Window { used_percent: 3.0, window_minutes: Some(300), resets_at: None };
+    let usage = Limits { primary: Some(window), allowed: Some(true), ..Limits::default() };
+    accounts.note_limits(id, &usage, Source::Usage, None);
     bench.settle().await;
     assert_eq!((bench.store.row(id).limited_until, only(&accounts).limited_until), (None, None));
 }
@@ -140,7 +155,7 @@ async fn a_limit_that_is_lifted_in_the_store_is_lifted_here() {
     let bench = Bench::new();
     let id = bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
-    accounts.mark_limited(id, START + 5_000, "usage_limit_reached");
+    limit(&accounts, id);
     bench.settle().await;
 
     bench.store.shelf().rows.get_mut(&id).unwrap().0.limited_until = None;
@@ -155,13 +170,14 @@ async fn a_cool_down_and_a_usage_report_reach_the_pool() {
     let id = bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
 
-    accounts.cool_down(id, START + 1);
-    accounts.note_usage(id, 40.0);
-    assert_eq!(only(&accounts).cooling_until, Some(START + 1));
-    assert_eq!(only(&accounts).used_percent, Some(40.0));
-    accounts.clear_cool_down(id);
+    let delay = Failure { retry_after: Some(Duration::from_secs(1)), ..Failure::of(FailureKind::RateLimited, "no") };
+    accounts.suffer(id, Consequence::Cool, &delay, None, DEFAULTS);
+    let window = Window { used_percent: 40.0, window_minutes: Some(300), resets_at: None };
+    let limits = Limits { primary: Some(window), ..Limits::default() };
+    accounts.note_limits(id, &limits, Source::Answer, None);
 
-    assert_eq!(only(&accounts).cooling_until, None);
+    assert_eq!(only(&accounts).cooling_until, Some(START + 1_000));
+    assert_eq!(only(&accounts).windows[0].map(|window| window.used), Some(0.4));
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,42 +1,34 @@
-//! What changes about an account with every request: how busy it is and whether it is aside.
-//! In memory; only a limit outlives the process.
+//! The condition of one account in this process, behind a lock that is held for a few field accesses.
 
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use super::directory::Member;
-use crate::codex::limits::Limits;
+use super::pool::condition::Condition;
 use crate::store::UnixMillis;
 
 /// One account's live numbers.
 #[derive(Default)]
 pub(super) struct Live {
-    in_flight: AtomicU32,
     load: Mutex<Load>,
 }
 
 /// What the lock guards.
 #[derive(Default, Clone)]
 pub(super) struct Load {
-    /// Its quota is used up until then.
-    pub(super) limited_until: Option<UnixMillis>,
-    /// A code, for the store.
-    pub(super) limit_reason: Option<String>,
+    /// What changes with every request.
+    pub(super) condition: Condition,
     /// Limits that are known here and not yet stored; the row is older than they are.
     pub(super) unsaved_limits: u32,
-    /// Aside for a short time.
-    pub(super) cooling_until: Option<UnixMillis>,
-    /// The fuller of its windows.
-    pub(super) used_percent: Option<f32>,
-    /// Its windows as last reported, and when that was.
-    pub(super) limits: Option<(Limits, UnixMillis)>,
-    /// When it was last chosen.
-    pub(super) last_used: Option<UnixMillis>,
+    /// Whether the condition has changed since it was last written.
+    pub(super) unwritten: bool,
 }
 
 impl Live {
-    pub(super) fn in_flight(&self) -> u32 {
-        self.in_flight.load(Ordering::Relaxed)
+    /// A newcomer's: it has had `turns` so far, so that it is not given all of them at once.
+    pub(super) fn new(turns: f64) -> Self {
+        let mut condition = Condition::default();
+        condition.turns = turns;
+        Self { load: Mutex::new(Load { condition, ..Load::default() }) }
     }
 
     pub(super) fn load(&self) -> MutexGuard<'_, Load> {
@@ -47,8 +39,8 @@ impl Live {
     pub(super) fn observe(&self, until: Option<UnixMillis>, reason: Option<String>) {
         let mut load = self.load();
         if load.unsaved_limits == 0 {
-            load.limited_until = until;
-            load.limit_reason = reason;
+            load.condition.limited_until = until;
+            load.condition.limit_reason = reason;
         }
     }
 }
@@ -60,8 +52,8 @@ pub struct InFlight {
 
 impl InFlight {
     pub(super) fn begin(member: Arc<Member>, now: UnixMillis) -> Self {
-        member.live.in_flight.fetch_add(1, Ordering::Relaxed);
-        member.live.load().last_used = Some(now);
+        let weight = member.weight();
+        member.live.load().condition.begin(weight, now);
         Self { member }
     }
 
@@ -73,6 +65,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.member.live.in_flight.fetch_sub(1, Ordering::Relaxed);
+        self.member.live.load().condition.end();
     }
 }

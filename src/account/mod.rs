@@ -7,6 +7,7 @@
 
 pub mod ahead;
 mod directory;
+pub mod keeper;
 mod live;
 mod memory;
 pub mod pool;

@@ -99,11 +99,17 @@ mod tests {
 
     use secrecy::ExposeSecret;
 
+    use super::super::pool::condition::Defaults;
+    use super::super::pool::remedy::Consequence;
     use super::super::testing::{Bench, HOUR, START};
     use super::super::{Accounts, Context, TokenSettings};
     use super::*;
+    use crate::codex::{Failure, FailureKind};
     use crate::store::vault::Keyring;
     use crate::store::{NewAccount, OpenOptions};
+    use std::time::Duration;
+
+    const DEFAULTS: Defaults = Defaults { cooldown: Duration::from_secs(30), limit: Duration::from_mins(5) };
 
     fn login(refresh_token: &str) -> NewAccount {
         NewAccount {
@@ -147,7 +153,7 @@ mod tests {
         let (_directory, store, accounts) = on_sqlite(&bench).await;
         store.accounts().upsert(login("rt"), START).await.unwrap();
         accounts.reload().await.unwrap();
-        let id = accounts.candidates()[0].id;
+        let id = accounts.candidates(None)[0].id;
         let manager = Arc::clone(&accounts.get(id).unwrap().manager);
 
         let renewed = manager.credentials().await.unwrap();
@@ -167,10 +173,11 @@ mod tests {
         let (_directory, store, accounts) = on_sqlite(&bench).await;
         store.accounts().upsert(login("rt"), START).await.unwrap();
         accounts.reload().await.unwrap();
-        let id = accounts.candidates()[0].id;
+        let id = accounts.candidates(None)[0].id;
         bench.issuer.spend(&"rt".into());
 
-        accounts.mark_limited(id, START + HOUR, "usage_limit_reached");
+        let limit = Failure { resets_at: Some((START + HOUR) / 1000), ..Failure::of(FailureKind::UsageLimit, "no") };
+        accounts.suffer(id, Consequence::Limit, &limit, None, DEFAULTS);
         let manager = Arc::clone(&accounts.get(id).unwrap().manager);
         assert!(manager.credentials().await.is_err());
         bench.settle().await;

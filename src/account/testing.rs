@@ -16,7 +16,7 @@ use super::ports::{Context, CredentialStore, Observer, RefreshEvent, RefreshOutc
 use super::settings::TokenSettings;
 use super::token_manager::TokenManager;
 use crate::oauth::{RefreshError, RefreshReason, TokenSet};
-use crate::store::{Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
+use crate::store::{Account, AccountId, AccountShare, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
 
 /// When every test begins.
 pub(crate) const START: UnixMillis = 1_000_000_000;
@@ -364,6 +364,7 @@ fn account(id: AccountId, name: &str) -> Account {
         state_detail: None,
         state_since: START,
         paused: false,
+        share: AccountShare::default(),
         limited_until: None,
         limit_reason: None,
         access_expires_at: None,

@@ -104,6 +104,7 @@ async fn stored(
         prefix: secret.prefix().to_owned(),
         hash: secret.hash(pepper.expose_secret()),
         accounts,
+        pool: None,
         rights: Rights::new(),
         expires_at,
     })

@@ -3,6 +3,7 @@
 //! Rule for the unknown: an event type that is not listed is [`Event::Other`]; an unknown field is
 //! not looked at; a known event that lacks what its type promises is an error of the backend.
 
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -215,6 +216,23 @@ pub struct ErrorEvent<'a> {
     /// The nested form.
     #[serde(default)]
     pub error: Option<ErrorBody>,
+    /// The headers that an HTTP answer would have, on the WebSocket transport (protocol.md 4).
+    #[serde(default)]
+    pub headers: Option<serde_json::Map<String, serde_json::Value>>,
+}
+
+impl ErrorEvent<'_> {
+    /// Its headers, those that are legible.
+    pub fn header_map(&self) -> HeaderMap {
+        let pairs = self.headers.iter().flatten().filter_map(|(name, value)| {
+            let text = match value {
+                serde_json::Value::String(text) => text.clone(),
+                other => other.to_string(),
+            };
+            Some((HeaderName::try_from(name).ok()?, HeaderValue::try_from(text).ok()?))
+        });
+        pairs.collect()
+    }
 }
 
 /// An error object: of a failed response, of an `error` event, or of an HTTP body.

@@ -27,6 +27,8 @@ pub struct Failure {
     pub request_id: Option<String>,
     /// The parameter to blame.
     pub param: Option<String>,
+    /// The family of models whose own limit it was, where the backend says so (protocol.md 5.1).
+    pub limit_family: Option<String>,
 }
 
 /// Longer messages of the backend are cut: an error page is not an error message.
@@ -41,8 +43,10 @@ pub enum FailureKind {
     Forbidden,
     /// The account's quota is used up (`usage_limit_reached`, or a 429 with a window at 100%).
     UsageLimit,
-    /// The account's plan does not serve this (`usage_not_included`, the model is not on the plan).
+    /// The account's plan does not serve at all (`usage_not_included`).
     NotIncluded,
+    /// The account's plan does not offer the model.
+    ModelNotOffered,
     /// A short-term limit.
     RateLimited,
     /// The backend is at capacity.
@@ -66,6 +70,25 @@ pub enum FailureKind {
 }
 
 impl FailureKind {
+    /// Every kind.
+    pub const ALL: [Self; 15] = [
+        Self::Unauthorized,
+        Self::Forbidden,
+        Self::UsageLimit,
+        Self::NotIncluded,
+        Self::ModelNotOffered,
+        Self::RateLimited,
+        Self::Overloaded,
+        Self::ServerError,
+        Self::Connection,
+        Self::Timeout,
+        Self::StreamCut,
+        Self::ContextLength,
+        Self::Policy,
+        Self::BadRequest,
+        Self::ForeignReasoning,
+    ];
+
     /// For metrics and logs.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -73,6 +96,7 @@ impl FailureKind {
             Self::Forbidden => "forbidden",
             Self::UsageLimit => "usage_limit",
             Self::NotIncluded => "not_included",
+            Self::ModelNotOffered => "model_not_offered",
             Self::RateLimited => "rate_limited",
             Self::Overloaded => "overloaded",
             Self::ServerError => "server_error",
@@ -136,6 +160,7 @@ impl Failure {
             retry_after: None,
             request_id: None,
             param: None,
+            limit_family: None,
         }
     }
 
@@ -143,21 +168,7 @@ impl Failure {
     pub fn of_response(status: StatusCode, headers: &HeaderMap, body: &[u8], now: i64) -> Self {
         let error = ErrorAnswer::parse(body);
         let mut failure = Self::of_error(&error.body, now);
-        failure.status = Some(status);
-        failure.request_id = request_id(headers);
-        failure.retry_after = retry_after(headers).or(failure.retry_after);
-        let limits = super::limits::Limits::from_headers(headers, now);
-        let by_code = [&error.body.code, &error.body.kind].into_iter().flatten().find_map(|c| kind_of_code(c));
-        failure.kind = match by_code.unwrap_or_else(|| kind_of_status(status)) {
-            // A 429 means quota only with the code or a window at 100% (lessons.md 3).
-            FailureKind::RateLimited if limits.exhausted_until().is_some() => FailureKind::UsageLimit,
-            FailureKind::BadRequest if is_plan_refusal(&failure.message) => FailureKind::NotIncluded,
-            FailureKind::BadRequest if is_context_overflow(&failure.message) => FailureKind::ContextLength,
-            kind => kind,
-        };
-        if failure.kind == FailureKind::UsageLimit {
-            failure.resets_at = failure.resets_at.or(limits.exhausted_until());
-        }
+        failure.heed(status, headers, &error.body, now);
         if failure.message.is_empty() {
             failure.message = if error.is_page && body.windows(10).any(|w| w.eq_ignore_ascii_case(b"cloudflare")) {
                 format!("the backend's front (Cloudflare) refused the request with status {}", status.as_u16())
@@ -180,12 +191,30 @@ impl Failure {
         body.message = body.message.or_else(|| event.message.as_deref().map(str::to_owned));
         let mut failure = Self::of_error(&body, now);
         if let Some(status) = event.status.and_then(|s| StatusCode::from_u16(s).ok()) {
-            failure.status = Some(status);
-            if [&body.code, &body.kind].into_iter().flatten().all(|c| kind_of_code(c).is_none()) {
-                failure.kind = kind_of_status(status);
-            }
+            failure.heed(status, &event.header_map(), &body, now);
         }
         failure
+    }
+
+    /// What status and headers add to what the body says. The WebSocket transport wraps both in its
+    /// error event (protocol.md 4).
+    fn heed(&mut self, status: StatusCode, headers: &HeaderMap, body: &ErrorBody, now: i64) {
+        self.status = Some(status);
+        self.request_id = request_id(headers);
+        self.retry_after = retry_after(headers).or(self.retry_after);
+        let limits = super::limits::Limits::from_headers(headers, now);
+        let by_code = [&body.code, &body.kind].into_iter().flatten().find_map(|c| kind_of_code(c));
+        self.kind = match by_code.unwrap_or_else(|| kind_of_status(status)) {
+            // A 429 means quota only with the code or a window at 100% (lessons.md 3).
+            FailureKind::RateLimited if limits.exhausted_until().is_some() => FailureKind::UsageLimit,
+            FailureKind::BadRequest if is_plan_refusal(&self.message) => FailureKind::ModelNotOffered,
+            FailureKind::BadRequest if is_context_overflow(&self.message) => FailureKind::ContextLength,
+            kind => kind,
+        };
+        if self.kind == FailureKind::UsageLimit {
+            self.resets_at = self.resets_at.or(limits.exhausted_until());
+            self.limit_family = limits.active_family;
+        }
     }
 
     fn of_error(body: &ErrorBody, now: i64) -> Self {
@@ -209,6 +238,7 @@ impl Failure {
             message,
             request_id: None,
             param: body.param.clone(),
+            limit_family: None,
         }
     }
 }
@@ -330,7 +360,7 @@ mod tests {
             (
                 400,
                 r#"{"detail":"The 'x' model is not supported when using Codex with a ChatGPT account."}"#,
-                K::NotIncluded,
+                K::ModelNotOffered,
             ),
             (400, r#"{"error":{"code":"context_length_exceeded","message":"too long"}}"#, K::ContextLength),
             (400, r#"{"error":{"code":"invalid_encrypted_content"}}"#, K::ForeignReasoning),

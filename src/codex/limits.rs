@@ -1,7 +1,11 @@
-//! Rate-limit windows as the backend reports them: headers, stream events (protocol.md 5.1, 5.2).
+//! Rate limits as the backend reports them: headers, stream events, the usage endpoint
+//! (protocol.md 5.1, 5.2, 6.1). What a report means is not decided here.
 
 use http::HeaderMap;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
+
+mod wire;
 
 /// One rate-limit window. The length tells what it is: never assume that the primary is five hours.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
@@ -14,7 +18,32 @@ pub struct Window {
     pub resets_at: Option<i64>,
 }
 
-/// What one answer taught about an account's default limit family.
+/// The windows of a family of models that is counted apart from the account's own.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub struct Pair {
+    /// What the backend calls it to people.
+    pub name: Option<String>,
+    /// The shorter window, as a rule.
+    pub primary: Option<Window>,
+    /// The longer window, as a rule.
+    pub secondary: Option<Window>,
+}
+
+/// Credits, which go on where windows end.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Credits {
+    /// Whether there are any.
+    #[serde(default)]
+    pub has_credits: bool,
+    /// Whether they never end.
+    #[serde(default)]
+    pub unlimited: bool,
+    /// How many, as the backend writes it.
+    #[serde(default, deserialize_with = "wire::number_or_text")]
+    pub balance: Option<String>,
+}
+
+/// What one report says about an account.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub struct Limits {
     /// The shorter window, as a rule.
@@ -23,95 +52,58 @@ pub struct Limits {
     pub secondary: Option<Window>,
     /// The account's plan.
     pub plan: Option<String>,
+    /// Its credits.
+    pub credits: Option<Credits>,
+    /// Families that are counted apart, by id.
+    pub families: BTreeMap<String, Pair>,
+    /// The family of `families` that this answer was counted in, where it is not the account's own.
+    pub active_family: Option<String>,
+    /// Models that are not to be had, with when they are again (Unix seconds); `None` for those that
+    /// are to be had.
+    pub models: BTreeMap<String, Option<i64>>,
+    /// Whether the account serves, where the backend says so.
+    pub allowed: Option<bool>,
 }
 
+/// The account's own family.
+const OWN: &str = "codex";
+/// Families of one report; headers are the backend's, and still not to be trusted with memory.
+const FAMILIES: usize = 16;
+const USED: &str = "-primary-used-percent";
+
 impl Limits {
-    /// Reads the `x-codex-*` headers; `now` (Unix seconds) turns `…-reset-after-seconds` into a time.
+    /// Reads the `x-codex-*` headers, and those of other families; `now` (Unix seconds) turns
+    /// `…-reset-after-seconds` into a time.
     pub fn from_headers(headers: &HeaderMap, now: i64) -> Self {
+        let families: BTreeMap<_, _> = headers
+            .keys()
+            .filter_map(|name| name.as_str().strip_prefix("x-")?.strip_suffix(USED))
+            .filter(|prefix| *prefix != OWN)
+            .take(FAMILIES)
+            .map(|prefix| (family_id(prefix), pair(headers, prefix, now)))
+            .collect();
+        let own = pair(headers, OWN, now);
+        let active = text(headers, "x-codex-active-limit").map(family_id);
         Self {
-            primary: window(headers, "primary", now),
-            secondary: window(headers, "secondary", now),
+            primary: own.primary,
+            secondary: own.secondary,
             plan: text(headers, "x-codex-plan-type").map(str::to_owned),
+            credits: credits(headers),
+            // A name that no windows belong to is another name for the account's own.
+            active_family: active.and_then(|id| families.keys().find(|known| is_family(known, &id)).cloned()),
+            families,
+            ..Self::default()
         }
     }
 
-    /// Reads a `codex.rate_limits` event; `None` when it is not of the default family or not legible.
+    /// Reads a `codex.rate_limits` event; `None` when it is not legible.
     pub fn from_event(data: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Wire {
-            #[serde(default)]
-            plan_type: Option<String>,
-            #[serde(default)]
-            metered_limit_name: Option<String>,
-            #[serde(default)]
-            limit_name: Option<String>,
-            rate_limits: Windows,
-        }
-        #[derive(Deserialize)]
-        struct Windows {
-            #[serde(default)]
-            primary: Option<WireWindow>,
-            #[serde(default)]
-            secondary: Option<WireWindow>,
-        }
-        #[derive(Deserialize)]
-        struct WireWindow {
-            used_percent: f64,
-            #[serde(default)]
-            window_minutes: Option<u64>,
-            #[serde(default)]
-            reset_at: Option<i64>,
-        }
-        impl From<WireWindow> for Window {
-            fn from(wire: WireWindow) -> Self {
-                Self { used_percent: wire.used_percent, window_minutes: wire.window_minutes, resets_at: wire.reset_at }
-            }
-        }
-        let wire: Wire = serde_json::from_slice(data).ok()?;
-        let family = wire.metered_limit_name.or(wire.limit_name).unwrap_or_else(|| "codex".into());
-        (family == "codex").then(|| Self {
-            primary: wire.rate_limits.primary.map(Into::into),
-            secondary: wire.rate_limits.secondary.map(Into::into),
-            plan: wire.plan_type,
-        })
+        wire::event(data)
     }
 
     /// Reads a `wham/usage` answer (protocol.md 6.1); `None` when it is not legible.
     pub fn from_usage(body: &[u8]) -> Option<Self> {
-        #[derive(Deserialize)]
-        struct Wire {
-            #[serde(default)]
-            plan_type: Option<String>,
-            #[serde(default)]
-            rate_limit: Option<Windows>,
-        }
-        #[derive(Deserialize)]
-        struct Windows {
-            #[serde(default)]
-            primary_window: Option<WireWindow>,
-            #[serde(default)]
-            secondary_window: Option<WireWindow>,
-        }
-        #[derive(Deserialize)]
-        struct WireWindow {
-            used_percent: f64,
-            #[serde(default)]
-            limit_window_seconds: Option<u64>,
-            #[serde(default)]
-            reset_at: Option<i64>,
-        }
-        let window = |wire: WireWindow| Window {
-            used_percent: wire.used_percent,
-            window_minutes: wire.limit_window_seconds.map(|seconds| seconds / 60),
-            resets_at: wire.reset_at,
-        };
-        let wire: Wire = serde_json::from_slice(body).ok()?;
-        let windows = wire.rate_limit?;
-        Some(Self {
-            primary: windows.primary_window.map(window),
-            secondary: windows.secondary_window.map(window),
-            plan: wire.plan_type,
-        })
+        wire::usage(body)
     }
 
     /// The share used of the tightest window, 0–100 and above; `None` when nothing is known.
@@ -119,30 +111,63 @@ impl Limits {
         [self.primary, self.secondary].into_iter().flatten().map(|w| w.used_percent).reduce(f64::max)
     }
 
-    /// When every window that is used up has reset, Unix seconds; `None` when none is used up.
+    /// When every window that is used up has reset, Unix seconds, of the family that the answer was
+    /// counted in; `None` when none is used up.
     pub fn exhausted_until(&self) -> Option<i64> {
-        [self.primary, self.secondary]
-            .into_iter()
-            .flatten()
-            .filter(|w| w.used_percent >= 100.0)
-            .filter_map(|w| w.resets_at)
-            .max()
+        let active = self.active_family.as_ref().and_then(|id| self.families.get(id));
+        let windows = active.map_or([self.primary, self.secondary], |pair| [pair.primary, pair.secondary]);
+        windows.into_iter().flatten().filter(|w| w.used_percent >= 100.0).filter_map(|w| w.resets_at).max()
     }
 
-    /// Whether the answer said nothing.
+    /// Whether the report said nothing.
     pub fn is_empty(&self) -> bool {
-        self.primary.is_none() && self.secondary.is_none()
+        self.primary.is_none() && self.secondary.is_none() && self.families.is_empty() && self.models.is_empty()
     }
 }
 
-fn window(headers: &HeaderMap, name: &str, now: i64) -> Option<Window> {
-    let used_percent =
-        text(headers, &format!("x-codex-{name}-used-percent"))?.parse::<f64>().ok().filter(|p| p.is_finite())?;
-    let number = |suffix: &str| text(headers, &format!("x-codex-{name}-{suffix}")).and_then(|v| v.parse::<i64>().ok());
-    Some(Window {
+/// `codex_bengalfox` and `bengalfox` are one family: headers carry the one, the active limit the other.
+fn is_family(known: &str, asked: &str) -> bool {
+    known == asked || known.strip_prefix("codex_") == Some(asked) || asked.strip_prefix("codex_") == Some(known)
+}
+
+/// Ids are written with either stroke (protocol.md 5.1).
+fn family_id(name: &str) -> String {
+    name.trim().to_ascii_lowercase().replace('-', "_")
+}
+
+fn pair(headers: &HeaderMap, prefix: &str, now: i64) -> Pair {
+    Pair {
+        name: text(headers, &format!("x-{prefix}-limit-name")).map(str::to_owned),
+        primary: window(headers, prefix, "primary", now),
+        secondary: window(headers, prefix, "secondary", now),
+    }
+}
+
+fn window(headers: &HeaderMap, prefix: &str, name: &str, now: i64) -> Option<Window> {
+    let field = |suffix: &str| text(headers, &format!("x-{prefix}-{name}-{suffix}"));
+    let used_percent = field("used-percent")?.parse::<f64>().ok().filter(|p| p.is_finite())?;
+    let number = |suffix: &str| field(suffix).and_then(|v| v.parse::<i64>().ok());
+    let window = Window {
         used_percent,
         window_minutes: number("window-minutes").and_then(|m| u64::try_from(m).ok()),
         resets_at: number("reset-at").or_else(|| number("reset-after-seconds").map(|s| now.saturating_add(s))),
+    };
+    let says_something = used_percent != 0.0 || window.window_minutes.is_some() || window.resets_at.is_some();
+    says_something.then_some(window)
+}
+
+fn credits(headers: &HeaderMap) -> Option<Credits> {
+    let flag = |name: &str| {
+        text(headers, name).and_then(|value| match value.to_ascii_lowercase().as_str() {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    };
+    Some(Credits {
+        has_credits: flag("x-codex-credits-has-credits")?,
+        unlimited: flag("x-codex-credits-unlimited").unwrap_or_default(),
+        balance: text(headers, "x-codex-credits-balance").filter(|text| !text.is_empty()).map(str::to_owned),
     })
 }
 
@@ -167,6 +192,8 @@ mod tests {
                 ("x-codex-primary-reset-after-seconds", "60"),
                 ("x-codex-secondary-used-percent", "100"),
                 ("x-codex-secondary-reset-at", "2000"),
+                ("x-codex-credits-has-credits", "True"),
+                ("x-codex-credits-balance", "5.00"),
             ]),
             1000,
         );
@@ -176,19 +203,36 @@ mod tests {
         );
         assert_eq!(limits.used_percent(), Some(100.0));
         assert_eq!(limits.exhausted_until(), Some(2000));
+        let credits = Credits { has_credits: true, unlimited: false, balance: Some("5.00".into()) };
+        assert_eq!(limits.credits, Some(credits));
     }
 
     #[test]
-    fn illegible_headers_say_nothing() {
-        assert!(Limits::from_headers(&headers(&[("x-codex-primary-used-percent", "NaN")]), 0).is_empty());
+    fn illegible_and_empty_headers_say_nothing() {
+        for value in ["NaN", "inf", "much", "0"] {
+            assert!(Limits::from_headers(&headers(&[("x-codex-primary-used-percent", value)]), 0).is_empty());
+        }
         assert!(Limits::from_headers(&HeaderMap::new(), 0).is_empty());
     }
 
     #[test]
-    fn an_event_of_another_family_is_not_the_accounts_limit() {
-        let event = br#"{"type":"codex.rate_limits","metered_limit_name":"bengalfox","rate_limits":{"primary":{"used_percent":99}}}"#;
-        assert_eq!(Limits::from_event(event), None);
-        let event = br#"{"type":"codex.rate_limits","rate_limits":{"primary":{"used_percent":9.5,"reset_at":7},"secondary":null}}"#;
-        assert_eq!(Limits::from_event(event).and_then(|l| l.used_percent()), Some(9.5));
+    fn a_family_of_its_own_is_told_from_the_accounts_windows() {
+        let family = [
+            ("x-codex-primary-used-percent", "10"),
+            ("x-codex-bengalfox-primary-used-percent", "100"),
+            ("x-codex-bengalfox-primary-reset-at", "2000"),
+            ("x-codex-bengalfox-limit-name", "Spark"),
+        ];
+        let named = |active: &'static str| {
+            let mut all = family.to_vec();
+            all.push(("x-codex-active-limit", active));
+            Limits::from_headers(&headers(&all), 1000)
+        };
+        let limits = named("bengalfox");
+        assert_eq!((limits.active_family.as_deref(), limits.exhausted_until()), (Some("codex_bengalfox"), Some(2000)));
+        assert_eq!(limits.families["codex_bengalfox"].name.as_deref(), Some("Spark"));
+        assert_eq!(limits.used_percent(), Some(10.0));
+        let limits = named("premium");
+        assert_eq!((limits.active_family, limits.families.len()), (None, 1), "no windows of that name");
     }
 }

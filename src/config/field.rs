@@ -304,6 +304,12 @@ choice!(crate::config::WebSocket: "auto, on or off" {
     "on" => Self::On,
     "off" => Self::Off,
 });
+choice!(crate::store::Strategy: "quota, round_robin, fill_first or least_loaded" {
+    "quota" => Self::Quota,
+    "round_robin" => Self::RoundRobin,
+    "fill_first" => Self::FillFirst,
+    "least_loaded" => Self::LeastLoaded,
+});
 choice!(crate::telemetry::traces::Protocol: "grpc or http/protobuf" {
     "grpc" => Self::Grpc,
     "http/protobuf" => Self::Http,

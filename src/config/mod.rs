@@ -16,7 +16,7 @@ mod unknown;
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
-pub use sections::{Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Responses, Server, Top, WebSocket};
+pub use sections::{Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket};
 pub use show::{Shown, reference};
 
 use crate::telemetry;
@@ -38,6 +38,8 @@ pub struct Settings {
     pub oauth: OAuth,
     /// How accounts are kept alive and put aside.
     pub accounts: Accounts,
+    /// How an account is chosen for a request.
+    pub pool: Pool,
     /// What model names mean.
     pub models: Models,
     /// What is kept of responses.
@@ -58,6 +60,7 @@ pub fn fields() -> Vec<Field> {
         Backend::FIELDS,
         OAuth::FIELDS,
         Accounts::FIELDS,
+        Pool::FIELDS,
         Models::FIELDS,
         Responses::FIELDS,
         Batches::FIELDS,
@@ -124,6 +127,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
+    let pool = Pool::read(reader);
     let (responses, batches) = (Responses::read(reader), Batches::read(reader));
     let (log, otlp) = (Log::read(reader), Otlp::read(reader));
     Some(Settings {
@@ -132,6 +136,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         backend: backend?,
         oauth: oauth?,
         accounts: accounts?,
+        pool: pool?,
         models: models?,
         responses: responses?,
         batches: batches?,

@@ -3,6 +3,7 @@
 
 use super::field::{Size, section};
 use crate::oauth::{Endpoints, OAuthConfig};
+use crate::store::Strategy;
 use crate::telemetry::logs::Format;
 use crate::telemetry::traces::Protocol;
 use secrecy::{ExposeSecret, SecretString};
@@ -52,7 +53,7 @@ section! {
         idle_timeout: Duration = "300s", "Between two reads of a stream: a backend that is silent for longer has its stream ended with an error.";
         total_timeout: Duration = "1h", "From a request to the end of its answer, over all attempts: a longer answer is ended with an error; `0s` for no limit.";
         hold: Duration = "2s", "How long the first events of a stream are held back, so that an error among them can move the request to another account.";
-        max_attempts: u32 = "4", "How often the backend is called for one request.";
+        max_attempts: u32 = "4", "How often a request may fail at the backend before its client is told. An account that refuses at once for its own part (its quota, its plan, its login) does not count.";
         workspace_origins: Option<String>, "More origins at which an account's workspace may live, such as `https://codex.example.com`, separated by spaces. HTTPS at `chatgpt.com` and `openai.com` and below them is allowed without being named. An account whose workspace lives elsewhere is not used.";
         models_ttl: Duration = "5m", "How long a model catalogue is kept.";
         websocket: WebSocket = "auto", "Whether clients on a WebSocket get one to the backend too, on which only what is new is sent: `auto` leaves a backend that refused one alone for a while and goes on over HTTP, `on` tries each time, `off` is HTTP always.";
@@ -100,6 +101,18 @@ section! {
         reload_interval: Duration = "250ms", "How often a running server looks for changes in the database.";
         default_cooldown: Duration = "30s", "How long an account is left alone after a rate limit without a time.";
         default_limit: Duration = "5m", "How long an account is put aside when its quota is used up and the backend does not say until when.";
+    }
+}
+
+section! {
+    /// How an account is chosen for a request, and what is remembered of it.
+    Pool in "pool." {
+        strategy: Strategy = "quota", "How accounts are ordered, for keys that are bound to no pool: `quota` uses first what would be lost otherwise, `round_robin` gives each its turn, `fill_first` empties one after the other, `least_loaded` takes the one with the fewest requests.";
+        session_lifetime: Duration = "24h", "How long a conversation stays with its account after its last turn.";
+        poll_interval: Duration = "5m", "How often the backend is asked how much of an account is used, while the account is in use or put aside; `0s` for never.";
+        poll_idle: Duration = "30m", "The same for an account that nobody uses.";
+        history: Duration = "90d", "How long the history of accounts' states is kept.";
+        decisions: Duration = "24h", "How long it is kept why each request got its account; `0s` keeps nothing.";
     }
 }
 

@@ -4,6 +4,7 @@
 //! `stream` (backend events → client's frames), `whole` (the same events → one answer), `error`.
 //! Clock and ids are handed in, so that recorded streams give the same bytes every time.
 
+mod beginning;
 pub mod catalogue;
 pub mod chat;
 mod cut;
@@ -79,6 +80,8 @@ pub struct Prepared {
     pub ignored: Vec<&'static str>,
     /// What names the conversation, for prompt caching and account affinity.
     pub session: Option<String>,
+    /// What names the conversation where its client does not: how it begins.
+    pub beginning: Option<String>,
     /// Makes the answer.
     pub reply: Box<dyn Reply>,
 }

@@ -207,7 +207,7 @@ pub(super) fn of_failure(failure: &Failure) -> Problem {
         FailureKind::UsageLimit => ProblemKind::UsageLimit,
         FailureKind::RateLimited => ProblemKind::RateLimited,
         FailureKind::Overloaded => ProblemKind::Overloaded,
-        FailureKind::NotIncluded => ProblemKind::ModelNotFound,
+        FailureKind::NotIncluded | FailureKind::ModelNotOffered => ProblemKind::ModelNotFound,
         FailureKind::Timeout => ProblemKind::UpstreamTimeout,
         FailureKind::ContextLength => ProblemKind::ContextLength,
         FailureKind::Policy => ProblemKind::Policy,

@@ -162,6 +162,7 @@ impl<L: Learn> Relayed<L> {
                 self.translator.finish(None, out);
             }
             Err(failure) => {
+                self.learn.failed(&failure);
                 let problem = Problem::from(&failure);
                 self.ticket.fail(Outcome::Cut, &problem);
                 self.translator.finish(Some(&problem), out);
@@ -279,7 +280,16 @@ fn cut() -> Failure {
 
 /// The answer has taken longer than an answer may.
 pub(super) fn too_long() -> Failure {
-    Failure::of(FailureKind::Timeout, "the answer was not complete within the time that an answer may take")
+    let words = "the answer was not complete within the time that an answer may take";
+    Failure { code: Some(TOTAL_TIMEOUT.into()), ..Failure::of(FailureKind::Timeout, words) }
+}
+
+/// Marks the end that we set to an answer.
+const TOTAL_TIMEOUT: &str = "total_timeout";
+
+/// Whether a failure is of our own making, and says nothing about an account.
+pub(super) fn is_our_own(failure: &Failure) -> bool {
+    failure.code.as_deref() == Some(TOTAL_TIMEOUT)
 }
 
 fn mute() -> Failure {

@@ -3,7 +3,7 @@
 
 use super::routing::living;
 use super::{Relay, without_token};
-use crate::account::pool::Reason;
+use crate::account::pool::{Candidate, Reason};
 use crate::codex::client::Catalogue;
 use crate::codex::{Failure, FailureKind};
 use crate::dialect::catalogue::{self, Slugs};
@@ -65,10 +65,13 @@ impl Shelf {
         lock(&self.listings).get(&(id, None)).map(|listing| listing.slugs.clone())
     }
 
-    /// Whether the account is known not to list this model.
-    pub(super) fn lacks(&self, id: AccountId, slug: Option<&str>) -> bool {
-        let Some(slug) = slug else { return false };
-        self.slugs(id).is_some_and(|slugs| !slugs.contains(slug))
+    /// Marks the accounts that are known not to list this model.
+    pub(super) fn mark_lacking(&self, candidates: &mut [Candidate], slug: &str) {
+        let listings = lock(&self.listings);
+        for candidate in candidates {
+            let listing = listings.get(&(candidate.id, None));
+            candidate.lacks_model = listing.is_some_and(|listing| !listing.slugs.contains(slug));
+        }
     }
 
     /// A Codex CLI reads its models again when an answer names another tag than its own: where it
@@ -144,14 +147,13 @@ impl Relay {
 
     /// The accounts whose catalogues count: an account that is limited still knows its models.
     fn sources(&self, key: &GatewayKey) -> Vec<AccountId> {
-        let choice = self.look(key);
+        let choice = self.look(key, None);
         let aside = choice
             .excluded
             .iter()
-            .filter(|(_, reason)| matches!(reason, Reason::Limited(_) | Reason::Cooling(_)))
+            .filter(|(_, reason)| reason.until().is_some() || *reason == Reason::OnTrial)
             .map(|(id, _)| *id);
-        let mut ids: Vec<_> = choice.ordered.iter().copied().chain(aside).collect();
-        ids.retain(|id| !self.routing.is_barred(*id));
+        let mut ids: Vec<_> = choice.ordered.iter().map(|ranked| ranked.id).chain(aside).collect();
         // One order, so that equal catalogues make equal lists.
         ids.sort_unstable();
         ids

@@ -2,20 +2,22 @@
 //! chosen, its credentials take the place of the client's, and the answer comes back whole. A
 //! failure moves the call to the next account by the same table as a response.
 
-use super::policy::{self, Step, Tried};
-use super::{Outcome, Refused, Relay, Ticket, caller, log_attempt, millis_from_now, passage, unix_now, without_token};
+use super::attempts::{Errand, Lost};
+use super::reasoning::{self, Foreign};
+use super::scheduling::Conversation;
+use super::{Outcome, Refused, Relay, Ticket, caller, passage, unix_now};
 use crate::account::Member;
+use crate::account::pool::quota::Source;
+use crate::account::pool::sessions::Session;
 use crate::codex::Failure;
 use crate::codex::client::Called;
 use crate::codex::limits::Limits;
 use crate::dialect::{Problem, ProblemKind};
 use crate::store::{Credentials, GatewayKey};
-use crate::telemetry::{metrics, traces};
+use crate::telemetry::traces;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
-use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Instant;
 use tracing::Instrument;
 
 /// A call that passes.
@@ -41,12 +43,6 @@ pub struct Passed {
     pub body: Bytes,
 }
 
-/// How an account's turn ended without an answer.
-enum End {
-    Next(Failure),
-    GiveUp(Failure),
-}
-
 impl Relay {
     /// Has the backend answer a call, and says what the backend said when it refuses: `Err` with its
     /// failure too, so that the caller may do without.
@@ -55,34 +51,23 @@ impl Relay {
         passing: &Passing,
         ticket: &mut Ticket,
     ) -> Result<Passed, (Problem, Option<StatusCode>)> {
-        let session = passage::session(&passing.headers);
-        let mut headers = passage::up(&passing.headers);
-        if let Some(kind) = passing.headers.get(header::CONTENT_TYPE) {
-            headers.insert(header::CONTENT_TYPE, kind.clone());
-        }
-        let (mut tried, mut last) = (HashSet::new(), None);
-        while ticket.attempts < self.options.max_attempts {
-            let Some(in_flight) = self.choose(&passing.key, session.as_deref(), &tried, ticket) else { break };
-            let member = in_flight.member().clone();
-            let id = member.manager.id();
-            tried.insert(id);
-            match self.pass_as(&member, passing, &headers, ticket).await {
-                Ok(called) => {
-                    if let Some(session) = &session {
-                        self.affinity.settle(passing.key.id, session, id, Instant::now());
-                    }
-                    let mut headers = self.down(&passing.key, &called.headers);
-                    if let Some(kind) = called.headers.get(header::CONTENT_TYPE) {
-                        headers.insert(header::CONTENT_TYPE, kind.clone());
-                    }
-                    return Ok(Passed { status: called.status, headers, body: called.body });
+        let key = &passing.key;
+        let conversation = passage::session(&passing.headers).map(|name| Conversation(Session::of(key.id, &name)));
+        let mut courier = Courier::new(passing);
+        match self.run(key, conversation.as_ref(), &mut courier, ticket).await {
+            Ok((called, _)) => {
+                let mut headers = self.down(key, &called.headers);
+                if let Some(kind) = called.headers.get(header::CONTENT_TYPE) {
+                    headers.insert(header::CONTENT_TYPE, kind.clone());
                 }
-                Err(End::Next(failure)) => last = Some(failure),
-                Err(End::GiveUp(failure)) => return Err((Problem::from(&failure), failure.status)),
+                Ok(Passed { status: called.status, headers, body: called.body })
+            }
+            Err(Lost::Failed(failure)) => Err((Problem::from(&failure), failure.status)),
+            Err(Lost::Exhausted(last)) => {
+                let status = last.as_ref().and_then(|failure| failure.status);
+                Err((self.exhausted(key, None, true, last.as_ref()), status))
             }
         }
-        let status = last.as_ref().and_then(|failure| failure.status);
-        Err((self.exhausted(&passing.key, true, last.as_ref()), status))
     }
 
     /// The same for a caller that can only pass the refusal on.
@@ -100,77 +85,76 @@ impl Relay {
             Err((problem, _)) => Err(Box::new(Refused(problem, ticket))),
         }
     }
+}
 
-    async fn pass_as(
-        &self,
-        member: &Member,
-        passing: &Passing,
-        headers: &HeaderMap,
-        ticket: &mut Ticket,
-    ) -> Result<Called, End> {
-        let manager = &member.manager;
-        ticket.account = Some(manager.snapshot().account.name.clone());
-        let mut tried = Tried { refreshed: false, stripped: true };
-        let mut credentials = manager.credentials().await.map_err(|error| End::Next(without_token(&error)))?;
-        loop {
-            ticket.attempts += 1;
-            let failure = match self.pass_once(member, &credentials, passing, headers.clone(), ticket).await {
-                Ok(called) => {
-                    metrics::upstream_attempt("ok");
-                    return Ok(called);
-                }
-                Err(failure) => failure,
-            };
-            metrics::upstream_attempt(failure.kind.as_str());
-            log_attempt(&failure, ticket);
-            match policy::step(failure.kind, tried) {
-                Step::Refresh => {
-                    tried.refreshed = true;
-                    credentials = manager
-                        .force_refresh(credentials.generation)
-                        .await
-                        .map_err(|error| End::Next(without_token(&error)))?;
-                }
-                Step::Quarantine => {
-                    manager.quarantine(credentials.generation, failure.code.as_deref().unwrap_or("unauthorized"));
-                    return Err(End::Next(failure));
-                }
-                Step::PutAside => {
-                    self.put_aside(manager.id(), &failure);
-                    return Err(End::Next(failure));
-                }
-                Step::Cool => {
-                    let wait = failure.retry_after.unwrap_or(self.options.cooldown);
-                    self.accounts.cool_down(manager.id(), millis_from_now(wait));
-                    return Err(End::Next(failure));
-                }
-                Step::Next => return Err(End::Next(failure)),
-                // There is no reasoning of ours to take out of what passes as it is.
-                Step::GiveUp | Step::StripReasoning => return Err(End::GiveUp(failure)),
-            }
+/// A call on its way.
+struct Courier<'a> {
+    passing: &'a Passing,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+impl<'a> Courier<'a> {
+    fn new(passing: &'a Passing) -> Self {
+        let mut headers = passage::up(&passing.headers);
+        if let Some(kind) = passing.headers.get(header::CONTENT_TYPE) {
+            headers.insert(header::CONTENT_TYPE, kind.clone());
         }
+        Self { passing, headers, body: passing.body.clone() }
+    }
+}
+
+impl Errand for Courier<'_> {
+    type Good = Called;
+
+    fn model(&self) -> Option<&str> {
+        None
     }
 
-    async fn pass_once(
-        &self,
-        member: &Member,
+    fn strip(&mut self, foreign: Foreign) -> bool {
+        if foreign == Foreign::All {
+            self.headers.remove(passage::TURN_STATE);
+        }
+        let stripped = reasoning::strip(&self.body, foreign);
+        let is_changed = stripped.is_some();
+        if let Some(body) = stripped {
+            self.body = body;
+        }
+        is_changed
+    }
+
+    fn items(&self) -> u32 {
+        reasoning::items(&self.passing.body)
+    }
+
+    fn is_over(&self) -> bool {
+        false
+    }
+
+    async fn attempt(
+        &mut self,
+        relay: &Relay,
+        member: &Arc<Member>,
         credentials: &Credentials,
-        passing: &Passing,
-        mut headers: HeaderMap,
-        ticket: &Ticket,
+        ticket: &mut Ticket,
     ) -> Result<Called, Failure> {
-        let (address, port) = self.client.address();
-        let span = traces::upstream_span(&ticket.span, passing.path, address, port, ticket.attempts);
+        let (address, port) = relay.client.address();
+        let path = self.passing.path;
+        let span = traces::upstream_span(&ticket.span, path, address, port, ticket.attempts);
         let account = member.manager.snapshot().account.clone();
-        let route = self.routing.of(account.id);
+        let route = relay.routing.of(account.id);
         let work = async {
+            let mut headers = self.headers.clone();
             traces::inject(&mut headers);
             let who = caller(&account, credentials, route.as_deref());
-            self.client.call(who, Method::POST, passing.path, headers, passing.body.clone()).await
+            relay.client.call(who, Method::POST, path, headers, self.body.clone()).await
         };
         let called = work.instrument(span.clone()).await;
         match &called {
-            Ok(called) => self.accounts.note_limits(account.id, &Limits::from_headers(&called.headers, unix_now())),
+            Ok(called) => {
+                let limits = Limits::from_headers(&called.headers, unix_now());
+                relay.accounts.note_limits(account.id, &limits, Source::Answer, None);
+            }
             Err(failure) => {
                 span.record("error.type", failure.kind.as_str());
                 span.record("otel.status_code", "ERROR");

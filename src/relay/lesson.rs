@@ -1,8 +1,13 @@
 //! What an answer teaches about the account that gives it, and what its client is told instead.
 
+use super::answer::is_our_own;
 use super::standing::{Pool, known_standings};
 use super::{Relay, routing::Routing};
 use crate::account::Accounts;
+use crate::account::pool::condition::Defaults;
+use crate::account::pool::quota::Source;
+use crate::account::pool::remedy::remedy;
+use crate::codex::Failure;
 use crate::codex::limits::Limits;
 use crate::codex::sse::Frame;
 use crate::store::{AccountId, GatewayKey};
@@ -12,6 +17,9 @@ use std::sync::Arc;
 pub(super) trait Learn {
     /// How much of the account is used.
     fn limits(&self, limits: &Limits);
+
+    /// The answer failed after it had begun: too late for this request, but not for the next.
+    fn failed(&self, failure: &Failure);
 
     /// What the client is told of limits, in place of what the backend says of the account; `None`
     /// for nothing.
@@ -24,11 +32,19 @@ pub(super) struct Lesson {
     routing: Arc<Routing>,
     key: Arc<GatewayKey>,
     id: AccountId,
+    model: String,
+    defaults: Defaults,
 }
 
 impl Learn for Lesson {
     fn limits(&self, limits: &Limits) {
-        self.accounts.note_limits(self.id, limits);
+        self.accounts.note_limits(self.id, limits, Source::Answer, Some(&self.model));
+    }
+
+    fn failed(&self, failure: &Failure) {
+        if !is_our_own(failure) {
+            self.accounts.suffer(self.id, remedy(failure.kind).account, failure, Some(&self.model), self.defaults);
+        }
     }
 
     fn pooled(&self) -> Option<Frame> {
@@ -37,7 +53,14 @@ impl Learn for Lesson {
 }
 
 impl Relay {
-    pub(super) fn lesson(&self, id: AccountId, key: &Arc<GatewayKey>) -> Lesson {
-        Lesson { accounts: self.accounts.clone(), routing: self.routing.clone(), key: key.clone(), id }
+    pub(super) fn lesson(&self, id: AccountId, key: &Arc<GatewayKey>, model: &str) -> Lesson {
+        Lesson {
+            accounts: self.accounts.clone(),
+            routing: self.routing.clone(),
+            key: key.clone(),
+            id,
+            model: model.to_owned(),
+            defaults: self.options.defaults,
+        }
     }
 }

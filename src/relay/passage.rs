@@ -21,6 +21,9 @@ const UP: [&str; 14] = [
     "x-responsesapi-include-timing-metrics",
 ];
 
+/// The state of a turn, which belongs to the account that handed it out (protocol.md 2.1).
+pub(super) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
+
 /// The family of which all pass up, but for those that name an account or its routing.
 const UP_PREFIX: &str = "x-codex-";
 

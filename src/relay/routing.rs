@@ -3,6 +3,7 @@
 
 use super::{Relay, caller};
 use crate::account::Member;
+use crate::account::pool::Candidate;
 use crate::codex::Failure;
 use crate::codex::route::{Route, RouteError};
 use crate::store::{AccountId, AccountState, Credentials};
@@ -51,6 +52,14 @@ impl Routing {
         self.known().get(&id).is_some_and(|known| known.route.is_err())
     }
 
+    /// Marks the accounts that must not be used.
+    pub(super) fn bar(&self, candidates: &mut [Candidate]) {
+        let known = self.known();
+        for candidate in candidates {
+            candidate.barred = known.get(&candidate.id).is_some_and(|known| known.route.is_err());
+        }
+    }
+
     fn is_due(&self, id: AccountId, now: Instant) -> bool {
         self.known().get(&id).is_none_or(|known| known.due <= now)
     }
@@ -73,7 +82,7 @@ impl Routing {
 
 impl Relay {
     /// Looks workspaces and catalogues up until `stop`, each account's when it is due.
-    pub async fn survey(&self, stop: CancellationToken) {
+    pub async fn survey(self: Arc<Self>, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(PACE);
         ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

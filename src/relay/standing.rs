@@ -1,16 +1,15 @@
 //! What the holder of a key may know of the accounts behind it: each one's standing, and all of them
 //! as one pool.
 
-use super::routing::{Routing, living};
-use super::{Relay, caller, millis_from_now, passage};
+use super::routing::Routing;
+use super::{Relay, millis_from_now, passage};
 use crate::account::pool::{self, Reason};
 use crate::account::{Accounts, Member};
 use crate::codex::limits::{Limits, Window};
 use crate::codex::sse::Frame;
 use crate::store::{AccountId, GatewayKey, UnixMillis};
-use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue, Method};
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -58,14 +57,14 @@ impl Standing {
     /// When it is back, where it is aside for a time only.
     pub fn back_at(&self) -> Option<UnixMillis> {
         match self.obstacle? {
-            Reason::Limited(until) | Reason::Cooling(until) => Some(until),
+            Reason::Limited(until) | Reason::Cooling(until) | Reason::Tripped(until) => Some(until),
             _ => None,
         }
     }
 
     /// Whether it counts as part of the pool: it serves, or will without anybody's doing.
     fn counts(&self) -> bool {
-        !self.barred && matches!(self.obstacle, None | Some(Reason::Limited(_) | Reason::Cooling(_)))
+        !self.barred && self.obstacle.is_none_or(|reason| reason.until().is_some() || reason == Reason::OnTrial)
     }
 
     fn is_used_up(&self) -> bool {
@@ -172,29 +171,12 @@ impl Relay {
         let members = self.accounts.members();
         let mut old: Vec<Arc<Member>> = members.values().cloned().collect();
         old.retain(|member| key.accounts.allows(member.manager.id()));
-        old.retain(|member| member.limits().is_none_or(|(_, at)| is_old(at, now)));
-        let asked = old.into_iter().map(|member| async move { self.ask_usage(&member).await });
+        old.retain(|member| member.limits(now).is_none_or(|(_, at)| is_old(at, now)));
+        let asked = old.into_iter().map(|member| async move { drop(self.ask_usage(&member).await) });
         let asked = futures_util::stream::iter(asked);
         // Whoever has not answered by then is shown as it was.
         let _ = tokio::time::timeout(PATIENCE, asked.buffer_unordered(AT_ONCE).collect::<()>()).await;
         known_standings(&self.accounts, &self.routing, key)
-    }
-
-    async fn ask_usage(&self, member: &Member) {
-        let Some(credentials) = living(member) else { return };
-        let account = member.manager.snapshot().account.clone();
-        let route = self.routing.of(account.id);
-        let who = caller(&account, &credentials, route.as_deref());
-        match self.client.call(who, Method::GET, "wham/usage", HeaderMap::new(), Bytes::new()).await {
-            Ok(called) => {
-                if let Some(limits) = Limits::from_usage(&called.body) {
-                    self.accounts.note_limits(account.id, &limits);
-                }
-            }
-            Err(failure) => {
-                tracing::debug!(account = %account.name, cause = %failure.message, "usage could not be asked for");
-            }
-        }
     }
 
     /// The backend's headers that a Codex CLI is to see, its limits those of the pool and not of the
@@ -228,12 +210,12 @@ pub(super) fn known_standings(accounts: &Accounts, routing: &Routing, key: &Gate
 
 fn standing(routing: &Routing, key: &GatewayKey, member: &Arc<Member>, now: UnixMillis) -> Standing {
     let snapshot = member.manager.snapshot();
-    let (limits, limits_at) = member.limits().map_or((Limits::default(), None), |(limits, at)| (limits, Some(at)));
+    let (limits, limits_at) = member.limits(now).map_or((Limits::default(), None), |(limits, at)| (limits, Some(at)));
     Standing {
         id: snapshot.account.id,
         name: snapshot.account.name.clone(),
         plan: limits.plan.clone().or_else(|| snapshot.account.plan.clone()),
-        obstacle: pool::exclusion(&member.candidate(), &key.accounts, now),
+        obstacle: pool::exclusion(&member.candidate(None, now), &key.accounts, now),
         detail: snapshot.standing.detail.clone(),
         limits,
         limits_at,
@@ -274,7 +256,7 @@ mod tests {
             limits: Limits {
                 primary: Some(window(short, 300, 5000)),
                 secondary: Some(window(long, 10_080, 9000)),
-                plan: None,
+                ..Limits::default()
             },
             limits_at: Some(0),
             token_ends_at: None,

@@ -8,14 +8,15 @@ mod ops;
 mod shutdown;
 mod state;
 
-use crate::account::{StoreFault, ahead};
+use crate::account::pool::condition::Defaults;
+use crate::account::{StoreFault, ahead, keeper};
 use crate::batch::{self, Batches};
 use crate::codex;
 use crate::config::{Settings, WebSocket};
 use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
 use crate::relay::{self, Relay};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
 use state::State;
@@ -71,6 +72,7 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let state = build(settings, store, telemetry, &background, &stop).await?;
     state.kept.begin().await?;
     state.batches.begin().await?;
+    state.relay.restore_sessions(&state.store, assemble::unix_millis()).await?;
     spawn_background(settings, &state, &background, &stop);
 
     let closing = CancellationToken::new();
@@ -112,6 +114,7 @@ async fn build(
     let issuer = assemble::issuer(settings, &http);
     let accounts = assemble::accounts(settings, store.clone(), issuer, background.clone(), stop.clone());
     accounts.reload().await?;
+    keeper::restore(&accounts, &store).await?;
     let keys = Keys::load(store.clone()).await?;
     let mut client = codex::Client::new(http, assemble::backend(settings)?);
     if settings.backend.websocket != WebSocket::Off {
@@ -124,9 +127,12 @@ async fn build(
         keep_alive: settings.server.keep_alive,
         total: settings.backend.total_timeout,
         hold: settings.backend.hold,
-        cooldown: settings.accounts.default_cooldown,
+        defaults: Defaults { cooldown: settings.accounts.default_cooldown, limit: settings.accounts.default_limit },
+        strategy: settings.pool.strategy,
+        session_lifetime: settings.pool.session_lifetime,
+        polling: relay::Polling { interval: settings.pool.poll_interval, idle: settings.pool.poll_idle },
+        decisions: settings.pool.decisions,
         models_ttl: settings.backend.models_ttl,
-        limit_without_reset: settings.accounts.default_limit,
         workspace_origins: assemble::workspace_origins(settings)?,
     };
     if settings.server.insecure_no_keys {
@@ -145,7 +151,7 @@ async fn build(
     Ok(Arc::new(State {
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         batches: Batches::new(store.clone(), batching, assemble::unix_millis),
-        relay: Relay::new(accounts.clone(), client, options),
+        relay: Arc::new(Relay::new(accounts.clone(), client, options)),
         store,
         accounts,
         keys,
@@ -184,8 +190,30 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     let pace = batches::Pace { concurrency: batches.concurrency, patience: batches.patience, spare: batches.spare };
     background.spawn(batches::work(state.clone(), pace, stop.clone()));
     background.spawn(state.batches.clone().sweep(stop.clone()));
-    let surveyed = state.clone();
-    let stop_survey = stop.clone();
-    background.spawn(async move { surveyed.relay.survey(stop_survey).await });
+    spawn_pool(settings, state, background, stop);
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
+}
+
+/// What the pool does beside requests: asks, remembers, and tells.
+fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
+    let (relay, store) = (&state.relay, &state.store);
+    let now: fn() -> UnixMillis = assemble::unix_millis;
+    background.spawn(relay.clone().survey(stop.clone()));
+    background.spawn(relay.clone().poll_usage(stop.clone()));
+    background.spawn(relay.clone().keep_sessions(store.clone(), now, stop.clone()));
+    background.spawn(relay.clone().write_decisions(store.clone(), now, stop.clone()));
+    background.spawn(keeper::keep(state.accounts.clone(), store.clone()));
+    let tell: keeper::Listener = Box::new(|changes| changes.iter().for_each(log_change));
+    background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
+}
+
+/// One line a change; one that somebody has to act on is an error.
+fn log_change(change: &keeper::Change) {
+    let keeper::Change { name, event, detail } = change;
+    let (was, became, reason) = (event.was.as_str(), event.became.as_str(), event.reason.as_deref());
+    if detail.is_some() {
+        tracing::error!(account = %name, was, became, reason, detail, "an account's state has changed");
+    } else {
+        tracing::info!(account = %name, was, became, reason, until = event.until, "an account's state has changed");
+    }
 }

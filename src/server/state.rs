@@ -27,7 +27,7 @@ pub(super) struct State {
     /// The gateway keys, in memory.
     pub keys: Arc<Keys>,
     /// Serves requests.
-    pub relay: Relay,
+    pub relay: Arc<Relay>,
     /// Keeps responses for their clients.
     pub kept: Arc<Kept>,
     /// Requests that are answered when there is room.
@@ -125,11 +125,11 @@ impl State {
 
     /// How many accounts are in each state; every state is named.
     pub(super) fn accounts_by_state(&self) -> BTreeMap<&'static str, usize> {
-        let states = ["active", "limited", "cooling", "paused", "needs_login", "quarantined"];
+        let states = ["active", "limited", "cooling", "tripped", "paused", "needs_login", "quarantined", "barred"];
         let mut count: BTreeMap<_, _> = states.into_iter().map(|state| (state, 0)).collect();
         let now = unix_millis();
-        for candidate in self.accounts.candidates() {
-            let state = pool::exclusion(&candidate, &AccountScope::All, now).map_or("active", Reason::as_str);
+        for candidate in self.relay.candidates(None) {
+            let state = pool::exclusion(&candidate, &AccountScope::All, now).map_or("active", state_of);
             *count.entry(state).or_default() += 1;
         }
         count
@@ -138,5 +138,13 @@ impl State {
     /// Brings the gauges up to date.
     pub(super) fn refresh_gauges(&self) {
         metrics::accounts_by_state(&self.accounts_by_state());
+    }
+}
+
+/// A state for operators: a trial is part of being tripped.
+fn state_of(reason: Reason) -> &'static str {
+    match reason {
+        Reason::OnTrial => "tripped",
+        reason => reason.as_str(),
     }
 }

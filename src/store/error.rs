@@ -68,6 +68,14 @@ pub enum StoreError {
         /// What is wrong with it.
         problem: &'static str,
     },
+    /// It cannot go while something else needs it.
+    #[error("the {what} is still in use by {by}")]
+    InUse {
+        /// `pool`.
+        what: &'static str,
+        /// Who needs it.
+        by: String,
+    },
     /// Nothing matches.
     #[error("no {what} is called {asked:?}")]
     NotFound {

@@ -44,6 +44,10 @@ id!(
     /// The id of a gateway key; not secret, and no part of the key itself.
     KeyId
 );
+id!(
+    /// The id of a pool.
+    PoolId
+);
 
 impl KeyId {
     /// Stands for everybody where no key is asked for: always the same, so that what is kept for

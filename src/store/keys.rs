@@ -5,10 +5,10 @@ use std::collections::BTreeSet;
 use std::str::FromStr;
 
 use super::{
-    AccountId, KeyId, Store, UnixMillis,
+    AccountId, KeyId, Pool, PoolId, PoolRef, Store, UnixMillis,
     backend::{Topic, Write, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
-    find,
+    find, pools,
 };
 
 /// Which accounts a key may use.
@@ -88,8 +88,10 @@ pub struct GatewayKey {
     pub prefix: String,
     /// The keyed hash of the whole key.
     pub hash: [u8; 32],
-    /// Which accounts it may use.
+    /// Which accounts it may use: of a key that is bound to a pool, those of the pool.
     pub accounts: AccountScope,
+    /// The pool that it is bound to.
+    pub pool: Option<PoolRef>,
     /// What else it may do.
     pub rights: Rights,
     /// When it was made.
@@ -113,8 +115,10 @@ pub struct NewKey {
     pub prefix: String,
     /// The keyed hash of the whole key.
     pub hash: [u8; 32],
-    /// Which accounts it may use; each of `Only` must be there.
+    /// Which accounts it may use; each of `Only` must be there. Not heeded beside a pool.
     pub accounts: AccountScope,
+    /// The pool that it is bound to, which must be there.
+    pub pool: Option<PoolId>,
     /// What else it may do.
     pub rights: Rights,
     /// From then on it is refused.
@@ -134,17 +138,19 @@ impl<'a> KeyStore<'a> {
 
     /// All keys, the newest first; also expired and revoked ones.
     pub async fn list(&self) -> Result<Vec<GatewayKey>> {
+        let mut session = self.store.backend.read().await?;
+        let pools = pools::read(&mut session).await?;
         // One statement, so that a key is never seen with half of its accounts.
         let rows = fetch_all!(
-            &mut self.store.backend.read().await?,
+            &mut session,
             KeyRow,
             "SELECT k.id, k.name, k.prefix, k.hash, k.scoped, k.rights, k.created_at, k.expires_at, k.revoked_at,
-                k.rotated_to, k.last_used_at, b.account_id
+                k.rotated_to, k.last_used_at, k.pool_id, b.account_id
              FROM gateway_keys k LEFT JOIN key_accounts b ON b.key_id = k.id
              ORDER BY k.id DESC, b.account_id",
         )?;
         let of_one_key = |one: &KeyRow, next: &KeyRow| one.id == next.id;
-        rows.chunk_by(of_one_key).map(GatewayKey::from_rows).collect()
+        rows.chunk_by(of_one_key).map(|rows| GatewayKey::from_rows(rows, &pools)).collect()
     }
 
     /// The key that `asked` means: an id, a name, the visible start of a key, or the start of an id
@@ -239,18 +245,24 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
     let id = KeyId::new();
     execute!(
         write,
-        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at, pool_id)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
         id.to_string(),
         new.name.as_str(),
         new.prefix.as_str(),
         new.hash.as_slice(),
-        new.accounts != AccountScope::All,
+        new.pool.is_some() || new.accounts != AccountScope::All,
         write_rights(&new.rights),
         now,
         new.expires_at,
+        new.pool.map(|pool| pool.to_string()),
     )?;
-    let accounts = match new.accounts {
+    let pool = match new.pool {
+        Some(pool) => Some(pool_of(write, pool).await?),
+        None => None,
+    };
+    let accounts = match pool.as_ref().map_or(new.accounts, |pool| AccountScope::Only(pool.members.clone())) {
+        members if pool.is_some() => members,
         AccountScope::All => AccountScope::All,
         AccountScope::Only(mut accounts) => {
             accounts.sort_unstable();
@@ -265,6 +277,7 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
         prefix: new.prefix,
         hash: new.hash,
         accounts,
+        pool: pool.as_ref().map(Pool::to_ref),
         rights: new.rights,
         created_at: now,
         expires_at: new.expires_at,
@@ -272,6 +285,12 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
         rotated_to: None,
         last_used_at: None,
     })
+}
+
+async fn pool_of(write: &mut Write, id: PoolId) -> Result<Pool> {
+    let pools = pools::read(write).await?;
+    let not_found = || StoreError::NotFound { what: "pool", asked: id.to_string() };
+    pools.into_iter().find(|pool| pool.id == id).ok_or_else(not_found)
 }
 
 async fn bind(write: &mut Write, key: KeyId, accounts: &[AccountId]) -> Result<()> {
@@ -303,22 +322,31 @@ struct KeyRow {
     revoked_at: Option<UnixMillis>,
     rotated_to: Option<String>,
     last_used_at: Option<UnixMillis>,
+    pool_id: Option<String>,
     account_id: Option<String>,
 }
 
 impl GatewayKey {
     /// `rows` are all of one key, and at least one.
-    fn from_rows(rows: &[KeyRow]) -> Result<Self> {
+    fn from_rows(rows: &[KeyRow], pools: &[Pool]) -> Result<Self> {
         let row = &rows[0];
         let damaged = |problem| StoreError::Damaged { table: "gateway_keys", row: row.id.clone(), problem };
         let accounts = rows.iter().filter_map(|row| row.account_id.as_deref());
         let accounts = accounts.map(|id| id.parse().map_err(|_| damaged("an account's id is not a UUID")));
+        let accounts =
+            if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All };
+        // A pool made after the pools were read: the revision has moved, and both are read again.
+        let pool = row.pool_id.as_ref().map(|id| pools.iter().find(|pool| pool.id.to_string() == *id));
         Ok(Self {
             id: row.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
             name: row.name.clone(),
             prefix: row.prefix.clone(),
             hash: row.hash.as_slice().try_into().map_err(|_| damaged("its hash is not 32 bytes"))?,
-            accounts: if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All },
+            accounts: match pool {
+                Some(pool) => AccountScope::Only(pool.map(|pool| pool.members.clone()).unwrap_or_default()),
+                None => accounts,
+            },
+            pool: pool.flatten().map(Pool::to_ref),
             rights: read_rights(&row.rights),
             created_at: row.created_at,
             expires_at: row.expires_at,

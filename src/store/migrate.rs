@@ -36,6 +36,7 @@ const EMBEDDED: &[Embedded] = embedded![
     2 "responses" "0002_responses.sql",
     3 "key_rights" "0003_key_rights.sql",
     4 "batches" "0004_batches.sql",
+    5 "pool" "0005_pool.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

@@ -17,7 +17,9 @@
 mod accounts;
 mod backend;
 mod batches;
+mod conditions;
 mod conversations;
+mod decisions;
 mod error;
 mod files;
 mod find;
@@ -25,9 +27,11 @@ mod id;
 mod inspect;
 mod keys;
 mod migrate;
+mod pools;
 mod responses;
 mod rotation;
 mod secrets;
+mod sessions;
 pub mod vault;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
@@ -36,16 +40,21 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 pub use accounts::{
-    Account, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
+    Account, AccountShare, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState,
+    Upserted,
 };
 pub use batches::{BatchCounts, BatchOutcome, BatchStore, ClaimedRequest, Deletion, NewBatch, PageSide, StoredBatch};
+pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
+pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError};
-pub use id::{AccountId, KeyId};
+pub use id::{AccountId, KeyId, PoolId};
 pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use pools::{Names, Pool, PoolRef, PoolStore, Strategy, UnknownStrategy};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
+pub use sessions::{KeptSession, SessionStore};
 
 use backend::{Address, Backend, Topic, fetch_all, fetch_one};
 use vault::{Keyring, Place};
@@ -138,6 +147,26 @@ impl Store {
     /// Conversations.
     pub fn conversations(&self) -> ConversationStore<'_> {
         ConversationStore::new(self)
+    }
+
+    /// Pools of accounts.
+    pub fn pools(&self) -> PoolStore<'_> {
+        PoolStore::new(self)
+    }
+
+    /// What is known of accounts, and their history.
+    pub fn conditions(&self) -> ConditionStore<'_> {
+        ConditionStore::new(self)
+    }
+
+    /// Where conversations live.
+    pub fn sessions(&self) -> SessionStore<'_> {
+        SessionStore::new(self)
+    }
+
+    /// Why accounts were chosen.
+    pub fn decisions(&self) -> DecisionStore<'_> {
+        DecisionStore::new(self)
     }
 
     /// Message batches.

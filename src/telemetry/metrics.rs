@@ -18,6 +18,10 @@ const FIRST_BYTE: &str = "tollway_time_to_first_byte_seconds";
 const TOKENS: &str = "tollway_tokens_total";
 const IN_FLIGHT: &str = "tollway_in_flight_requests";
 const ATTEMPTS: &str = "tollway_upstream_attempts_total";
+const CHOICES: &str = "tollway_account_choices_total";
+const FAILOVERS: &str = "tollway_failovers_total";
+const RETRIES_REFUSED: &str = "tollway_retries_refused_total";
+const DECISIONS_DROPPED: &str = "tollway_decisions_dropped_total";
 const REFRESHES: &str = "tollway_token_refreshes_total";
 const ACCOUNTS: &str = "tollway_accounts";
 const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
@@ -49,6 +53,13 @@ fn describe() {
     describe_counter!(TOKENS, "Tokens as the backend reports them; input includes cached, output includes reasoning");
     describe_gauge!(IN_FLIGHT, "Requests that are being answered");
     describe_counter!(ATTEMPTS, "Calls of the backend, by outcome; more than one a request after a failover");
+    describe_counter!(
+        CHOICES,
+        "Choices of an account, by strategy, by what became of the conversation's home (none: it is new; hit; detour: another account serves for a moment; moved), and whether there was an account"
+    );
+    describe_counter!(FAILOVERS, "Requests that went on to another account, by the failure of the one before");
+    describe_counter!(RETRIES_REFUSED, "Retries that were not made because the gateway's budget for them was used up");
+    describe_counter!(DECISIONS_DROPPED, "Choices of an account whose reasons were not kept, for want of room");
     describe_counter!(REFRESHES, "Token refreshes, by outcome");
     describe_gauge!(ACCOUNTS, "Accounts, by state");
     describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
@@ -106,6 +117,27 @@ pub fn request_finished(request: &RequestFinished<'_>) {
 /// The backend was called.
 pub fn upstream_attempt(outcome: &'static str) {
     counter!(ATTEMPTS, "outcome" => outcome).increment(1);
+}
+
+/// An account was chosen for a request, or there was none.
+pub fn choice(strategy: &'static str, affinity: &'static str, found: bool) {
+    let found = if found { "true" } else { "false" };
+    counter!(CHOICES, "strategy" => strategy, "affinity" => affinity, "found" => found).increment(1);
+}
+
+/// A request goes on to another account.
+pub fn failover(cause: &'static str) {
+    counter!(FAILOVERS, "cause" => cause).increment(1);
+}
+
+/// A retry was not made: the gateway's budget is used up.
+pub fn retry_refused() {
+    counter!(RETRIES_REFUSED).increment(1);
+}
+
+/// The reasons for a choice are not kept.
+pub fn decision_dropped() {
+    counter!(DECISIONS_DROPPED).increment(1);
 }
 
 /// A token refresh was tried.

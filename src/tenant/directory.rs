@@ -185,6 +185,7 @@ fn anonymous() -> GatewayKey {
         prefix: String::new(),
         hash: [0; 32],
         accounts: AccountScope::All,
+        pool: None,
         rights: Rights::new(),
         created_at: 0,
         expires_at: None,

@@ -57,8 +57,9 @@ async fn a_codex_cli_is_told_the_pools_soonest_reset() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_codex_cli_gets_the_one_server_error_that_it_takes_as_final() {
     let (sim, gateway, key) = gateway().await;
-    for fault in ["server_error", "disconnect", "forbidden_html", "overloaded"] {
-        sim.fault(json!({"kind": fault, "times": 1})).await;
+    // A lone account is asked twice where that may help.
+    for (fault, times) in [("server_error", 2), ("disconnect", 2), ("forbidden_html", 1), ("overloaded", 1)] {
+        sim.fault(json!({"kind": fault, "times": times})).await;
         let (status, body) = as_codex_cli(&gateway, &key, &Dialect::Responses.ask_streamed("hello")).await;
         assert_eq!((status, &body["error"]["code"]), (503, &json!("server_is_overloaded")), "{fault}: {body}");
     }
@@ -70,9 +71,11 @@ async fn a_failed_backend_is_a_server_error_that_may_be_tried_again() {
     for (dialect, kind) in
         [(Dialect::Chat, "server_error"), (Dialect::Responses, "server_error"), (Dialect::Messages, "api_error")]
     {
-        for fault in
-            [json!({"kind": "server_error"}), json!({"kind": "cut", "after_events": 2}), json!({"kind": "disconnect"})]
-        {
+        for fault in [
+            json!({"kind": "server_error", "times": 2}),
+            json!({"kind": "cut", "after_events": 2}),
+            json!({"kind": "disconnect", "times": 2}),
+        ] {
             sim.fault(fault.clone()).await;
             let answer = gateway.send(&key, dialect, &dialect.ask("hello")).await;
             let retry = header(answer.headers(), "x-should-retry").to_owned();

@@ -52,7 +52,7 @@ async fn counters_move_with_what_happens() {
     let (input, output) = Dialect::Messages.usage(&answer);
     gateway.streamed(&key, Dialect::Chat, &Dialect::Chat.ask_streamed("hello")).await;
     assert_eq!(gateway.status("tw-unknown").await, 401);
-    sim.fault(json!({"kind": "server_error"})).await;
+    sim.fault(json!({"kind": "server_error", "times": 2})).await;
     gateway.status(&key).await;
     // A stream's request is settled a moment after its last byte.
     let page = eventually("all requests settled", async || {

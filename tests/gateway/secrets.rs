@@ -37,7 +37,7 @@ async fn no_token_and_no_key_is_written_anywhere() {
     for dialect in Dialect::ALL {
         gateway.whole(&key, dialect, &dialect.ask(prompt)).await;
         gateway.streamed(&key, dialect, &dialect.ask_streamed(prompt)).await;
-        sim.fault(json!({"kind": "server_error"})).await;
+        sim.fault(json!({"kind": "server_error", "times": 2})).await;
         assert_ne!(gateway.send(&key, dialect, &dialect.ask(prompt)).await.status(), 200);
     }
     sim.fault(json!({"kind": "unauthorized"})).await;

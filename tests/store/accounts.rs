@@ -1,5 +1,7 @@
 use secrecy::ExposeSecret;
-use tollway::store::{Account, AccountId, AccountState, NewAccount, NewCredentials, Saved, StoreError, Upserted};
+use tollway::store::{
+    Account, AccountId, AccountShare, AccountState, NewAccount, NewCredentials, Saved, StoreError, Upserted,
+};
 
 use crate::database::{Database, NOW, account, add, credentials, tokens};
 
@@ -21,6 +23,7 @@ pub(crate) async fn an_account_comes_back_as_it_was_stored(db: Database) {
         state_detail: None,
         state_since: NOW,
         paused: false,
+        share: AccountShare::default(),
         limited_until: None,
         limit_reason: None,
         access_expires_at: Some(NOW + 1000),

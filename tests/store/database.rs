@@ -91,6 +91,7 @@ pub(crate) fn key(name: &str, byte: u8, accounts: AccountScope) -> NewKey {
         prefix: format!("tw-{byte:06}"),
         hash: [byte; 32],
         accounts,
+        pool: None,
         rights: Rights::new(),
         expires_at: None,
     }

@@ -16,6 +16,7 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
         prefix: "tw-000001".into(),
         hash: [1; 32],
         accounts: AccountScope::Only(vec![ada, bob]),
+        pool: None,
         rights: [Right::AuthRefresh].into(),
         created_at: NOW,
         expires_at: Some(NOW + 9),

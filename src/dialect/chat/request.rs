@@ -14,6 +14,7 @@ mod tools;
 
 use super::{Answer, Shape};
 use crate::codex::Request;
+use crate::dialect::beginning::Beginning;
 use crate::dialect::cut::Bounds;
 use crate::dialect::messages::count;
 use crate::dialect::names::Names;
@@ -42,7 +43,10 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Pre
 }
 
 fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
-    let translated = translate(Fields::new(members), models)?;
+    let mut translated = translate(Fields::new(members), models)?;
+    let session = translated.request.prompt_cache_key.clone();
+    let beginning = if session.is_none() { Beginning::of(&translated.request) } else { None };
+    translated.request.prompt_cache_key = session.clone().or_else(|| beginning.clone());
     let request = &translated.request;
     let shape = Shape {
         id: completion_id(context),
@@ -61,7 +65,8 @@ fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> R
         requested_model: translated.model,
         stream: translated.is_stream,
         ignored: translated.ignored,
-        session: translated.request.prompt_cache_key,
+        session,
+        beginning,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

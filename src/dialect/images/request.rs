@@ -171,6 +171,7 @@ fn for_tool(
         body: Bytes::from(body),
         ignored,
         session: None,
+        beginning: None,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

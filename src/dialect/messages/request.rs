@@ -16,6 +16,7 @@ mod tools;
 use super::{Answer, Shape, Thinking, count};
 use crate::codex::Request;
 use crate::codex::request::{InputPart, Text};
+use crate::dialect::beginning::Beginning;
 use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
@@ -46,7 +47,10 @@ pub(super) struct Translated {
 ///
 /// Fails with [`ProblemKind::InvalidRequest`] only.
 pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
-    let translated = translate(body, models)?;
+    let mut translated = translate(body, models)?;
+    let session = translated.session.clone();
+    let beginning = if session.is_none() { Beginning::of(&translated.request) } else { None };
+    translated.request.prompt_cache_key = session.clone().or_else(|| beginning.clone());
     let request = &translated.request;
     let shape = Shape {
         request_id: ctx.request_id.clone(),
@@ -63,7 +67,8 @@ pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepare
         stream: translated.is_stream,
         body: Bytes::from(upstream),
         ignored: translated.ignored,
-        session: translated.session,
+        session,
+        beginning,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

@@ -11,6 +11,7 @@ use super::fields::{DROPPED, Members, REFUSED, check_metadata};
 use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
+use crate::dialect::beginning::Beginning;
 use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, tokens};
 use bytes::Bytes;
 use serde_json::value::RawValue;
@@ -40,11 +41,13 @@ pub fn prepare_with(
     let session = members.get("prompt_cache_key").and_then(text);
     let limit = if codex_cli { None } else { limit(&members)? };
     let echo = echo.of(&members, &requested, context.now);
-    let mut edit = Edit { out: Vec::new(), ignored: Vec::new() };
+    let mut edit = Edit::new(session.is_none() && !codex_cli);
+    let mut beginning = None;
     let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
         body.clone()
     } else {
         edit.members(&members, codex_cli, &resolved.slug, resolved.effort.as_deref())?;
+        beginning = edit.name_conversation();
         edit.finish(body.len())
     };
     Ok(Prepared {
@@ -54,6 +57,7 @@ pub fn prepare_with(
         body,
         ignored: edit.ignored,
         session,
+        beginning,
         reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested, echo, limit }),
     })
 }
@@ -90,11 +94,24 @@ fn text(value: &RawValue) -> Option<String> {
 
 /// The outgoing members, in order, and what was left out.
 struct Edit<'a> {
+    /// Gathers how the conversation begins, where its client does not name it.
+    beginning: Option<Beginning>,
     out: Vec<(Cow<'a, str>, Cow<'a, str>)>,
     ignored: Vec<&'static str>,
 }
 
 impl<'a> Edit<'a> {
+    fn new(is_nameless: bool) -> Self {
+        Self { beginning: is_nameless.then(Beginning::new), out: Vec::new(), ignored: Vec::new() }
+    }
+
+    /// Has the prompt cache know the conversation by how it begins, and gives that name.
+    fn name_conversation(&mut self) -> Option<String> {
+        let name = self.beginning.take()?.name()?;
+        self.put("prompt_cache_key", json!(name).to_string());
+        Some(name)
+    }
+
     fn members(
         &mut self,
         members: &Members<'a>,
@@ -118,6 +135,11 @@ impl<'a> Edit<'a> {
                 "tools" => self.tools(value),
                 "service_tier" => self.service_tier(value),
                 "instructions" if value.get() == "null" => {}
+                "prompt_cache_key" if self.beginning.is_some() => {}
+                "instructions" => {
+                    self.note_beginning(value);
+                    self.keep(key.clone(), value);
+                }
                 name => match DROPPED.iter().find(|dropped| **dropped == name) {
                     Some(dropped) if value.get() != "null" => self.ignored.push(dropped),
                     Some(_) => {}
@@ -152,7 +174,11 @@ impl<'a> Edit<'a> {
         if let Some(said) = text(value) {
             let message =
                 json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}]);
-            self.put("input", message.to_string());
+            let message = message.to_string();
+            if let Some(beginning) = &mut self.beginning {
+                beginning.add(message.as_bytes(), true);
+            }
+            self.put("input", message);
             return Ok(());
         }
         let items: Vec<&RawValue> = serde_json::from_str(value.get())
@@ -160,6 +186,7 @@ impl<'a> Edit<'a> {
         let mut edited = Vec::with_capacity(items.len());
         let mut changed = false;
         for item in items {
+            self.note_beginning(item);
             match self.item(item)? {
                 Item::Same => edited.push(Cow::Borrowed(item.get())),
                 Item::Edited(text) => {
@@ -175,6 +202,17 @@ impl<'a> Edit<'a> {
             self.keep("input", value);
         }
         Ok(())
+    }
+
+    fn note_beginning(&mut self, item: &RawValue) {
+        #[derive(serde::Deserialize)]
+        struct Said<'a> {
+            #[serde(borrow, default)]
+            role: Option<Cow<'a, str>>,
+        }
+        let Some(beginning) = self.beginning.as_mut().filter(|beginning| !beginning.is_complete()) else { return };
+        let said = serde_json::from_str::<Said<'_>>(item.get());
+        beginning.add(item.get().as_bytes(), said.is_ok_and(|said| said.role.as_deref() == Some("user")));
     }
 
     /// Items are looked into only when their bytes hold something that may need an edit.

@@ -5,13 +5,16 @@ mod row;
 
 use secrecy::{ExposeSecret, SecretString};
 
-pub use model::{Account, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted};
+pub use model::{
+    Account, AccountShare, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
+};
 
 use super::{
     AccountId, Store, UnixMillis,
     backend::{Topic, Write, execute, fetch_all, fetch_one, fetch_optional},
     error::Result,
     find,
+    pools::write_names,
     vault::Place,
 };
 use row::{ACCOUNT, ACCOUNTS, AccountRow, CredentialsRow};
@@ -188,6 +191,22 @@ impl<'a> AccountStore<'a> {
             "UPDATE accounts SET paused = $2, updated_at = $3 WHERE id = $1",
             id.to_string(),
             paused,
+            now,
+        )?;
+        commit_if(write, changed).await
+    }
+
+    /// Sets an account's part in its pools. Returns whether it is there. What keys may use follows
+    /// from tags, so that they are read again too.
+    pub async fn set_share(&self, id: AccountId, share: &AccountShare, now: UnixMillis) -> Result<bool> {
+        let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
+        let changed = execute!(
+            &mut write,
+            "UPDATE accounts SET weight = $2, priority = $3, tags = $4, updated_at = $5 WHERE id = $1",
+            id.to_string(),
+            share.weight,
+            i64::from(share.priority),
+            write_names(&share.tags),
             now,
         )?;
         commit_if(write, changed).await

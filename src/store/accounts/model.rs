@@ -5,7 +5,7 @@ use std::str::FromStr;
 use secrecy::SecretString;
 use serde::{Deserialize, Serialize};
 
-use crate::store::{AccountId, UnixMillis};
+use crate::store::{AccountId, Names, UnixMillis};
 
 /// Whether an account's credentials can be used, as far as is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -46,8 +46,25 @@ impl FromStr for AccountState {
     }
 }
 
+/// An operator's wishes for an account's part in its pools.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AccountShare {
+    /// Its share of new work among its like, 1 as a rule; not negative.
+    pub weight: f64,
+    /// Accounts of a higher priority are used first.
+    pub priority: i32,
+    /// Pools choose by them.
+    pub tags: Names,
+}
+
+impl Default for AccountShare {
+    fn default() -> Self {
+        Self { weight: 1.0, priority: 0, tags: Names::new() }
+    }
+}
+
 /// An account without its credentials.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Account {
     /// Given by the gateway.
     pub id: AccountId,
@@ -73,6 +90,8 @@ pub struct Account {
     pub state_since: UnixMillis,
     /// Set by an operator: not to be used for now.
     pub paused: bool,
+    /// Set by an operator: its part in its pools.
+    pub share: AccountShare,
     /// The backend's limit is used up until then.
     pub limited_until: Option<UnixMillis>,
     /// Which limit.
@@ -139,7 +158,7 @@ pub struct NewAccount {
 }
 
 /// What became of a `NewAccount`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub enum Upserted {
     /// It is new.
     Created(Account),

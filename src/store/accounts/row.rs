@@ -1,13 +1,14 @@
 //! Accounts as the database gives them.
 
-use super::Account;
-use crate::store::{UnixMillis, error::StoreError};
+use super::{Account, AccountShare};
+use crate::store::{UnixMillis, error::StoreError, pools::read_names};
 
 macro_rules! accounts {
     ($rest:literal) => {
         concat!(
             "SELECT a.id, a.name, a.email, a.chatgpt_user_id, a.chatgpt_account_id, a.plan, a.fedramp,
-                a.state, a.state_reason, a.state_detail, a.state_since, a.paused, a.limited_until,
+                a.state, a.state_reason, a.state_detail, a.state_since, a.paused, a.weight, a.priority, a.tags,
+                a.limited_until,
                 a.limit_reason, c.access_expires_at, c.last_refresh_at, c.generation, a.created_at,
                 a.updated_at
              FROM accounts a JOIN credentials c ON c.account_id = a.id ",
@@ -35,6 +36,9 @@ pub(super) struct AccountRow {
     state_detail: Option<String>,
     state_since: UnixMillis,
     paused: bool,
+    weight: f64,
+    priority: i64,
+    tags: String,
     limited_until: Option<UnixMillis>,
     limit_reason: Option<String>,
     access_expires_at: Option<UnixMillis>,
@@ -64,6 +68,11 @@ impl TryFrom<AccountRow> for Account {
             state_detail: row.state_detail,
             state_since: row.state_since,
             paused: row.paused,
+            share: AccountShare {
+                weight: row.weight,
+                priority: i32::try_from(row.priority).unwrap_or_default(),
+                tags: read_names(&row.tags),
+            },
             limited_until: row.limited_until,
             limit_reason: row.limit_reason,
             access_expires_at: row.access_expires_at,

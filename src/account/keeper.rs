@@ -1,0 +1,193 @@
+//! What is known of accounts, carried over a restart; and the history of their states, with those
+//! who are told of it. Beside the requests, never for one.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{MissedTickBehavior, interval};
+
+use super::directory::{Accounts, Member};
+use super::pool::condition::KeptCondition;
+use super::pool::{Reason, exclusion};
+use crate::store::{AccountEvent, AccountId, AccountScope, Store, StoreError, UnixMillis};
+
+/// How often what was learnt is written: a crash forgets no more.
+const WRITE: Duration = Duration::from_secs(5);
+/// How often states are compared with what they were.
+const LOOK: Duration = Duration::from_secs(1);
+/// How often old history is forgotten.
+const SWEEP: Duration = Duration::from_hours(1);
+
+/// Takes over what the last process knew. What cannot be read is learnt anew.
+pub async fn restore(accounts: &Accounts, store: &Store) -> Result<(), StoreError> {
+    for (id, content, _) in store.conditions().list().await? {
+        let Some(member) = accounts.get(id) else { continue };
+        match serde_json::from_str::<KeptCondition>(&content) {
+            Ok(kept) => member.live.load().condition.restore(kept),
+            Err(error) => tracing::warn!(account_id = %id, %error, "what was known of the account is not legible"),
+        }
+    }
+    Ok(())
+}
+
+/// Writes what was learnt now and then, and once more at the end.
+pub async fn keep(accounts: Arc<Accounts>, store: Store) {
+    let mut ticks = interval(WRITE);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        let is_last = tokio::select! {
+            () = accounts.context().shutdown.cancelled() => true,
+            _ = ticks.tick() => false,
+        };
+        write(&accounts, &store).await;
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn write(accounts: &Accounts, store: &Store) {
+    let now = accounts.context().now();
+    let members = accounts.members();
+    let changed: Vec<&Arc<Member>> =
+        members.values().filter(|member| std::mem::take(&mut member.live.load().unwritten)).collect();
+    let known = changed.iter().filter_map(|member| {
+        let kept = member.live.load().condition.keep(now);
+        Some((member.manager.id(), serde_json::to_string(&kept).ok()?))
+    });
+    let known: Vec<_> = known.collect();
+    if known.is_empty() {
+        return;
+    }
+    if let Err(error) = store.conditions().put(&known, now).await {
+        tracing::warn!(%error, "what was learnt of accounts was not written; it will be tried again");
+        for member in changed {
+            member.live.load().unwritten = true;
+        }
+    }
+}
+
+/// What became of an account.
+#[derive(Debug, Clone)]
+pub struct Change {
+    /// What operators call it.
+    pub name: String,
+    /// The event, as the history keeps it.
+    pub event: AccountEvent,
+    /// In plain words, where somebody has to do something.
+    pub detail: Option<String>,
+}
+
+/// Who is told of changes. Must not block.
+pub type Listener = Box<dyn Fn(&[Change]) + Send + Sync>;
+
+/// Compares states with what they were, writes the history and tells it, until the process stops.
+pub async fn chronicle(accounts: Arc<Accounts>, store: Store, retention: Duration, tell: Listener) {
+    let mut known = BTreeMap::new();
+    let mut ticks = interval(LOOK);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut sweep = interval(SWEEP);
+    // The state that the history ends with is where this process begins.
+    if let Err(error) = recall(&accounts, &store, &mut known).await {
+        tracing::warn!(%error, "the history of accounts could not be read; it goes on from now");
+    }
+    loop {
+        let is_last = tokio::select! {
+            () = accounts.context().shutdown.cancelled() => true,
+            _ = sweep.tick() => {
+                forget(&store, accounts.context().now(), retention).await;
+                false
+            }
+            _ = ticks.tick() => false,
+        };
+        let changes = compare(&accounts, &mut known);
+        if !changes.is_empty() {
+            tell(&changes);
+            let events: Vec<_> = changes.into_iter().map(|change| change.event).collect();
+            if let Err(error) = store.conditions().record(&events).await {
+                tracing::warn!(%error, lost = events.len(), "changes of accounts are missing in their history");
+            }
+        }
+        if is_last {
+            return;
+        }
+    }
+}
+
+async fn recall(
+    accounts: &Accounts,
+    store: &Store,
+    known: &mut BTreeMap<AccountId, &'static str>,
+) -> Result<(), StoreError> {
+    for id in accounts.members().keys() {
+        let last = store.conditions().history(*id, 1).await?.pop();
+        if let Some(state) = last.and_then(|last| STATES.into_iter().find(|state| *state == last.became)) {
+            known.insert(*id, state);
+        }
+    }
+    Ok(())
+}
+
+async fn forget(store: &Store, now: UnixMillis, retention: Duration) {
+    let kept = i64::try_from(retention.as_millis()).unwrap_or(i64::MAX);
+    if let Err(error) = store.conditions().forget(now.saturating_sub(kept)).await {
+        tracing::warn!(%error, "old history of accounts was not forgotten");
+    }
+}
+
+/// Every state that the history knows.
+const STATES: [&str; 7] = ["active", "limited", "cooling", "tripped", "paused", "needs_login", "quarantined"];
+
+/// An account's state for operators.
+fn state_of(reason: Option<Reason>) -> &'static str {
+    match reason {
+        None => "active",
+        Some(Reason::OnTrial) => "tripped",
+        Some(reason) => reason.as_str(),
+    }
+}
+
+/// The accounts whose state is not what it was. One that was not known was active.
+fn compare(accounts: &Accounts, known: &mut BTreeMap<AccountId, &'static str>) -> Vec<Change> {
+    let now = accounts.context().now();
+    let members = accounts.members();
+    known.retain(|id, _| members.contains_key(id));
+    let mut changes = Vec::new();
+    for (id, member) in &*members {
+        let reason = exclusion(&member.candidate(None, now), &AccountScope::All, now);
+        let (was, became) = (known.get(id).copied().unwrap_or("active"), state_of(reason));
+        known.insert(*id, became);
+        if was != became {
+            changes.push(change(*id, member, (was, became), reason, now));
+        }
+    }
+    changes
+}
+
+fn change(
+    id: AccountId,
+    member: &Member,
+    (was, became): (&str, &str),
+    reason: Option<Reason>,
+    now: UnixMillis,
+) -> Change {
+    let snapshot = member.manager.snapshot();
+    let code = match reason {
+        Some(Reason::Limited(_)) => member.live.load().condition.limit_reason.clone(),
+        Some(Reason::NeedsLogin | Reason::Quarantined) => snapshot.standing.reason.clone(),
+        _ => None,
+    };
+    Change {
+        name: snapshot.account.name.clone(),
+        detail: snapshot.standing.detail.clone().filter(|_| became == "needs_login" || became == "quarantined"),
+        event: AccountEvent {
+            account: id,
+            at: now,
+            was: was.to_owned(),
+            became: became.to_owned(),
+            reason: code,
+            until: reason.and_then(Reason::until),
+        },
+    }
+}

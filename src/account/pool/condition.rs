@@ -1,0 +1,329 @@
+//! What changes about an account with every request: how busy it is, what its quota is believed to
+//! be, and what keeps it aside. One value that learns from answers and failures; the relay and the
+//! simulation drive the same one.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use super::Candidate;
+use super::health::{Breaker, Circuit};
+use super::quota::{Quota, Source};
+use super::remedy::{CLOSED, Consequence};
+use crate::codex::Failure;
+use crate::codex::limits::Limits;
+use crate::store::UnixMillis;
+
+/// How long accounts are put aside when the backend does not say for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Defaults {
+    /// After a short-term limit.
+    pub cooldown: Duration,
+    /// When quota is used up.
+    pub limit: Duration,
+}
+
+/// Models whose own limits are remembered, an account: clients can send any name.
+const MODELS: usize = 64;
+/// A reading of usage as near behind a refusal as this may be older than it, milliseconds.
+const SETTLING: i64 = 60_000;
+
+/// One account's condition.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Condition {
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Its limits, as read.
+    pub quota: Quota,
+    /// Its quota is used up until then: the backend refused a request and said so.
+    pub limited_until: Option<UnixMillis>,
+    /// A code, for the store and for operators.
+    pub limit_reason: Option<String>,
+    /// Since when.
+    limited_at: UnixMillis,
+    /// Models that it does not serve, or whose own quota is used up, until then.
+    closed: BTreeMap<String, UnixMillis>,
+    /// Aside for a short time.
+    pub cooling_until: Option<UnixMillis>,
+    /// Aside after failures.
+    breaker: Breaker,
+    /// When it was last chosen.
+    pub last_used: Option<UnixMillis>,
+    /// How often it was chosen, each divided by its weight.
+    pub turns: f64,
+}
+
+/// What outlives the process.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct KeptCondition {
+    /// See [`Condition`].
+    #[serde(default)]
+    pub quota: Quota,
+    /// See [`Condition`].
+    #[serde(default)]
+    pub cooling_until: Option<UnixMillis>,
+    /// See [`Condition`].
+    #[serde(default)]
+    pub closed: BTreeMap<String, UnixMillis>,
+}
+
+impl Condition {
+    /// A request begins; `weight` is the account's.
+    pub fn begin(&mut self, weight: f32, now: UnixMillis) {
+        self.in_flight = self.in_flight.saturating_add(1);
+        self.last_used = Some(now);
+        self.turns += 1.0 / f64::from(weight.max(f32::MIN_POSITIVE));
+        self.breaker.begin(now);
+    }
+
+    /// A request is over, however it ended.
+    pub fn end(&mut self) {
+        self.in_flight = self.in_flight.saturating_sub(1);
+        self.quota.count_turn();
+        self.breaker.ended();
+    }
+
+    /// The account has begun to answer.
+    pub fn succeeded(&mut self) {
+        self.breaker.succeeded();
+    }
+
+    /// Takes a reading in. A reading of usage that shows quota again ends a limit early
+    /// (lessons.md 11); says whether it did.
+    pub fn learn(&mut self, limits: &Limits, source: Source, model: Option<&str>, now: UnixMillis) -> bool {
+        self.quota.learn(limits, source, model, now);
+        let is_back = source == Source::Usage
+            && self.limited_until.is_some()
+            && now.saturating_sub(self.limited_at) >= SETTLING
+            && limits.allowed.unwrap_or(limits.primary.is_some() || limits.secondary.is_some())
+            && self.quota.full_until(now).is_none();
+        if is_back {
+            self.limited_until = None;
+            self.limit_reason = None;
+        }
+        is_back
+    }
+
+    /// Bears the consequence of a failure. `random` in 0.0..1.0 spreads pauses.
+    pub fn suffer(
+        &mut self,
+        consequence: Consequence,
+        failure: &Failure,
+        model: Option<&str>,
+        defaults: Defaults,
+        now: UnixMillis,
+        random: f64,
+    ) {
+        match consequence {
+            // A quarantine is the token manager's.
+            Consequence::None | Consequence::Quarantine => {}
+            Consequence::Counted => drop(self.breaker.failed(now, random)),
+            Consequence::Cool => {
+                let pause = millis(failure.retry_after.unwrap_or(defaults.cooldown)).min(super::LONGEST_COOLING);
+                self.cooling_until = self.cooling_until.max(Some(now.saturating_add(pause)));
+            }
+            Consequence::Limit => {
+                let until = limit_of(failure, defaults, now);
+                match (&failure.limit_family, model) {
+                    (Some(_), Some(model)) => self.close(model, until),
+                    _ => self.limit(until, failure.code.as_deref().unwrap_or("usage_limit_reached"), now),
+                }
+            }
+            Consequence::CloseModel => {
+                if let Some(model) = model {
+                    self.close(model, now.saturating_add(CLOSED));
+                }
+            }
+            Consequence::CloseAccount => {
+                let reason = failure.code.as_deref().unwrap_or("usage_not_included");
+                self.limit(now.saturating_add(CLOSED), reason, now);
+            }
+        }
+    }
+
+    /// Puts the account aside until then.
+    pub fn limit(&mut self, until: UnixMillis, reason: &str, now: UnixMillis) {
+        self.limited_until = Some(until.min(now.saturating_add(super::LONGEST_LIMIT)));
+        self.limit_reason = Some(reason.to_owned());
+        self.limited_at = now;
+    }
+
+    fn close(&mut self, model: &str, until: UnixMillis) {
+        if self.closed.len() >= MODELS {
+            // The one that is to open first makes room.
+            let first = self.closed.iter().min_by_key(|(_, until)| **until).map(|(model, _)| model.clone());
+            first.map(|model| self.closed.remove(&model));
+        }
+        self.closed.insert(model.to_owned(), until);
+    }
+
+    /// Until when the whole account is used up: by a refusal, or by a window that is full.
+    pub fn limited_until(&self, now: UnixMillis) -> Option<UnixMillis> {
+        self.limited_until.filter(|until| *until > now).max(self.quota.full_until(now))
+    }
+
+    /// What the breaker says.
+    pub fn circuit(&self, now: UnixMillis) -> Circuit {
+        self.breaker.circuit(now)
+    }
+
+    /// Fills in what the condition says of a candidate, for a request of this model.
+    pub fn describe(&self, candidate: &mut Candidate, model: Option<&str>, now: UnixMillis) {
+        candidate.limited_until = self.limited_until(now);
+        candidate.model_until = model.and_then(|model| self.model_until(model, now));
+        candidate.cooling_until = self.cooling_until;
+        candidate.circuit = self.circuit(now);
+        candidate.in_flight = self.in_flight;
+        candidate.windows = self.quota.windows();
+        candidate.last_used = self.last_used;
+        candidate.turns = self.turns;
+    }
+
+    fn model_until(&self, model: &str, now: UnixMillis) -> Option<UnixMillis> {
+        let closed = self.closed.get(model).copied().filter(|until| *until > now);
+        closed.max(self.quota.model_until(model, now))
+    }
+
+    /// What is to outlive the process.
+    pub fn keep(&self, now: UnixMillis) -> KeptCondition {
+        let closed = self.closed.iter().filter(|(_, until)| **until > now);
+        KeptCondition {
+            quota: self.quota.clone(),
+            cooling_until: self.cooling_until.filter(|until| *until > now),
+            closed: closed.map(|(model, until)| (model.clone(), *until)).collect(),
+        }
+    }
+
+    /// Takes over what was kept, unless more is known already.
+    pub fn restore(&mut self, kept: KeptCondition) {
+        if self.quota.read_at() < kept.quota.read_at() {
+            self.quota = kept.quota;
+        }
+        self.cooling_until = self.cooling_until.max(kept.cooling_until);
+        for (model, until) in kept.closed.into_iter().take(MODELS) {
+            self.closed.entry(model).or_insert(until);
+        }
+    }
+}
+
+/// Until when a failure puts an account, or a model on it, aside. A reset that has passed, or that
+/// nobody named, is the default time away: asking at once would be told the same.
+fn limit_of(failure: &Failure, defaults: Defaults, now: UnixMillis) -> UnixMillis {
+    let named = failure.resets_at.map(|seconds| seconds.saturating_mul(1000)).filter(|at| *at > now);
+    named.unwrap_or_else(|| now.saturating_add(millis(defaults.limit))).min(now.saturating_add(super::LONGEST_LIMIT))
+}
+
+fn millis(duration: Duration) -> i64 {
+    i64::try_from(duration.as_millis()).unwrap_or(i64::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::codex::FailureKind;
+    use crate::codex::limits::Window;
+
+    const NOW: UnixMillis = 1_000_000_000_000;
+    const MINUTE: i64 = 60_000;
+    const DEFAULTS: Defaults = Defaults { cooldown: Duration::from_secs(30), limit: Duration::from_mins(5) };
+
+    fn suffering(consequence: Consequence, failure: &Failure) -> Condition {
+        let mut condition = Condition::default();
+        condition.suffer(consequence, failure, Some("gpt-x"), DEFAULTS, NOW, 0.0);
+        condition
+    }
+
+    fn failure(kind: FailureKind) -> Failure {
+        Failure::of(kind, "no")
+    }
+
+    #[test]
+    fn a_limit_lasts_until_the_named_reset_or_the_default_time() {
+        let until = |resets_at| {
+            suffering(Consequence::Limit, &Failure { resets_at, ..failure(FailureKind::UsageLimit) })
+                .limited_until(NOW)
+                .map(|until| until - NOW)
+        };
+        assert_eq!(until(Some(NOW / 1000 + 60)), Some(MINUTE));
+        assert_eq!(until(None), Some(5 * MINUTE));
+        assert_eq!(until(Some(NOW / 1000 - 60)), Some(5 * MINUTE), "a reset that has passed");
+        assert_eq!(until(Some(i64::MAX)), Some(super::super::LONGEST_LIMIT), "a reset that never comes");
+    }
+
+    #[test]
+    fn a_familys_limit_closes_the_model_and_not_the_account() {
+        let limited = Failure { limit_family: Some("bengalfox".into()), ..failure(FailureKind::UsageLimit) };
+        let condition = suffering(Consequence::Limit, &limited);
+        assert_eq!(condition.limited_until(NOW), None);
+        assert_eq!(condition.model_until("gpt-x", NOW), Some(NOW + 5 * MINUTE));
+        assert_eq!(condition.model_until("gpt-y", NOW), None);
+    }
+
+    #[test]
+    fn a_cool_down_obeys_the_named_delay_and_is_never_shortened_by_a_later_one() {
+        let cool =
+            |seconds| Failure { retry_after: Some(Duration::from_secs(seconds)), ..failure(FailureKind::RateLimited) };
+        let mut condition = suffering(Consequence::Cool, &cool(90));
+        condition.suffer(Consequence::Cool, &cool(1), None, DEFAULTS, NOW, 0.0);
+        assert_eq!(condition.cooling_until, Some(NOW + 90_000));
+        let condition = suffering(Consequence::Cool, &cool(u64::MAX));
+        assert_eq!(condition.cooling_until, Some(NOW + super::super::LONGEST_COOLING));
+    }
+
+    #[test]
+    fn usage_that_is_back_ends_a_limit_early_but_not_a_reading_that_may_be_older() {
+        let window = Window { used_percent: 1.0, window_minutes: Some(300), resets_at: Some(NOW / 1000 + 600) };
+        let fresh = Limits { primary: Some(window), ..Limits::default() };
+        let limited = Failure { resets_at: Some(NOW / 1000 + 86_400), ..failure(FailureKind::UsageLimit) };
+        let mut condition = suffering(Consequence::Limit, &limited);
+        assert!(!condition.learn(&fresh, Source::Usage, None, NOW + 1000));
+        assert!(!condition.learn(&fresh, Source::Answer, None, NOW + 2 * MINUTE), "an answer begun before");
+        assert!(!condition.learn(
+            &Limits { allowed: Some(false), ..fresh.clone() },
+            Source::Usage,
+            None,
+            NOW + 2 * MINUTE
+        ));
+        assert!(condition.learn(&fresh, Source::Usage, None, NOW + 2 * MINUTE));
+        assert_eq!(condition.limited_until(NOW + 2 * MINUTE), None);
+    }
+
+    #[test]
+    fn models_that_are_closed_are_bounded() {
+        let mut condition = Condition::default();
+        for n in 0..1000 {
+            let model = format!("m{n}");
+            condition.suffer(
+                Consequence::CloseModel,
+                &failure(FailureKind::ModelNotOffered),
+                Some(&model),
+                DEFAULTS,
+                NOW + n,
+                0.0,
+            );
+        }
+        assert_eq!(condition.closed.len(), MODELS);
+        assert!(condition.model_until("m999", NOW).is_some());
+    }
+
+    #[test]
+    fn what_is_kept_is_known_after_a_restart() {
+        let mut before = suffering(Consequence::Cool, &failure(FailureKind::RateLimited));
+        before.suffer(
+            Consequence::CloseModel,
+            &failure(FailureKind::ModelNotOffered),
+            Some("gpt-x"),
+            DEFAULTS,
+            NOW,
+            0.0,
+        );
+        let window = Window { used_percent: 40.0, window_minutes: Some(300), resets_at: Some(NOW / 1000 + 600) };
+        before.learn(&Limits { primary: Some(window), ..Limits::default() }, Source::Answer, None, NOW);
+        let text = serde_json::to_string(&before.keep(NOW)).expect("JSON");
+        let mut after = Condition::default();
+        after.restore(serde_json::from_str(&text).expect("the same"));
+        assert_eq!(after.keep(NOW), before.keep(NOW));
+        assert_eq!(serde_json::from_str::<KeptCondition>("{}").expect("an older one"), KeptCondition::default());
+    }
+}

@@ -1,0 +1,127 @@
+//! Which account a request gets: gathers what is known, asks the pool, and remembers the answer.
+
+use super::decisions::Account as Told;
+use super::reasoning::Foreign;
+use super::{Relay, Ticket, millis_from_now};
+use crate::account::InFlight;
+use crate::account::pool::sessions::{Home, Session, Sessions};
+use crate::account::pool::{self, Ask, Candidate, Choice, Stay};
+use crate::store::{AccountId, GatewayKey, Strategy};
+use crate::telemetry::metrics;
+use std::sync::{MutexGuard, PoisonError};
+use std::time::Duration;
+
+/// A request's conversation.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Conversation(pub Session);
+
+/// A request's next account, and a place on it.
+pub(super) struct Aim {
+    /// Keeps the place.
+    pub in_flight: InFlight,
+    /// What became of the wish to stay.
+    pub stay: Stay,
+    /// What in the request belongs to another account.
+    pub foreign: Foreign,
+    /// Whether no other account could serve.
+    pub is_last: bool,
+}
+
+impl Aim {
+    /// The account.
+    pub(super) fn account(&self) -> AccountId {
+        self.in_flight.member().manager.id()
+    }
+}
+
+impl Relay {
+    /// What the pool says to a request of this key, for this model.
+    pub(super) fn look(&self, key: &GatewayKey, model: Option<&str>) -> Choice {
+        let now = millis_from_now(Duration::ZERO);
+        let ask = Ask { strategy: self.strategy(key), ..Ask::of(&key.accounts, now) };
+        pool::choose(&self.candidates(model), &ask)
+    }
+
+    /// Every account as the pool sees it.
+    pub fn candidates(&self, model: Option<&str>) -> Vec<Candidate> {
+        let mut candidates = self.accounts.candidates(model);
+        let sessions = self.sessions();
+        for candidate in &mut candidates {
+            candidate.sessions = sessions.living_on(candidate.id);
+        }
+        drop(sessions);
+        self.routing.bar(&mut candidates);
+        if let Some(model) = model {
+            self.shelf.mark_lacking(&mut candidates, model);
+        }
+        candidates
+    }
+
+    fn strategy(&self, key: &GatewayKey) -> Strategy {
+        key.pool.as_ref().map_or(self.options.strategy, |pool| pool.strategy)
+    }
+
+    /// The next account for a request, and a place on it: the conversation's own account, if it may
+    /// serve, else the pool's best.
+    pub(super) fn aim(
+        &self,
+        key: &GatewayKey,
+        conversation: Option<&Conversation>,
+        tried: &[AccountId],
+        model: Option<&str>,
+        ticket: &Ticket,
+    ) -> Option<Aim> {
+        let now = millis_from_now(Duration::ZERO);
+        let candidates = self.candidates(model);
+        let home = conversation.and_then(|conversation| self.sessions().home(conversation.0, now));
+        let ask = Ask {
+            strategy: self.strategy(key),
+            home: home.map(|home| home.account),
+            tried,
+            ..Ask::of(&key.accounts, now)
+        };
+        let choice = pool::choose(&candidates, &ask);
+        let chosen = choice.first();
+        let is_last = choice.ordered.len() <= 1;
+        metrics::choice(ask.strategy.as_str(), choice.stay.as_str(), chosen.is_some());
+        self.tell(&Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }, ticket);
+        // An account may have been removed this instant.
+        let in_flight = self.accounts.begin(chosen?)?;
+        let foreign = foreign(home, in_flight.member().manager.id());
+        Some(Aim { in_flight, stay: choice.stay, foreign, is_last })
+    }
+
+    /// The conversation was served there: it stays, makes a detour, or has moved.
+    pub(super) fn settle(&self, conversation: Option<&Conversation>, aim: &Aim, items: impl Fn() -> u32) {
+        let Some(Conversation(session)) = conversation else { return };
+        let now = millis_from_now(Duration::ZERO);
+        match aim.stay {
+            // Only a move needs the number, which costs a look into the body.
+            Stay::NoHome | Stay::Home => self.sessions().settle(*session, aim.account(), 0, now),
+            Stay::Detour(_) => {
+                let items = items();
+                self.sessions().note_detour(*session, aim.account(), items, now);
+            }
+            Stay::Moves(_) | Stay::Gone => {
+                let items = items();
+                self.sessions().settle(*session, aim.account(), items, now);
+            }
+        }
+    }
+
+    /// Held for a few look-ups, never across an await.
+    pub(super) fn sessions(&self) -> MutexGuard<'_, Sessions> {
+        self.sessions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What of a conversation that lives at `home` the account `chosen` did not make.
+fn foreign(home: Option<Home>, chosen: AccountId) -> Foreign {
+    match home {
+        Some(home) if home.account != chosen || home.served_by != chosen => Foreign::All,
+        Some(home) if home.foreign_items > 0 => {
+            Foreign::First(usize::try_from(home.foreign_items).unwrap_or(usize::MAX))
+        }
+        _ => Foreign::None,
+    }
+}

@@ -1,0 +1,109 @@
+//! What was known of accounts besides their rows, and the history of their states.
+
+use super::{
+    AccountId, Store, UnixMillis,
+    backend::{execute, fetch_all},
+    error::{Result, StoreError},
+};
+
+/// A change of an account's state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AccountEvent {
+    /// Whose.
+    pub account: AccountId,
+    /// When.
+    pub at: UnixMillis,
+    /// The state before: `active`, `limited`, `cooling` ….
+    pub was: String,
+    /// The state after.
+    pub became: String,
+    /// Why, as a code.
+    pub reason: Option<String>,
+    /// When it is to be over, if time alone ends it.
+    pub until: Option<UnixMillis>,
+}
+
+/// Conditions and history in the store; made by `Store::conditions`.
+#[derive(Debug, Clone, Copy)]
+pub struct ConditionStore<'a> {
+    store: &'a Store,
+}
+
+impl<'a> ConditionStore<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        Self { store }
+    }
+
+    /// Keeps what is known of accounts, as JSON; of those that are still there. Not a change that
+    /// the revision tells.
+    pub async fn put(&self, known: &[(AccountId, String)], now: UnixMillis) -> Result<()> {
+        let mut write = self.store.backend.write(&[]).await?;
+        for (account, content) in known {
+            execute!(
+                &mut write,
+                "INSERT INTO account_conditions (account_id, content, updated_at)
+                 SELECT id, $2, $3 FROM accounts WHERE id = $1
+                 ON CONFLICT (account_id) DO UPDATE SET content = excluded.content, updated_at = excluded.updated_at",
+                account.to_string(),
+                content.as_str(),
+                now,
+            )?;
+        }
+        write.commit().await
+    }
+
+    /// What was kept, and when.
+    pub async fn list(&self) -> Result<Vec<(AccountId, String, UnixMillis)>> {
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            (String, String, UnixMillis),
+            "SELECT account_id, content, updated_at FROM account_conditions",
+        )?;
+        let damaged =
+            |row: &str| StoreError::Damaged { table: "account_conditions", row: row.to_owned(), problem: "no UUID" };
+        rows.into_iter().map(|(id, content, at)| Ok((id.parse().map_err(|_| damaged(&id))?, content, at))).collect()
+    }
+
+    /// Adds to the history, of accounts that are still there.
+    pub async fn record(&self, events: &[AccountEvent]) -> Result<()> {
+        let mut write = self.store.backend.write(&[]).await?;
+        for event in events {
+            execute!(
+                &mut write,
+                "INSERT INTO account_events (id, account_id, at, was, became, reason, until)
+                 SELECT $2, id, $3, $4, $5, $6, $7 FROM accounts WHERE id = $1",
+                event.account.to_string(),
+                uuid::Uuid::now_v7().to_string(),
+                event.at,
+                event.was.as_str(),
+                event.became.as_str(),
+                event.reason.as_deref(),
+                event.until,
+            )?;
+        }
+        write.commit().await
+    }
+
+    /// An account's history, the newest first, at most `limit`.
+    pub async fn history(&self, account: AccountId, limit: u32) -> Result<Vec<AccountEvent>> {
+        type Row = (UnixMillis, String, String, Option<String>, Option<UnixMillis>);
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            Row,
+            "SELECT at, was, became, reason, until FROM account_events
+             WHERE account_id = $1 ORDER BY at DESC, id DESC LIMIT $2",
+            account.to_string(),
+            i64::from(limit),
+        )?;
+        let event = |(at, was, became, reason, until)| AccountEvent { account, at, was, became, reason, until };
+        Ok(rows.into_iter().map(event).collect())
+    }
+
+    /// Forgets history from before.
+    pub async fn forget(&self, before: UnixMillis) -> Result<u64> {
+        let mut write = self.store.backend.write(&[]).await?;
+        let gone = execute!(&mut write, "DELETE FROM account_events WHERE at < $1", before)?;
+        write.commit().await?;
+        Ok(gone)
+    }
+}
