@@ -1,14 +1,17 @@
 //! `tollway account`.
 
 use super::show::{self, distance, moment, say, table};
-use super::{login, open};
+use super::{login, open, pool::tags_of};
+use crate::account::keeper;
+use crate::codex::limits::Window;
 use crate::config::Settings;
 use crate::oauth::{Enrolment, auth_json};
 use crate::server::assemble::{self, unix_millis};
-use crate::store::{Account, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted};
+use crate::store::{Account, AccountShare, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted};
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
+use std::time::Duration;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -48,6 +51,39 @@ pub(super) enum Command {
         /// Name, email, id or the start of an id
         account: String,
     },
+    /// Change an account's part in its pools; what is not named stays
+    Set {
+        /// Name, email, id or the start of an id
+        account: String,
+        /// Its share of new work among its like, 1 as a rule
+        #[arg(long)]
+        weight: Option<f64>,
+        /// Accounts of a higher priority are used first; 0 as a rule
+        #[arg(long, allow_negative_numbers = true)]
+        priority: Option<i32>,
+        /// Words by which pools choose it
+        #[arg(long, value_delimiter = ',', value_name = "TAG,…")]
+        tags: Option<Vec<String>>,
+    },
+    /// Ask the backend now how much of an account is used
+    Probe {
+        /// Name, email, id or the start of an id
+        account: String,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Show how an account's state has changed
+    History {
+        /// Name, email, id or the start of an id
+        account: String,
+        /// How many changes, the newest first
+        #[arg(long, default_value_t = 20)]
+        last: u32,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
     /// Refresh an account's token now
     Refresh {
         /// Name, email, id or the start of an id
@@ -73,6 +109,11 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
         Command::Show { account, json } => show(&store, &account, json, now).await,
         Command::Pause { account } => pause(&store, &account, true, now).await,
         Command::Resume { account } => pause(&store, &account, false, now).await,
+        Command::Set { account, weight, priority, tags } => {
+            set(&store, &account, weight, priority, tags.as_deref(), now).await
+        }
+        Command::Probe { account, json } => probe(settings, &store, &account, json).await,
+        Command::History { account, last, json } => history(&store, &account, last, json, now).await,
         Command::Refresh { account } => refresh(settings, &store, &account).await,
         Command::Remove { account, yes } => remove(&store, &account, yes).await,
     };
@@ -168,6 +209,9 @@ async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result
         ["token ends".to_owned(), at(account.access_expires_at)],
         ["last refresh".to_owned(), moment(account.last_refresh_at, now)],
         ["generation".to_owned(), account.generation.to_string()],
+        ["weight".to_owned(), account.share.weight.to_string()],
+        ["priority".to_owned(), account.share.priority.to_string()],
+        ["tags".to_owned(), account.share.tags.iter().cloned().collect::<Vec<_>>().join(", ")],
         ["added".to_owned(), moment(account.created_at, now)],
     ];
     Ok(show::print(&table(["ACCOUNT", ""], rows))?)
@@ -201,6 +245,9 @@ fn to_json(account: &Account) -> serde_json::Value {
         "paused": account.paused,
         "limited_until": account.limited_until,
         "limit_reason": account.limit_reason,
+        "weight": account.share.weight,
+        "priority": account.share.priority,
+        "tags": account.share.tags,
         "access_expires_at": account.access_expires_at,
         "last_refresh_at": account.last_refresh_at,
         "generation": account.generation,
@@ -213,6 +260,109 @@ async fn pause(store: &Store, asked: &str, paused: bool, now: UnixMillis) -> Res
     store.accounts().set_paused(account.id, paused, now).await?;
     say!("account {} {}", account.name, if paused { "is paused" } else { "is in service again" })?;
     Ok(())
+}
+
+async fn set(
+    store: &Store,
+    asked: &str,
+    weight: Option<f64>,
+    priority: Option<i32>,
+    tags: Option<&[String]>,
+    now: UnixMillis,
+) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    if let Some(odd) = weight.filter(|weight| !weight.is_finite() || *weight < 0.0) {
+        bail!("a weight is a number from 0 on, not {odd}");
+    }
+    let share = AccountShare {
+        weight: weight.unwrap_or(account.share.weight),
+        priority: priority.unwrap_or(account.share.priority),
+        tags: tags.map_or(Ok(account.share.tags), tags_of)?,
+    };
+    store.accounts().set_share(account.id, &share, now).await?;
+    let tags = share.tags.iter().cloned().collect::<Vec<_>>().join(", ");
+    let tags = if tags.is_empty() { "none".to_owned() } else { tags };
+    say!("account {}: weight {}, priority {}, tags: {tags}", account.name, share.weight, share.priority)?;
+    Ok(())
+}
+
+/// Asks as the server does, and keeps what was learnt for it; a running server asks by itself.
+async fn probe(settings: &Settings, store: &Store, asked: &str, json: bool) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
+    let (accounts, relay) = assemble::relay(settings, store, tasks.clone(), stop.clone()).await?;
+    let member = accounts.get(account.id).context("the account was removed meanwhile")?;
+    let was_limited = member.condition().limited_until(unix_millis());
+    let asked = relay.ask_usage(&member).await;
+    stop.cancel();
+    // The last write of what was learnt, and of a limit that is over.
+    keeper::keep(accounts.clone(), store.clone()).await;
+    tasks.close();
+    tasks.wait().await;
+    asked.map_err(|failure| anyhow::anyhow!("{}", failure.message)).context("the backend was asked in vain")?;
+    let now = unix_millis();
+    let (limits, _) = member.limits(now).context("the backend told of no window")?;
+    let windows: Vec<_> = [limits.primary, limits.secondary].into_iter().flatten().collect();
+    if json {
+        let told = |window: &Window| {
+            serde_json::json!({"used_percent": window.used_percent, "window_minutes": window.window_minutes,
+                "resets_at": window.resets_at})
+        };
+        let credits = limits.credits.as_ref().map(|credits| serde_json::json!(credits));
+        say!(
+            "{}",
+            serde_json::to_string_pretty(&serde_json::json!({
+                "account": account.name, "plan": limits.plan, "windows": windows.iter().map(told).collect::<Vec<_>>(),
+                "credits": credits, "limited_until": member.condition().limited_until(now),
+            }))?
+        )?;
+        return Ok(());
+    }
+    let rows = windows.iter().map(|window| {
+        let minutes = window.window_minutes.unwrap_or_default();
+        let length = humantime::format_duration(Duration::from_secs(minutes * 60)).to_string();
+        let resets = window.resets_at.map_or_else(|| "–".to_owned(), |at| distance(at * 1000, now));
+        [length, format!("{:.1} %", window.used_percent), resets]
+    });
+    show::print(&table(["WINDOW", "USED", "RESETS"], rows))?;
+    match (was_limited, member.condition().limited_until(now)) {
+        (Some(_), None) => say!("account {} has quota again and is back", account.name)?,
+        (_, Some(until)) => say!("account {} is used up, back {}", account.name, distance(until, now))?,
+        (None, None) => {
+            say!("account {} has quota (plan {})", account.name, limits.plan.as_deref().unwrap_or("unknown"))?
+        }
+    }
+    Ok(())
+}
+
+async fn history(store: &Store, asked: &str, last: u32, json: bool, now: UnixMillis) -> Result<()> {
+    let account = store.accounts().find(asked).await?;
+    let events = store.conditions().history(account.id, last).await?;
+    if json {
+        let list: Vec<_> = events
+            .iter()
+            .map(|event| {
+                serde_json::json!({"at": event.at, "was": event.was, "became": event.became,
+                    "reason": event.reason, "until": event.until})
+            })
+            .collect();
+        say!("{}", serde_json::to_string_pretty(&list)?)?;
+        return Ok(());
+    }
+    if events.is_empty() {
+        say!("account {} has had one state since it is here", account.name)?;
+        return Ok(());
+    }
+    let rows = events.iter().map(|event| {
+        [
+            moment(event.at, now),
+            event.was.clone(),
+            event.became.clone(),
+            event.reason.clone().unwrap_or_else(|| "–".into()),
+            event.until.map_or_else(|| "–".into(), |until| distance(until, now)),
+        ]
+    });
+    Ok(show::print(&table(["WHEN", "WAS", "BECAME", "BECAUSE", "UNTIL"], rows))?)
 }
 
 /// Through the same token manager as the server: the store's generation keeps the two from losing

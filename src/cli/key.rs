@@ -4,7 +4,7 @@ use super::open;
 use super::show::{self, distance, moment, say, table};
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
-use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, Right, Rights, Store, UnixMillis};
+use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, PoolId, Right, Rights, Store, UnixMillis};
 use crate::tenant::KeySecret;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
@@ -20,6 +20,9 @@ pub(super) enum Command {
         /// The accounts it may use, by name, email or id; all if left out
         #[arg(long, value_delimiter = ',', value_name = "ACCOUNT,…")]
         accounts: Vec<String>,
+        /// The pool it is bound to, by name or id, in the place of accounts
+        #[arg(long, conflicts_with = "accounts")]
+        pool: Option<String>,
         /// What it may do besides asking models: auth:refresh, accounts:email
         #[arg(long = "right", value_delimiter = ',', value_name = "RIGHT,…")]
         rights: Vec<Right>,
@@ -60,8 +63,12 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     let store = open::store(settings).await?;
     let now = unix_millis();
     let done = match command {
-        Command::Create { name, accounts, rights, expires } => {
-            create(&store, name, &accounts, rights.into_iter().collect(), expires, now).await
+        Command::Create { name, accounts, pool, rights, expires } => {
+            let pool = match pool {
+                Some(asked) => Some(store.pools().find(&asked).await?.id),
+                None => None,
+            };
+            create(&store, name, (&accounts, pool), rights.into_iter().collect(), expires, now).await
         }
         Command::List { json } => list(&store, json, now).await,
         Command::Show { key, json } => show(&store, &key, json, now).await,
@@ -75,7 +82,7 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
 async fn create(
     store: &Store,
     name: String,
-    accounts: &[String],
+    (accounts, pool): (&[String], Option<PoolId>),
     rights: Rights,
     expires: Option<Duration>,
     now: UnixMillis,
@@ -86,7 +93,8 @@ async fn create(
     }
     let scope = if accounts.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
     let secret = KeySecret::mint()?;
-    let new = NewKey { rights, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
+    let new =
+        NewKey { rights, pool, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
     let key = store.keys().create(new, now).await?;
     tell(&secret, &key, now)
 }
@@ -177,6 +185,9 @@ fn standing(key: &GatewayKey, now: UnixMillis) -> String {
 
 /// The names of the accounts that a key may use.
 fn scope(key: &GatewayKey, accounts: &[Account]) -> String {
+    if let Some(pool) = &key.pool {
+        return format!("pool {}", pool.name);
+    }
     match &key.accounts {
         AccountScope::All => "all".to_owned(),
         AccountScope::Only(ids) if ids.is_empty() => "none left".to_owned(),
@@ -203,6 +214,7 @@ fn to_json(key: &GatewayKey) -> serde_json::Value {
         "name": key.name,
         "prefix": key.prefix,
         "accounts": accounts,
+        "pool": key.pool.as_ref().map(|pool| &pool.name),
         "rights": key.rights.iter().map(|right| right.as_str()).collect::<Vec<_>>(),
         "created_at": key.created_at,
         "expires_at": key.expires_at,
@@ -228,7 +240,7 @@ async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) ->
     let expires_at = old.expires_at.map(|at| now.saturating_add(at.saturating_sub(old.created_at)));
     let secret = KeySecret::mint()?;
     let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
-    let new = NewKey { rights: old.rights.clone(), ..new };
+    let new = NewKey { rights: old.rights.clone(), pool: old.pool.as_ref().map(|pool| pool.id), ..new };
     let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
     tell(&secret, &key, now)?;
     let old = store.keys().find(&old.id.to_string()).await?;

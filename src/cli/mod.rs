@@ -8,6 +8,7 @@ mod key;
 mod keyring;
 mod login;
 mod open;
+mod pool;
 mod serve;
 mod show;
 
@@ -57,6 +58,9 @@ enum Command {
     /// Codex accounts
     #[command(subcommand)]
     Account(account::Command),
+    /// Pools of accounts, and why accounts are chosen
+    #[command(subcommand)]
+    Pool(pool::Command),
     /// Gateway keys
     #[command(subcommand)]
     Key(key::Command),
@@ -128,6 +132,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         }
         Command::Config(command) => return config::run(&common, &command),
         Command::Account(command) => account::run(&common.load()?.settings, command).await?,
+        Command::Pool(command) => pool::run(&common.load()?.settings, command).await?,
         Command::Key(command) => key::run(&common.load()?.settings, command).await?,
         Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
         Command::Healthcheck(options) => return healthcheck::run(&common, options).await,

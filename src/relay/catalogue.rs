@@ -160,7 +160,7 @@ impl Relay {
     }
 
     /// Fetches the catalogues that are due, beside the requests.
-    pub(super) async fn survey_models(&self, now: Instant) {
+    pub async fn survey_models(&self, now: Instant) {
         let members = self.accounts.members();
         let due = members.iter().filter(|(id, member)| living(member).is_some() && self.shelf.is_due(**id, now));
         let asked = due.map(|(id, _)| self.listing(*id, None));

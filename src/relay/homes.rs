@@ -24,7 +24,7 @@ impl Relay {
         for home in kept {
             let KeptSession { session, account, last_at: last, foreign_items } = home;
             if let Some(session) = Session::parse(&session) {
-                sessions.restore(session, Home { account, last, foreign_items, served_by: account });
+                sessions.restore(session, Home { account, last, foreign_items, served_by: account, away_since: None });
             }
         }
         sessions.sweep(now);

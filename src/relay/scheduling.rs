@@ -1,12 +1,12 @@
 //! Which account a request gets: gathers what is known, asks the pool, and remembers the answer.
 
-use super::decisions::Account as Told;
+use super::decisions::{Account as Told, Explanation};
 use super::reasoning::Foreign;
 use super::{Relay, Ticket, millis_from_now};
 use crate::account::InFlight;
 use crate::account::pool::sessions::{Home, Session, Sessions};
 use crate::account::pool::{self, Ask, Candidate, Choice, Stay};
-use crate::store::{AccountId, GatewayKey, Strategy};
+use crate::store::{AccountId, GatewayKey, Strategy, UnixMillis};
 use crate::telemetry::metrics;
 use std::sync::{MutexGuard, PoisonError};
 use std::time::Duration;
@@ -38,8 +38,7 @@ impl Relay {
     /// What the pool says to a request of this key, for this model.
     pub(super) fn look(&self, key: &GatewayKey, model: Option<&str>) -> Choice {
         let now = millis_from_now(Duration::ZERO);
-        let ask = Ask { strategy: self.strategy(key), ..Ask::of(&key.accounts, now) };
-        pool::choose(&self.candidates(model), &ask)
+        pool::choose(&self.candidates(model), &self.ask(key, None, &[], now))
     }
 
     /// Every account as the pool sees it.
@@ -74,12 +73,7 @@ impl Relay {
         let now = millis_from_now(Duration::ZERO);
         let candidates = self.candidates(model);
         let home = conversation.and_then(|conversation| self.sessions().home(conversation.0, now));
-        let ask = Ask {
-            strategy: self.strategy(key),
-            home: home.map(|home| home.account),
-            tried,
-            ..Ask::of(&key.accounts, now)
-        };
+        let ask = self.ask(key, home, tried, now);
         let choice = pool::choose(&candidates, &ask);
         let chosen = choice.first();
         let is_last = choice.ordered.len() <= 1;
@@ -91,6 +85,29 @@ impl Relay {
         Some(Aim { in_flight, stay: choice.stay, foreign, is_last })
     }
 
+    /// What would be decided for a request that is not sent. `name` is what its client calls the
+    /// conversation.
+    pub fn explain(&self, key: &GatewayKey, model: Option<&str>, name: Option<&str>) -> Explanation {
+        let conversation = name.map(|name| Conversation(Session::of(key.id, name)));
+        let now = millis_from_now(Duration::ZERO);
+        let candidates = self.candidates(model);
+        let home = conversation.and_then(|conversation| self.sessions().home(conversation.0, now));
+        let ask = self.ask(key, home, &[], now);
+        let choice = pool::choose(&candidates, &ask);
+        let conversation = conversation.as_ref();
+        Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }.explain()
+    }
+
+    fn ask<'a>(&self, key: &'a GatewayKey, home: Option<Home>, tried: &'a [AccountId], now: UnixMillis) -> Ask<'a> {
+        Ask {
+            strategy: self.strategy(key),
+            home: home.map(|home| home.account),
+            host: home.map(|home| home.served_by),
+            tried,
+            ..Ask::of(&key.accounts, now)
+        }
+    }
+
     /// The conversation was served there: it stays, makes a detour, or has moved.
     pub(super) fn settle(&self, conversation: Option<&Conversation>, aim: &Aim, items: impl Fn() -> u32) {
         let Some(Conversation(session)) = conversation else { return };
@@ -100,7 +117,7 @@ impl Relay {
             Stay::NoHome | Stay::Home => self.sessions().settle(*session, aim.account(), 0, now),
             Stay::Detour(_) => {
                 let items = items();
-                self.sessions().note_detour(*session, aim.account(), items, now);
+                let _ = self.sessions().note_detour(*session, aim.account(), items, now);
             }
             Stay::Moves(_) | Stay::Gone => {
                 let items = items();

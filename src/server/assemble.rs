@@ -1,11 +1,13 @@
 //! Builds the parts that the server and the command line share out of settings and store.
 
 use super::ServerError;
-use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings};
-use crate::codex::client;
+use crate::account::pool::condition::Defaults;
+use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings, keeper};
 use crate::codex::route::OriginRule;
-use crate::config::Settings;
+use crate::codex::{self, client};
+use crate::config::{Settings, WebSocket};
 use crate::oauth::OAuthClient;
+use crate::relay::{self, Relay};
 use crate::store::{Store, UnixMillis};
 use crate::telemetry::metrics;
 use http::HeaderValue;
@@ -20,7 +22,7 @@ pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> 
 }
 
 /// For WebSockets, with the same roots and the same proxy. They begin as HTTP/1.1.
-pub(super) fn socket_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
+fn socket_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
     Ok(http_builder(settings)?.http1_only().build()?)
 }
 
@@ -83,6 +85,46 @@ pub fn accounts(
     }))
 }
 
+/// The accounts and the relay over them, with what earlier processes knew.
+pub async fn relay(
+    settings: &Settings,
+    store: &Store,
+    tasks: TaskTracker,
+    shutdown: CancellationToken,
+) -> Result<(Arc<Accounts>, Arc<Relay>), ServerError> {
+    let http = http_client(settings)?;
+    let issuer = issuer(settings, &http);
+    let accounts = accounts(settings, store.clone(), issuer, tasks, shutdown);
+    accounts.reload().await?;
+    keeper::restore(&accounts, store).await?;
+    let mut client = codex::Client::new(http, backend(settings)?);
+    if settings.backend.websocket != WebSocket::Off {
+        let remembers = settings.backend.websocket == WebSocket::Auto;
+        client = client.with_sockets(socket_client(settings)?, remembers);
+    }
+    let relay = Arc::new(Relay::new(accounts.clone(), client, relay_options(settings)?));
+    relay.restore_sessions(store, unix_millis()).await?;
+    Ok((accounts, relay))
+}
+
+fn relay_options(settings: &Settings) -> Result<relay::Options, ServerError> {
+    let (backend, pool) = (&settings.backend, &settings.pool);
+    Ok(relay::Options {
+        max_attempts: backend.max_attempts,
+        first_event: backend.first_byte_timeout,
+        keep_alive: settings.server.keep_alive,
+        total: backend.total_timeout,
+        hold: backend.hold,
+        defaults: Defaults { cooldown: settings.accounts.default_cooldown, limit: settings.accounts.default_limit },
+        strategy: pool.strategy,
+        session_lifetime: pool.session_lifetime,
+        polling: relay::Polling { interval: pool.poll_interval, idle: pool.poll_idle },
+        decisions: pool.decisions,
+        models_ttl: backend.models_ttl,
+        workspace_origins: workspace_origins(settings)?,
+    })
+}
+
 /// The origins whose pages may call.
 pub(super) fn cors_origins(settings: &Settings) -> Result<Vec<HeaderValue>, ServerError> {
     let origins = settings.server.cors_origins.split([',', ' ']).filter(|origin| !origin.is_empty());
@@ -99,7 +141,7 @@ pub(super) fn cors_origins(settings: &Settings) -> Result<Vec<HeaderValue>, Serv
 }
 
 /// How the backend is spoken to.
-pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerError> {
+fn backend(settings: &Settings) -> Result<client::Options, ServerError> {
     let header = |setting, value: &str| {
         HeaderValue::try_from(value)
             .map_err(|_| ServerError::Setting { setting, reason: "cannot be sent as a header".into() })
@@ -115,7 +157,7 @@ pub(super) fn backend(settings: &Settings) -> Result<client::Options, ServerErro
 }
 
 /// Where workspaces may live.
-pub(super) fn workspace_origins(settings: &Settings) -> Result<OriginRule, ServerError> {
+fn workspace_origins(settings: &Settings) -> Result<OriginRule, ServerError> {
     let named = settings.backend.workspace_origins.as_deref().unwrap_or_default();
     OriginRule::new(named).map_err(|error| ServerError::Setting {
         setting: "backend.workspace_origins",

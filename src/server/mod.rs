@@ -8,14 +8,11 @@ mod ops;
 mod shutdown;
 mod state;
 
-use crate::account::pool::condition::Defaults;
 use crate::account::{StoreFault, ahead, keeper};
 use crate::batch::{self, Batches};
-use crate::codex;
-use crate::config::{Settings, WebSocket};
+use crate::config::Settings;
 use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
-use crate::relay::{self, Relay};
 use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
@@ -72,7 +69,6 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let state = build(settings, store, telemetry, &background, &stop).await?;
     state.kept.begin().await?;
     state.batches.begin().await?;
-    state.relay.restore_sessions(&state.store, assemble::unix_millis()).await?;
     spawn_background(settings, &state, &background, &stop);
 
     let closing = CancellationToken::new();
@@ -110,31 +106,8 @@ async fn build(
     background: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
-    let http = assemble::http_client(settings)?;
-    let issuer = assemble::issuer(settings, &http);
-    let accounts = assemble::accounts(settings, store.clone(), issuer, background.clone(), stop.clone());
-    accounts.reload().await?;
-    keeper::restore(&accounts, &store).await?;
+    let (accounts, relay) = assemble::relay(settings, &store, background.clone(), stop.clone()).await?;
     let keys = Keys::load(store.clone()).await?;
-    let mut client = codex::Client::new(http, assemble::backend(settings)?);
-    if settings.backend.websocket != WebSocket::Off {
-        let remembers = settings.backend.websocket == WebSocket::Auto;
-        client = client.with_sockets(assemble::socket_client(settings)?, remembers);
-    }
-    let options = relay::Options {
-        max_attempts: settings.backend.max_attempts,
-        first_event: settings.backend.first_byte_timeout,
-        keep_alive: settings.server.keep_alive,
-        total: settings.backend.total_timeout,
-        hold: settings.backend.hold,
-        defaults: Defaults { cooldown: settings.accounts.default_cooldown, limit: settings.accounts.default_limit },
-        strategy: settings.pool.strategy,
-        session_lifetime: settings.pool.session_lifetime,
-        polling: relay::Polling { interval: settings.pool.poll_interval, idle: settings.pool.poll_idle },
-        decisions: settings.pool.decisions,
-        models_ttl: settings.backend.models_ttl,
-        workspace_origins: assemble::workspace_origins(settings)?,
-    };
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
     }
@@ -151,7 +124,7 @@ async fn build(
     Ok(Arc::new(State {
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         batches: Batches::new(store.clone(), batching, assemble::unix_millis),
-        relay: Arc::new(Relay::new(accounts.clone(), client, options)),
+        relay,
         store,
         accounts,
         keys,

@@ -58,7 +58,7 @@ async fn a_codex_cli_is_told_the_pools_soonest_reset() {
 async fn a_codex_cli_gets_the_one_server_error_that_it_takes_as_final() {
     let (sim, gateway, key) = gateway().await;
     // A lone account is asked twice where that may help.
-    for (fault, times) in [("server_error", 2), ("disconnect", 2), ("forbidden_html", 1), ("overloaded", 1)] {
+    for (fault, times) in [("server_error", 2), ("disconnect", 2), ("forbidden_html", 1), ("overloaded", 2)] {
         sim.fault(json!({"kind": fault, "times": times})).await;
         let (status, body) = as_codex_cli(&gateway, &key, &Dialect::Responses.ask_streamed("hello")).await;
         assert_eq!((status, &body["error"]["code"]), (503, &json!("server_is_overloaded")), "{fault}: {body}");

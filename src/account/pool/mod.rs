@@ -158,6 +158,8 @@ pub struct Ask<'a> {
     pub strategy: Strategy,
     /// Where its conversation lives.
     pub home: Option<AccountId>,
+    /// Who served it last, if that was not its home: the next best place.
+    pub host: Option<AccountId>,
     /// Accounts that were tried for it already.
     pub tried: &'a [AccountId],
     /// Now.
@@ -167,7 +169,7 @@ pub struct Ask<'a> {
 impl<'a> Ask<'a> {
     /// A request of no conversation, tried nowhere yet.
     pub fn of(scope: &'a AccountScope, now: UnixMillis) -> Self {
-        Self { scope, strategy: Strategy::default(), home: None, tried: &[], now }
+        Self { scope, strategy: Strategy::default(), home: None, host: None, tried: &[], now }
     }
 }
 
@@ -279,10 +281,17 @@ fn readmit_tripped<'a>(
 /// Puts the conversation's home first, or says why it is not.
 fn stay(ask: &Ask<'_>, ordered: &mut [Ranked], excluded: &[(AccountId, Reason)]) -> Stay {
     let Some(home) = ask.home else { return Stay::NoHome };
-    if let Some(place) = ordered.iter().position(|ranked| ranked.id == home) {
-        ordered[..=place].rotate_right(1);
+    let mut put_first = |wanted: AccountId| {
+        let place = ordered.iter().position(|ranked| ranked.id == wanted);
+        if let Some(place) = place {
+            ordered[..=place].rotate_right(1);
+        }
+        place.is_some()
+    };
+    if put_first(home) {
         return Stay::Home;
     }
+    ask.host.map(put_first);
     match excluded.iter().find(|(id, _)| *id == home) {
         Some((_, reason)) if reason.is_passing(ask.now) => Stay::Detour(*reason),
         Some((_, reason)) => Stay::Moves(*reason),

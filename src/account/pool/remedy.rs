@@ -16,7 +16,8 @@ pub enum Same {
     Refresh,
     /// Encrypted reasoning is taken out of the request.
     StripReasoning,
-    /// The same request again, after a pause.
+    /// The same request again, after a pause, if no other account may serve: another is the better
+    /// chance.
     Again,
 }
 
@@ -76,7 +77,7 @@ pub fn remedy(kind: FailureKind) -> Remedy {
         K::NotIncluded => row(Same::No, Consequence::CloseAccount, Then::NextFree),
         K::ModelNotOffered => row(Same::No, Consequence::CloseModel, Then::NextFree),
         K::RateLimited => row(Same::No, Consequence::Cool, Then::NextFree),
-        K::Overloaded => row(Same::No, Consequence::None, Then::Next),
+        K::Overloaded => row(Same::Again, Consequence::None, Then::Next),
         K::ServerError | K::Connection => row(Same::Again, Consequence::Counted, Then::Next),
         K::Forbidden | K::Timeout | K::StreamCut => row(Same::No, Consequence::Counted, Then::Next),
         K::ForeignReasoning => row(Same::StripReasoning, Consequence::None, Then::GiveUp),

@@ -54,6 +54,8 @@ pub struct Home {
     pub foreign_items: u32,
     /// Who served last: its home, or another account during a detour.
     pub served_by: AccountId,
+    /// Since when it has been away from home, if it is.
+    pub away_since: Option<UnixMillis>,
 }
 
 /// Every conversation's place.
@@ -99,19 +101,28 @@ impl Sessions {
         if stays.is_none_or(|home| now.saturating_sub(home.last) > REWRITE) {
             self.unwritten.insert(session);
         }
-        self.homes.insert(session, Home { account, last: now, foreign_items, served_by: account });
+        let home = Home { account, last: now, foreign_items, served_by: account, away_since: None };
+        self.homes.insert(session, home);
     }
 
     /// The conversation, `items` long, was served by `account` while its home could not: its next
-    /// turns carry reasoning that its home did not make.
-    pub fn note_detour(&mut self, session: Session, account: AccountId, items: u32, now: UnixMillis) {
+    /// turns carry reasoning that its home did not make. A detour that lasts becomes a move; says
+    /// whether it did.
+    pub fn note_detour(&mut self, session: Session, account: AccountId, items: u32, now: UnixMillis) -> bool {
+        let away_since = self.homes.get(&session).and_then(|home| home.away_since).unwrap_or(now);
+        if now.saturating_sub(away_since) > AWAY {
+            self.settle(session, account, items, now);
+            return true;
+        }
         if let Some(home) = self.homes.get_mut(&session) {
+            home.away_since = Some(away_since);
             // What the detour answered comes behind what was sent.
             home.foreign_items = home.foreign_items.max(items.saturating_add(DETOUR));
             home.served_by = account;
             home.last = now;
             self.unwritten.insert(session);
         }
+        false
     }
 
     /// Takes over a home that was kept.
@@ -178,6 +189,9 @@ impl Sessions {
     }
 }
 
+/// A conversation that has been away for so long, milliseconds, does not come back: by then the
+/// prompt cache of its home has gone cold, and that of its host is warm.
+const AWAY: i64 = 5 * 60 * 1000;
 /// Items that one answer adds to a conversation at most, as a rule: reasoning, messages and calls.
 const DETOUR: u32 = 16;
 
@@ -232,6 +246,21 @@ mod tests {
         sessions.settle(s, second, 9, 2);
         sessions.settle(s, second, 12, 3);
         assert_eq!(sessions.home(s, 3).map(|home| home.foreign_items), Some(9));
+    }
+
+    #[test]
+    fn a_detour_that_lasts_becomes_a_move_and_one_that_ends_does_not() {
+        let (mut sessions, s) = (sessions(), named("s"));
+        let (home, host) = (AccountId::new(), AccountId::new());
+        sessions.settle(s, home, 1, 0);
+        assert!(!sessions.note_detour(s, host, 5, 1_000));
+        let known = sessions.home(s, 1_000).expect("a home");
+        assert_eq!((known.account, known.served_by, known.foreign_items), (home, host, 5 + DETOUR));
+        sessions.settle(s, home, 0, 2_000);
+        assert!(!sessions.note_detour(s, host, 9, 3_000 + AWAY), "the first one was over");
+        assert!(sessions.note_detour(s, host, 11, 3_001 + 2 * AWAY));
+        let known = sessions.home(s, 4_000 + 2 * AWAY).expect("a home");
+        assert_eq!((known.account, known.foreign_items), (host, 11));
     }
 
     #[test]
