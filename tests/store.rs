@@ -11,6 +11,8 @@ mod batches;
 mod database;
 #[path = "store/keys.rs"]
 mod keys;
+#[path = "store/pools.rs"]
+mod pools;
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "store/responses.rs"]
@@ -54,6 +56,12 @@ on_both_databases![
     accounts::what_was_learnt_about_old_credentials_does_not_touch_new_ones,
     accounts::pauses_and_limits_come_and_go,
     accounts::many_accounts_added_at_once_all_arrive_under_different_names,
+    pools::a_pool_holds_its_accounts_and_those_of_its_tags,
+    pools::a_key_follows_its_pool_and_never_gains_accounts_by_its_end,
+    pools::a_pool_that_a_key_needs_stays,
+    pools::what_is_known_of_accounts_and_their_history_come_back_and_go_with_them,
+    pools::homes_of_conversations_come_back_newest_first,
+    pools::decisions_are_found_by_request_and_key_and_forgotten,
     keys::a_key_comes_back_as_it_was_stored,
     keys::a_key_for_an_account_that_is_not_there_is_refused_whole,
     keys::a_key_never_gains_accounts_by_their_removal,

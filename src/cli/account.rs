@@ -329,7 +329,8 @@ async fn probe(settings: &Settings, store: &Store, asked: &str, json: bool) -> R
         (Some(_), None) => say!("account {} has quota again and is back", account.name)?,
         (_, Some(until)) => say!("account {} is used up, back {}", account.name, distance(until, now))?,
         (None, None) => {
-            say!("account {} has quota (plan {})", account.name, limits.plan.as_deref().unwrap_or("unknown"))?
+            let plan = limits.plan.as_deref().unwrap_or("unknown");
+            say!("account {} has quota (plan {plan})", account.name)?;
         }
     }
     Ok(())
@@ -339,14 +340,14 @@ async fn history(store: &Store, asked: &str, last: u32, json: bool, now: UnixMil
     let account = store.accounts().find(asked).await?;
     let events = store.conditions().history(account.id, last).await?;
     if json {
-        let list: Vec<_> = events
+        let told: Vec<_> = events
             .iter()
             .map(|event| {
                 serde_json::json!({"at": event.at, "was": event.was, "became": event.became,
                     "reason": event.reason, "until": event.until})
             })
             .collect();
-        say!("{}", serde_json::to_string_pretty(&list)?)?;
+        say!("{}", serde_json::to_string_pretty(&told)?)?;
         return Ok(());
     }
     if events.is_empty() {

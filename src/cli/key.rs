@@ -94,7 +94,7 @@ async fn create(
     let scope = if accounts.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
     let secret = KeySecret::mint()?;
     let new =
-        NewKey { rights, pool, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
+        NewKey { pool, rights, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
     let key = store.keys().create(new, now).await?;
     tell(&secret, &key, now)
 }
@@ -240,7 +240,7 @@ async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) ->
     let expires_at = old.expires_at.map(|at| now.saturating_add(at.saturating_sub(old.created_at)));
     let secret = KeySecret::mint()?;
     let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
-    let new = NewKey { rights: old.rights.clone(), pool: old.pool.as_ref().map(|pool| pool.id), ..new };
+    let new = NewKey { pool: old.pool.as_ref().map(|pool| pool.id), rights: old.rights.clone(), ..new };
     let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
     tell(&secret, &key, now)?;
     let old = store.keys().find(&old.id.to_string()).await?;

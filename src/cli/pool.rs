@@ -274,7 +274,7 @@ fn in_words(decision: &Value, names: &BTreeMap<String, String>, now: UnixMillis)
     let excluded: Vec<_> = excluded.collect();
     if !excluded.is_empty() {
         out.push('\n');
-        out.push_str(&table(["COULD NOT", "BECAUSE", "UNTIL"], excluded.into_iter()));
+        out.push_str(&table(["COULD NOT", "BECAUSE", "UNTIL"], excluded));
     }
     out
 }

@@ -77,8 +77,8 @@ impl Kept {
             expanded.body = Bytes::from(members.with(&more));
         }
         expanded.body = stripped(expanded.body);
+        expanded.session.clone_from(&before.session);
         expanded.draft = self.draft(key, asked, &own, before, &mut expanded.ignored)?;
-        expanded.session = expanded.draft.as_ref().map(|draft| draft.session.clone());
         expanded.echo = echo(&members, expanded.draft.as_ref());
         Ok(expanded)
     }

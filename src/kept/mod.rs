@@ -108,9 +108,13 @@ impl Kept {
         context: &Context,
         models: &ModelMap,
     ) -> Result<(Prepared, Option<Draft>), Problem> {
-        let Expanded { body, echo, ignored, draft, .. } = expanded;
+        let Expanded { body, echo, ignored, mut draft, session } = expanded;
         let mut prepared = request::prepare_with(&body, context, models, false, echo)?;
         prepared.ignored.splice(0..0, ignored);
+        // What is built on it later belongs to the conversation as it is known from now on.
+        if let (None, Some(draft), Some(name)) = (session, &mut draft, &prepared.beginning) {
+            draft.session.clone_from(name);
+        }
         match draft {
             Some(draft) if draft.background.is_some() => return Ok((prepared, Some(draft))),
             Some(draft) => prepared.reply = Box::new(KeptReply::new(prepared.reply, draft, self.clone())),

@@ -9,6 +9,7 @@
     reason = "a week in milliseconds and some thousand turns are far below 2^52"
 )]
 
+mod failures;
 mod gateway;
 mod omniscient;
 mod page;

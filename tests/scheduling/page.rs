@@ -11,16 +11,21 @@ const END: &str = "<!-- the end of the table -->\n";
 
 /// Fails if the page has another table; writes it with `UPDATE_GOLDEN`.
 pub(crate) fn check(rows: &[Report]) {
-    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/scheduling.md");
-    let page = std::fs::read_to_string(&path).expect("the page");
-    let (head, rest) = page.split_once(BEGIN).expect("the table's begin");
-    let (_, tail) = rest.split_once(END).expect("the table's end");
-    let wanted = format!("{head}{BEGIN}{}{END}{tail}", table(rows));
+    check_part("docs/scheduling.md", BEGIN, END, &table(rows));
+}
+
+/// The same for what stands between two marks on any page.
+pub(crate) fn check_part(page: &str, begin: &str, end: &str, wanted: &str) {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(page);
+    let text = std::fs::read_to_string(&path).expect("the page");
+    let (head, rest) = text.split_once(begin).expect("the table's begin");
+    let (_, tail) = rest.split_once(end).expect("the table's end");
+    let wanted = format!("{head}{begin}{wanted}{end}{tail}");
     if std::env::var_os("UPDATE_GOLDEN").is_some() {
         std::fs::write(&path, wanted).expect("the page can be written");
         return;
     }
-    assert!(page == wanted, "docs/scheduling.md has an old table; UPDATE_GOLDEN=1 writes it. It should be:\n{wanted}");
+    assert!(text == wanted, "{page} has an old table; UPDATE_GOLDEN=1 writes it. It should be:\n{wanted}");
 }
 
 fn table(rows: &[Report]) -> String {

@@ -121,7 +121,9 @@ impl Week {
 
     fn read(&mut self, account: usize, source: Source, now: i64, world: &mut World) {
         let windows = &mut world.accounts[account].windows;
-        windows.iter_mut().for_each(|window| window.roll(now));
+        for window in windows.iter_mut() {
+            window.roll(now);
+        }
         self.gateway.learn(account, windows, source, now);
     }
 
@@ -157,7 +159,9 @@ impl Week {
         self.caches[turn.session] = Some((served.account, end));
         self.events.push(Reverse((end, Event::End(served.account))));
         let mut windows = before[served.account];
-        windows.iter_mut().for_each(|window| window.roll(now));
+        for window in &mut windows {
+            window.roll(now);
+        }
         self.gateway.learn(served.account, &windows, Source::Answer, now);
     }
 }

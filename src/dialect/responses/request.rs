@@ -209,10 +209,17 @@ impl<'a> Edit<'a> {
         struct Said<'a> {
             #[serde(borrow, default)]
             role: Option<Cow<'a, str>>,
+            #[serde(borrow, default)]
+            content: Option<&'a RawValue>,
         }
         let Some(beginning) = self.beginning.as_mut().filter(|beginning| !beginning.is_complete()) else { return };
-        let said = serde_json::from_str::<Said<'_>>(item.get());
-        beginning.add(item.get().as_bytes(), said.is_ok_and(|said| said.role.as_deref() == Some("user")));
+        match serde_json::from_str::<Said<'_>>(item.get()) {
+            // Not its id, which may be another one with each turn.
+            Ok(Said { role: Some(role), content: Some(content) }) => {
+                beginning.add(content.get().as_bytes(), role == "user");
+            }
+            _ => beginning.add(item.get().as_bytes(), false),
+        }
     }
 
     /// Items are looked into only when their bytes hold something that may need an edit.

@@ -1,0 +1,132 @@
+use std::collections::BTreeSet;
+
+use tollway::store::{
+    AccountEvent, AccountId, AccountScope, AccountShare, Decision, DecisionFilter, KeptSession, KeyId, Names, NewKey,
+    PoolId, Store, StoreError, Strategy,
+};
+
+use crate::database::{Database, NOW, add, key};
+
+fn names(text: &str) -> Names {
+    text.split_whitespace().map(str::to_owned).collect()
+}
+
+async fn put(store: &Store, name: &str, tags: &str, accounts: &[AccountId]) -> PoolId {
+    let accounts: BTreeSet<_> = accounts.iter().copied().collect();
+    store.pools().put(name, Strategy::FillFirst, &names(tags), &accounts, NOW).await.unwrap();
+    store.pools().find(name).await.unwrap().id
+}
+
+async fn tag(store: &Store, account: AccountId, tags: &str) {
+    let share = AccountShare { weight: 0.5, priority: -3, tags: names(tags) };
+    assert!(store.accounts().set_share(account, &share, NOW).await.unwrap());
+}
+
+pub(crate) async fn a_pool_holds_its_accounts_and_those_of_its_tags(db: Database) {
+    let store = db.store().await;
+    let (ada, bob, carol) = (add(&store, "ada").await.id, add(&store, "bob").await.id, add(&store, "carol").await.id);
+    tag(&store, bob, "night big").await;
+    let share = store.accounts().get(bob).await.unwrap().unwrap().share;
+    assert_eq!(share, AccountShare { weight: 0.5, priority: -3, tags: names("big night") });
+    let first = put(&store, "p", "night", &[ada]).await;
+    let pool = store.pools().find("p").await.unwrap();
+    assert_eq!((pool.strategy, &pool.tags, pool.created_at), (Strategy::FillFirst, &names("night"), NOW));
+    assert_eq!((pool.accounts, pool.members), ([ada].into(), vec![ada, bob]));
+    assert_eq!(put(&store, "p", "", &[carol]).await, first, "the same pool, changed");
+    assert_eq!(store.pools().list().await.unwrap()[0].members, [carol]);
+    assert!(store.accounts().remove(carol).await.unwrap());
+    assert_eq!(store.pools().find("p").await.unwrap().members, []);
+    let refused = store.pools().put("q", Strategy::Quota, &names(""), &[AccountId::new()].into(), NOW).await;
+    assert!(matches!(refused, Err(StoreError::NotFound { what: "account", .. })), "{refused:?}");
+    assert_eq!(store.pools().list().await.unwrap().len(), 1);
+}
+
+pub(crate) async fn a_key_follows_its_pool_and_never_gains_accounts_by_its_end(db: Database) {
+    let store = db.store().await;
+    let (ada, bob) = (add(&store, "ada").await.id, add(&store, "bob").await.id);
+    let pool = put(&store, "p", "night", &[ada]).await;
+    let new = NewKey { pool: Some(pool), ..key("k", 1, AccountScope::All) };
+    let made = store.keys().create(new, NOW).await.unwrap();
+    assert_eq!(made.accounts, AccountScope::Only(vec![ada]));
+    let read = async || store.keys().find("k").await.unwrap();
+    assert_eq!(read().await, made);
+    assert_eq!(made.pool.as_ref().map(|pool| (pool.name.as_str(), pool.strategy)), Some(("p", Strategy::FillFirst)));
+    let before = store.revision().await.unwrap();
+    tag(&store, bob, "night").await;
+    let after = store.revision().await.unwrap();
+    assert!(after.keys > before.keys && after.accounts > before.accounts, "both are read again");
+    assert_eq!(read().await.accounts, AccountScope::Only(vec![ada, bob]));
+    store.keys().revoke(made.id, NOW).await.unwrap();
+    assert!(store.pools().remove(pool).await.unwrap());
+    assert_eq!((read().await.accounts, read().await.pool), (AccountScope::Only(vec![]), None));
+    let nowhere = NewKey { pool: Some(pool), ..key("l", 2, AccountScope::All) };
+    let refused = store.keys().create(nowhere, NOW).await;
+    assert!(refused.is_err(), "{refused:?}");
+}
+
+pub(crate) async fn a_pool_that_a_key_needs_stays(db: Database) {
+    let store = db.store().await;
+    let ada = add(&store, "ada").await.id;
+    let pool = put(&store, "p", "", &[ada]).await;
+    store.keys().create(NewKey { pool: Some(pool), ..key("k", 1, AccountScope::All) }, NOW).await.unwrap();
+    let refused = store.pools().remove(pool).await;
+    assert!(matches!(&refused, Err(StoreError::InUse { what: "pool", by }) if by == "key k"), "{refused:?}");
+    assert_eq!(store.pools().list().await.unwrap().len(), 1);
+    assert!(!store.pools().remove(PoolId::new()).await.unwrap());
+}
+
+pub(crate) async fn what_is_known_of_accounts_and_their_history_come_back_and_go_with_them(db: Database) {
+    let store = db.store().await;
+    let (ada, gone) = (add(&store, "ada").await.id, AccountId::new());
+    let conditions = store.conditions();
+    conditions.put(&[(ada, "{}".into()), (gone, "{}".into())], NOW).await.unwrap();
+    conditions.put(&[(ada, "{\"a\":1}".into())], NOW + 1).await.unwrap();
+    assert_eq!(conditions.list().await.unwrap(), [(ada, "{\"a\":1}".to_owned(), NOW + 1)]);
+    let event = |account, at, became: &str| AccountEvent {
+        account,
+        at,
+        was: "active".into(),
+        became: became.into(),
+        reason: Some("usage_limit_reached".into()),
+        until: Some(at + 9),
+    };
+    let events = [event(ada, NOW, "limited"), event(gone, NOW, "limited"), event(ada, NOW + 5, "paused")];
+    conditions.record(&events).await.unwrap();
+    assert_eq!(conditions.history(ada, 9).await.unwrap(), [events[2].clone(), events[0].clone()]);
+    assert_eq!(conditions.history(ada, 1).await.unwrap().len(), 1);
+    assert_eq!(conditions.forget(NOW + 1).await.unwrap(), 1);
+    assert!(store.accounts().remove(ada).await.unwrap());
+    assert_eq!((conditions.list().await.unwrap().len(), conditions.history(ada, 9).await.unwrap().len()), (0, 0));
+}
+
+pub(crate) async fn homes_of_conversations_come_back_newest_first(db: Database) {
+    let store = db.store().await;
+    let ada = add(&store, "ada").await.id;
+    let home =
+        |session: &str, last_at| KeptSession { session: session.into(), account: ada, last_at, foreign_items: 7 };
+    let homes = [home("a", NOW), home("b", NOW + 5), home("c", NOW - 50)];
+    store.sessions().put(&homes).await.unwrap();
+    let elsewhere = KeptSession { account: AccountId::new(), ..home("d", NOW) };
+    store.sessions().put(&[home("a", NOW + 9), elsewhere]).await.unwrap();
+    assert_eq!(store.sessions().list(NOW - 10, 9).await.unwrap(), [home("a", NOW + 9), home("b", NOW + 5)]);
+    assert_eq!(store.sessions().list(NOW - 10, 1).await.unwrap().len(), 1);
+    assert_eq!(store.sessions().get("b").await.unwrap(), Some(home("b", NOW + 5)));
+    assert_eq!(store.sessions().forget(NOW).await.unwrap(), 1);
+    assert!(store.accounts().remove(ada).await.unwrap());
+    assert_eq!(store.sessions().get("b").await.unwrap(), None);
+}
+
+pub(crate) async fn decisions_are_found_by_request_and_key_and_forgotten(db: Database) {
+    let store = db.store().await;
+    let (ada, bob) = (KeyId::new(), KeyId::new());
+    let decision = |request: &str, key, at| Decision { request_id: request.into(), key, at, content: "{}".into() };
+    let all = [decision("r1", ada, NOW), decision("r1", ada, NOW + 1), decision("r2", bob, NOW + 2)];
+    store.decisions().record(&all).await.unwrap();
+    let found = async |filter: DecisionFilter| store.decisions().list(&filter, 9).await.unwrap();
+    assert_eq!(found(DecisionFilter::default()).await.len(), 3);
+    let of_request = DecisionFilter { request_id: Some("r1".into()), ..DecisionFilter::default() };
+    assert_eq!(found(of_request).await, [all[1].clone(), all[0].clone()]);
+    assert_eq!(found(DecisionFilter { key: Some(bob), ..DecisionFilter::default() }).await, [all[2].clone()]);
+    assert_eq!(store.decisions().forget(NOW + 2).await.unwrap(), 2);
+    assert_eq!(found(DecisionFilter::default()).await, [all[2].clone()]);
+}
