@@ -5,7 +5,8 @@
 //! ```text
 //! cli ─┐
 //!      ├─> server ─> { relay, kept, batch } ─> { dialect, account, tenant } ─> { codex, oauth, store }
-//! main ┘                 config and telemetry are read by whoever is built from them
+//! main ┘                 config and telemetry are read by whoever is built from them;
+//!                        webhook takes what the server tells it to the outside
 //! ```
 //!
 //! `dialect` knows only `codex` types and does no I/O; `store` knows the domain's plain types and
@@ -25,3 +26,4 @@ pub mod server;
 pub mod store;
 pub mod telemetry;
 pub mod tenant;
+pub mod webhook;

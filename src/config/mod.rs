@@ -16,7 +16,9 @@ mod unknown;
 pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
-pub use sections::{Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket};
+pub use sections::{
+    Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket, Webhook,
+};
 pub use show::{Shown, reference};
 
 use crate::telemetry;
@@ -40,6 +42,8 @@ pub struct Settings {
     pub accounts: Accounts,
     /// How an account is chosen for a request.
     pub pool: Pool,
+    /// Who is told of what somebody has to act on.
+    pub webhook: Webhook,
     /// What model names mean.
     pub models: Models,
     /// What is kept of responses.
@@ -61,6 +65,7 @@ pub fn fields() -> Vec<Field> {
         OAuth::FIELDS,
         Accounts::FIELDS,
         Pool::FIELDS,
+        Webhook::FIELDS,
         Models::FIELDS,
         Responses::FIELDS,
         Batches::FIELDS,
@@ -127,7 +132,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
-    let pool = Pool::read(reader);
+    let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (responses, batches) = (Responses::read(reader), Batches::read(reader));
     let (log, otlp) = (Log::read(reader), Otlp::read(reader));
     Some(Settings {
@@ -137,6 +142,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         oauth: oauth?,
         accounts: accounts?,
         pool: pool?,
+        webhook: webhook?,
         models: models?,
         responses: responses?,
         batches: batches?,

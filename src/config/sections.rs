@@ -109,10 +109,21 @@ section! {
     Pool in "pool." {
         strategy: Strategy = "quota", "How accounts are ordered, for keys that are bound to no pool: `quota` uses first what would be lost otherwise, `round_robin` gives each its turn, `fill_first` empties one after the other, `least_loaded` takes the one with the fewest requests.";
         session_lifetime: Duration = "24h", "How long a conversation stays with its account after its last turn.";
+        queue: u32 = "0", "How many requests may wait for an account to come back when all are used up or cooling, instead of being refused; each key in its turn. `0` for none.";
+        queue_wait: Duration = "30s", "How long each of them waits at most. One that no account will be back for in that time is refused at once.";
         poll_interval: Duration = "5m", "How often the backend is asked how much of an account is used, while the account is in use or put aside; `0s` for never.";
         poll_idle: Duration = "30m", "The same for an account that nobody uses.";
         history: Duration = "90d", "How long the history of accounts' states is kept.";
         decisions: Duration = "24h", "How long it is kept why each request got its account; `0s` keeps nothing.";
+    }
+}
+
+section! {
+    /// Who is told of what somebody has to act on.
+    Webhook in "webhook." {
+        url: Option<Url>, "Where events are posted, as Standard Webhooks: `account.needs_login`, `account.quarantined`, `account.recovered`, `pool.nearly_exhausted`. Kept in the database and tried again for a day and more.";
+        secret: Option<SecretString>, "What signs them: `whsec_` and at least 24 bytes in base64. Needed where there is an address.";
+        nearly_exhausted: f64 = "10", "The share of its accounts' quota, in percent, below which a pool is nearly exhausted.";
     }
 }
 

@@ -2,6 +2,7 @@
 //! answered by the table in [`crate::account::pool::remedy`], within the budgets for retries. What is
 //! called, and what counts as an answer, is the errand's.
 
+use super::queue::Patience;
 use super::reasoning::Foreign;
 use super::scheduling::{Aim, Conversation};
 use super::{Relay, Ticket, log_attempt, millis_from_now, without_token};
@@ -68,9 +69,29 @@ struct Done {
 }
 
 impl Relay {
+    /// Does an errand for a key; where no account is left and requests may wait, waits for one.
+    pub(super) async fn run_or_wait<E: Errand>(
+        &self,
+        key: &Arc<GatewayKey>,
+        conversation: Option<&Conversation>,
+        errand: &mut E,
+        ticket: &mut Ticket,
+    ) -> Result<(E::Good, InFlight), Lost> {
+        let mut patience = Patience::default();
+        loop {
+            let lost = match self.run(key, conversation, errand, ticket).await {
+                Err(Lost::Exhausted(last)) => Lost::Exhausted(last),
+                settled => return settled,
+            };
+            if errand.is_over() || !self.wait_in_line(key, errand.model(), &mut patience).await {
+                return Err(lost);
+            }
+        }
+    }
+
     /// Does an errand for a key, as the first account that can. The guard keeps the place on that
     /// account.
-    pub(super) async fn run<E: Errand>(
+    async fn run<E: Errand>(
         &self,
         key: &GatewayKey,
         conversation: Option<&Conversation>,

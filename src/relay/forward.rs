@@ -54,7 +54,7 @@ impl Relay {
         let key = &passing.key;
         let conversation = passage::session(&passing.headers).map(|name| Conversation(Session::of(key.id, &name)));
         let mut courier = Courier::new(passing);
-        match self.run(key, conversation.as_ref(), &mut courier, ticket).await {
+        match self.run_or_wait(key, conversation.as_ref(), &mut courier, ticket).await {
             Ok((called, _)) => {
                 let mut headers = self.down(key, &called.headers);
                 if let Some(kind) = called.headers.get(header::CONTENT_TYPE) {

@@ -12,6 +12,7 @@ mod homes;
 mod lesson;
 mod passage;
 mod poll;
+mod queue;
 mod reasoning;
 mod routing;
 mod scheduling;
@@ -23,6 +24,7 @@ pub use decisions::Explanation;
 pub use forward::{Passed, Passing, is_absent};
 pub use passage::is_codex_cli;
 pub use poll::Polling;
+pub use queue::Waiting;
 pub use standing::{Pool, Standing};
 pub use ticket::{Outcome, Ticket};
 
@@ -46,6 +48,7 @@ use attempts::{Errand, Lost};
 use bytes::Bytes;
 use decisions::Recorder;
 use http::HeaderMap;
+use queue::Queue;
 use reasoning::Foreign;
 use scheduling::Conversation;
 use std::sync::{Arc, Mutex};
@@ -61,6 +64,8 @@ pub struct Options {
     pub strategy: Strategy,
     /// How long a conversation is remembered after its last turn.
     pub session_lifetime: Duration,
+    /// How requests wait when no account is left.
+    pub waiting: Waiting,
     /// How often accounts are asked how much of them is used.
     pub polling: Polling,
     /// How long it is kept why an account was chosen.
@@ -91,6 +96,7 @@ pub struct Relay {
     sessions: Mutex<Sessions>,
     retries: RetryBudget,
     recorder: Recorder,
+    queue: Queue,
     shelf: catalogue::Shelf,
     routing: Arc<routing::Routing>,
     options: Options,
@@ -138,6 +144,7 @@ impl Relay {
             sessions: Mutex::new(Sessions::new(SESSIONS, millis(options.session_lifetime))),
             retries: RetryBudget::new(millis_from_now(Duration::ZERO)),
             recorder: Recorder::new(options.decisions),
+            queue: Queue::new(options.waiting),
             shelf: catalogue::Shelf::default(),
             routing: Arc::default(),
             options,
@@ -164,7 +171,7 @@ impl Relay {
             build_vocabulary();
         }
         let mut journey = Journey::new(&call, line, longer_than_nothing(self.options.total));
-        match self.run(&call.key, conversation.as_ref(), &mut journey, &mut ticket).await {
+        match self.run_or_wait(&call.key, conversation.as_ref(), &mut journey, &mut ticket).await {
             Ok(((headers, served), in_flight)) => {
                 let deadline = journey.deadline;
                 Ok(Reply {

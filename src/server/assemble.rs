@@ -10,6 +10,7 @@ use crate::oauth::OAuthClient;
 use crate::relay::{self, Relay};
 use crate::store::{Store, UnixMillis};
 use crate::telemetry::metrics;
+use crate::webhook::{Courier, Outbox, Receiver, Secret};
 use http::HeaderValue;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -118,11 +119,27 @@ fn relay_options(settings: &Settings) -> Result<relay::Options, ServerError> {
         defaults: Defaults { cooldown: settings.accounts.default_cooldown, limit: settings.accounts.default_limit },
         strategy: pool.strategy,
         session_lifetime: pool.session_lifetime,
+        waiting: relay::Waiting { requests: pool.queue, longest: pool.queue_wait },
         polling: relay::Polling { interval: pool.poll_interval, idle: pool.poll_idle },
         decisions: pool.decisions,
         models_ttl: backend.models_ttl,
         workspace_origins: workspace_origins(settings)?,
     })
+}
+
+/// Who takes events to the operator's webhook, if there is one.
+pub(super) fn courier(settings: &Settings, store: &Store) -> Result<Option<(Courier, Outbox)>, ServerError> {
+    let Some(url) = settings.webhook.url.clone() else { return Ok(None) };
+    let unusable = |reason: String| ServerError::Setting { setting: "webhook.secret", reason };
+    let secret = settings.webhook.secret.as_ref().ok_or_else(|| unusable("is needed beside webhook.url".into()))?;
+    let secret = Secret::parse(secret).map_err(|error| unusable(error.to_string()))?;
+    // Not the backend's client: its proxy is for the backend, and its roots too.
+    let http = reqwest::Client::builder()
+        .connect_timeout(Duration::from_secs(5))
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("tollway/", env!("CARGO_PKG_VERSION")))
+        .build()?;
+    Ok(Some(Courier::new(store.clone(), Receiver { url, secret }, http, unix_millis)))
 }
 
 /// The origins whose pages may call.

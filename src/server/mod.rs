@@ -1,5 +1,6 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
+mod alerts;
 pub mod assemble;
 mod batches;
 mod data;
@@ -16,6 +17,7 @@ use crate::kept::{self, Kept};
 use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
+use crate::webhook::Outbox;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -106,6 +108,13 @@ async fn build(
     background: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
+    let outbox = match assemble::courier(settings, &store)? {
+        Some((courier, outbox)) => {
+            background.spawn(courier.work(stop.clone()));
+            outbox
+        }
+        None => Outbox::nowhere(),
+    };
     let (accounts, relay) = assemble::relay(settings, &store, background.clone(), stop.clone()).await?;
     let keys = Keys::load(store.clone()).await?;
     if settings.server.insecure_no_keys {
@@ -125,6 +134,7 @@ async fn build(
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         batches: Batches::new(store.clone(), batching, assemble::unix_millis),
         relay,
+        outbox,
         store,
         accounts,
         keys,
@@ -173,20 +183,17 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
     let now: fn() -> UnixMillis = assemble::unix_millis;
     background.spawn(relay.clone().survey(stop.clone()));
     background.spawn(relay.clone().poll_usage(stop.clone()));
+    background.spawn(relay.clone().serve_queue(stop.clone()));
     background.spawn(relay.clone().keep_sessions(store.clone(), now, stop.clone()));
     background.spawn(relay.clone().write_decisions(store.clone(), now, stop.clone()));
     background.spawn(keeper::keep(state.accounts.clone(), store.clone()));
-    let tell: keeper::Listener = Box::new(|changes| changes.iter().for_each(log_change));
+    let outbox = state.outbox.clone();
+    background.spawn(alerts::watch_pools(
+        state.clone(),
+        outbox.clone(),
+        settings.webhook.nearly_exhausted,
+        stop.clone(),
+    ));
+    let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
     background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
-}
-
-/// One line a change; one that somebody has to act on is an error.
-fn log_change(change: &keeper::Change) {
-    let keeper::Change { name, event, detail } = change;
-    let (was, became, reason) = (event.was.as_str(), event.became.as_str(), event.reason.as_deref());
-    if detail.is_some() {
-        tracing::error!(account = %name, was, became, reason, detail, "an account's state has changed");
-    } else {
-        tracing::info!(account = %name, was, became, reason, until = event.until, "an account's state has changed");
-    }
 }

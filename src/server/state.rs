@@ -8,8 +8,10 @@ use crate::dialect::ModelMap;
 use crate::kept::Kept;
 use crate::relay::Relay;
 use crate::store::{AccountScope, Store};
+use crate::telemetry::metrics::AccountGauges;
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
+use crate::webhook::Outbox;
 use http::HeaderValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -28,6 +30,8 @@ pub(super) struct State {
     pub keys: Arc<Keys>,
     /// Serves requests.
     pub relay: Arc<Relay>,
+    /// Tells operators' systems.
+    pub outbox: Outbox,
     /// Keeps responses for their clients.
     pub kept: Arc<Kept>,
     /// Requests that are answered when there is room.
@@ -138,6 +142,20 @@ impl State {
     /// Brings the gauges up to date.
     pub(super) fn refresh_gauges(&self) {
         metrics::accounts_by_state(&self.accounts_by_state());
+        let (members, now) = (self.accounts.members(), unix_millis());
+        let gauges = self.relay.candidates(None).into_iter().filter_map(|candidate| {
+            #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]
+            let seconds = |millis: i64| (millis / 1000) as f64;
+            let windows = candidate.windows.iter().flatten();
+            let told = windows.map(|window| (window.length / 60_000, window.used_at(now), seconds(window.resets_at)));
+            Some(AccountGauges {
+                account: members.get(&candidate.id)?.name(),
+                in_flight: candidate.in_flight,
+                conversations: candidate.sessions,
+                windows: told.collect(),
+            })
+        });
+        metrics::accounts(gauges.collect());
     }
 }
 

@@ -33,6 +33,7 @@ mod rotation;
 mod secrets;
 mod sessions;
 pub mod vault;
+mod webhooks;
 
 use std::{collections::BTreeSet, fmt, sync::Arc};
 
@@ -55,6 +56,7 @@ pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
 pub use sessions::{KeptSession, SessionStore};
+pub use webhooks::{Delivery, WebhookStore};
 
 use backend::{Address, Backend, Topic, fetch_all, fetch_one};
 use vault::{Keyring, Place};
@@ -167,6 +169,11 @@ impl Store {
     /// Why accounts were chosen.
     pub fn decisions(&self) -> DecisionStore<'_> {
         DecisionStore::new(self)
+    }
+
+    /// What operators' systems are told.
+    pub fn webhooks(&self) -> WebhookStore<'_> {
+        WebhookStore::new(self)
     }
 
     /// Message batches.

@@ -21,8 +21,14 @@ const ATTEMPTS: &str = "tollway_upstream_attempts_total";
 const CHOICES: &str = "tollway_account_choices_total";
 const FAILOVERS: &str = "tollway_failovers_total";
 const RETRIES_REFUSED: &str = "tollway_retries_refused_total";
+const QUEUED: &str = "tollway_queued_requests";
+const QUEUE_REFUSED: &str = "tollway_queue_refused_total";
 const DECISIONS_DROPPED: &str = "tollway_decisions_dropped_total";
 const REFRESHES: &str = "tollway_token_refreshes_total";
+const USED: &str = "tollway_account_used_ratio";
+const RESET: &str = "tollway_account_reset_timestamp_seconds";
+const ACCOUNT_IN_FLIGHT: &str = "tollway_account_in_flight_requests";
+const ACCOUNT_SESSIONS: &str = "tollway_account_conversations";
 const ACCOUNTS: &str = "tollway_accounts";
 const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
 const BUILD: &str = "tollway_build_info";
@@ -59,8 +65,20 @@ fn describe() {
     );
     describe_counter!(FAILOVERS, "Requests that went on to another account, by the failure of the one before");
     describe_counter!(RETRIES_REFUSED, "Retries that were not made because the gateway's budget for them was used up");
+    describe_gauge!(QUEUED, "Requests that wait for an account to come back");
+    describe_counter!(QUEUE_REFUSED, "Requests that found no room to wait in");
     describe_counter!(DECISIONS_DROPPED, "Choices of an account whose reasons were not kept, for want of room");
     describe_counter!(REFRESHES, "Token refreshes, by outcome");
+    describe_gauge!(
+        USED,
+        "The share of an account's window that is used, 0 to 1 and above; windows are named by their length"
+    );
+    describe_gauge!(RESET, Unit::Seconds, "When an account's window resets, as a Unix time");
+    describe_gauge!(ACCOUNT_IN_FLIGHT, "Requests under way on an account");
+    describe_gauge!(
+        ACCOUNT_SESSIONS,
+        "Conversations that live on an account and were active in the last quarter of an hour"
+    );
     describe_gauge!(ACCOUNTS, "Accounts, by state");
     describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
     describe_gauge!(BUILD, "1, with the version that runs");
@@ -135,6 +153,17 @@ pub fn retry_refused() {
     counter!(RETRIES_REFUSED).increment(1);
 }
 
+/// So many requests wait for an account.
+pub fn queued(requests: usize) {
+    #[expect(clippy::cast_precision_loss, reason = "a queue is short")]
+    gauge!(QUEUED).set(requests as f64);
+}
+
+/// A request found no room to wait in.
+pub fn queue_refused() {
+    counter!(QUEUE_REFUSED).increment(1);
+}
+
 /// The reasons for a choice are not kept.
 pub fn decision_dropped() {
     counter!(DECISIONS_DROPPED).increment(1);
@@ -143,6 +172,60 @@ pub fn decision_dropped() {
 /// A token refresh was tried.
 pub fn token_refresh(outcome: &'static str) {
     counter!(REFRESHES, "outcome" => outcome).increment(1);
+}
+
+/// One account, for its gauges.
+#[derive(Debug)]
+pub struct AccountGauges {
+    /// What operators call it.
+    pub account: String,
+    /// Requests under way.
+    pub in_flight: u32,
+    /// Conversations that live there and are awake.
+    pub conversations: u32,
+    /// Its windows: the length in minutes, the share used, the reset in Unix seconds.
+    pub windows: Vec<(i64, f64, f64)>,
+}
+
+/// The gauges of all accounts. What is no more (an account was removed, a plan changed) is no
+/// number from then on, for a series cannot be taken back.
+pub fn accounts(accounts: Vec<AccountGauges>) {
+    static SHOWN: LazyLock<Mutex<HashSet<(String, String)>>> = LazyLock::new(Mutex::default);
+    let mut shown = SHOWN.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut gone = std::mem::take(&mut *shown);
+    for AccountGauges { account, in_flight, conversations, windows } in accounts {
+        gauge!(ACCOUNT_IN_FLIGHT, "account" => account.clone()).set(f64::from(in_flight));
+        gauge!(ACCOUNT_SESSIONS, "account" => account.clone()).set(f64::from(conversations));
+        let of_account = (account.clone(), String::new());
+        gone.remove(&of_account);
+        shown.insert(of_account);
+        for (minutes, used, resets_at) in windows {
+            let window = window_name(minutes);
+            gauge!(USED, "account" => account.clone(), "window" => window.clone()).set(used);
+            gauge!(RESET, "account" => account.clone(), "window" => window.clone()).set(resets_at);
+            let of_window = (account.clone(), window);
+            gone.remove(&of_window);
+            shown.insert(of_window);
+        }
+    }
+    for (account, window) in gone {
+        if window.is_empty() {
+            gauge!(ACCOUNT_IN_FLIGHT, "account" => account.clone()).set(f64::NAN);
+            gauge!(ACCOUNT_SESSIONS, "account" => account).set(f64::NAN);
+        } else {
+            gauge!(USED, "account" => account.clone(), "window" => window.clone()).set(f64::NAN);
+            gauge!(RESET, "account" => account, "window" => window).set(f64::NAN);
+        }
+    }
+}
+
+/// A window by its length: `5h`, `7d`. Lengths are the backend's, and few.
+fn window_name(minutes: i64) -> String {
+    match minutes {
+        whole if whole % 1440 == 0 => format!("{}d", whole / 1440),
+        whole if whole % 60 == 0 => format!("{}h", whole / 60),
+        minutes => format!("{minutes}m"),
+    }
 }
 
 /// How many accounts are in each state; every state is named, so that a series never goes missing.
@@ -167,6 +250,11 @@ fn model_label(model: Option<&str>, served: bool) -> Cow<'static, str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn windows_are_named_by_their_length() {
+        assert_eq!([300, 10_080, 43_200, 90].map(window_name), ["5h", "7d", "30d", "90m"]);
+    }
 
     #[test]
     fn a_model_is_named_once_it_was_served_and_their_number_is_bounded() {

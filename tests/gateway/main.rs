@@ -33,4 +33,5 @@ mod socket;
 mod socket_upstream;
 mod status;
 mod surface;
+mod webhook;
 mod workspace;

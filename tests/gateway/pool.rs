@@ -303,6 +303,46 @@ async fn every_decision_can_be_read_afterwards_and_a_dry_run_says_the_same() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn where_the_operator_says_so_requests_wait_for_an_account_each_key_in_its_turn() {
+    let (sim, setup, ada, accounts) = pool_of(&[json!({})]).await;
+    let setup = setup.set("TOLLWAY_POOL__QUEUE", "6").set("TOLLWAY_POOL__QUEUE_WAIT", "10s");
+    let bob = setup.key("bob");
+    let gateway = setup.serve().await;
+    sim.fault(json!({"scope": accounts[0].id, "kind": "rate_limit", "retry_after": 3, "times": 1})).await;
+    let ask = |key: String| {
+        let (http, url) = (gateway.http.clone(), format!("{}/v1/responses", gateway.url));
+        tokio::spawn(async move {
+            let body = Dialect::Responses.ask("ping");
+            let answer = http.post(url).bearer_auth(key).json(&body).send().await.expect("an answer");
+            answer.status().as_u16()
+        })
+    };
+    let queued = async |count: u32| {
+        eventually("requests that wait", async || {
+            let (_, page) = gateway.ops_page("/metrics").await;
+            page.contains(&format!("tollway_queued_requests {count}")).then_some(())
+        })
+        .await;
+    };
+    let mut crowd = vec![ask(ada.clone())];
+    queued(1).await;
+    crowd.extend((0..9).map(|_| ask(ada.clone())));
+    queued(6).await;
+    assert_eq!(ask(bob.clone()).await.expect("no panic"), 200, "the crowd of another key leaves room");
+    let mut statuses = Vec::new();
+    for one in crowd {
+        statuses.push(one.await.expect("no panic"));
+    }
+    let served = statuses.iter().filter(|status| **status == 200).count();
+    assert_eq!((served, statuses.iter().filter(|status| **status == 429).count()), (5, 5), "{statuses:?}");
+    // Nobody waits for what does not come in time.
+    sim.fault(json!({"kind": "usage_limit", "resets_in_seconds": 3600, "times": null})).await;
+    let begin = std::time::Instant::now();
+    assert_eq!(gateway.status(&ada).await, 429);
+    assert!(begin.elapsed().as_secs() < 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_history_of_an_accounts_states_is_kept() {
     let (sim, setup, key, accounts) = pool_of(&[json!({}), json!({})]).await;
     let gateway = setup.serve().await;
