@@ -147,8 +147,7 @@ impl Relay {
     /// Tells the trace and the recorder of a choice.
     pub(super) fn tell(&self, account: &Account<'_>, ticket: &Ticket) {
         let keeps = !self.recorder.retention.is_zero();
-        let traced = tracing::enabled!(tracing::Level::DEBUG) || !ticket.span.is_disabled();
-        if !keeps && !traced {
+        if !keeps && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
         // Without room for it, it is not even written down.

@@ -45,7 +45,9 @@ class Receiver(BaseHTTPRequestHandler):
             "id": span.span_id.hex(),
             "parent": span.parent_span_id.hex(),
             "attributes": attributes,
-            "events": [event.name for event in span.events],
+            "events": [
+                {"name": event.name, **{a.key: a.value.string_value for a in event.attributes}} for event in span.events
+            ],
             "links": [link.trace_id.hex() for link in span.links],
         }
         print(json.dumps(seen, default=repr), flush=True)

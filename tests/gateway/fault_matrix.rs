@@ -274,20 +274,27 @@ async fn an_account_that_keeps_failing_is_left_alone_until_a_trial_succeeds() {
     let [ill, _] = &accounts[..] else { panic!("two accounts") };
     gateway.setup.ok(&["account", "set", &ill.email, "--priority", "1"]);
     sim.fault(json!({"scope": ill.id, "kind": "server_error", "times": 5})).await;
+    // Each a conversation of its own, or they would stay where the first one went.
+    let mut number = 0;
+    let mut ask = async || {
+        number += 1;
+        let body = Dialect::Responses.ask(&format!("hello {number}"));
+        gateway.send(&key, Dialect::Responses, &body).await.status().as_u16()
+    };
     let calls = async || sim.counters(ill).await["responses"].as_u64().expect("a count");
     eventually("five failures in a row", async || {
-        assert_eq!(gateway.status(&key).await, 200);
+        assert_eq!(ask().await, 200);
         (calls().await == 5).then_some(())
     })
     .await;
     for _ in 0..10 {
-        assert_eq!(gateway.status(&key).await, 200);
+        assert_eq!(ask().await, 200);
     }
     assert_eq!(calls().await, 5, "its circuit is open");
     let (_, page) = gateway.ops_page("/metrics").await;
     assert!(page.contains("tollway_accounts{state=\"tripped\"} 1"), "{page}");
     eventually("a trial that closes the circuit", async || {
-        assert_eq!(gateway.status(&key).await, 200);
+        assert_eq!(ask().await, 200);
         (calls().await > 7).then_some(())
     })
     .await;

@@ -166,7 +166,8 @@ async fn a_collector_receives_the_trace(protocol: &str, endpoint: fn(&Collector)
 
     let server = collector.span("server", |span| span["name"] == "/v1/responses").await;
     assert_eq!((&server["parent"], &server["service"]), (&json!(PARENT), &json!("tollway")));
-    assert!(server["events"].to_string().contains("account choice"), "{server}");
+    let events = server["events"].to_string();
+    assert!(events.contains("account choice") && events.contains("candidates") && events.contains("quota"), "{server}");
     let refresh = collector.span("refresh", |span| span["name"] == "token refresh").await;
     assert_eq!(refresh["parent"], server["id"]);
     for seen in sim.requests("/backend-api/codex/responses").await {

@@ -48,6 +48,38 @@ fn a_week_is_the_same_each_time() {
 }
 
 #[test]
+fn a_thousand_accounts_and_a_hundred_thousand_conversations_fit() {
+    let before = resident_kib();
+    let mut gateway = gateway::Gateway::new(Policy::of(Strategy::Quota), 1_000, world::START);
+    for session in 0..120_000_i64 {
+        let now = world::START + session;
+        let account = usize::try_from(session % 1_000).expect("small");
+        // Flapping: what serves now and then is used up.
+        let answer = |asked: usize| match (asked + account) % 7 {
+            0 => world::Answer::UsedUp(now + 1_000),
+            1 => world::Answer::Broken,
+            _ => world::Answer::Served,
+        };
+        if session % 200 == 0 {
+            let served = gateway.serve(usize::try_from(session).expect("small"), now, &mut || 0.5, answer);
+            gateway.ended(served.expect("some account serves").account);
+        } else {
+            gateway.settle_directly(session, account, now);
+        }
+    }
+    assert!(gateway.conversations() <= 100_000);
+    let grown = resident_kib().saturating_sub(before);
+    assert!(grown < 64 * 1024, "{grown} KiB");
+}
+
+/// What the process holds in memory, where the system says it.
+fn resident_kib() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    line.and_then(|line| line.split_whitespace().next()?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
 fn no_account_is_asked_again_after_it_said_stop() {
     for policy in Policy::ALL {
         assert_eq!(week::run(5, 1.2, policy).after_stop, 0, "{policy:?}");

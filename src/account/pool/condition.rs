@@ -80,12 +80,12 @@ impl Condition {
     /// A request is over, however it ended.
     pub fn end(&mut self) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.quota.count_turn();
         self.breaker.ended();
     }
 
     /// The account has begun to answer.
     pub fn succeeded(&mut self) {
+        self.quota.count_turn();
         self.breaker.succeeded();
     }
 
@@ -220,9 +220,14 @@ fn millis(duration: Duration) -> i64 {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{Ask, choose};
     use super::*;
     use crate::codex::FailureKind;
     use crate::codex::limits::Window;
+    use crate::store::{AccountId, AccountScope};
+    use proptest::option;
+    use proptest::prelude::*;
+    use proptest::sample::select;
 
     const NOW: UnixMillis = 1_000_000_000_000;
     const MINUTE: i64 = 60_000;
@@ -305,6 +310,82 @@ mod tests {
         }
         assert_eq!(condition.closed.len(), MODELS);
         assert!(condition.model_until("m999", NOW).is_some());
+    }
+
+    /// Something that happens to an account, at any time that a clock may say.
+    #[derive(Debug, Clone)]
+    enum Event {
+        Begin,
+        End,
+        Succeeded,
+        Suffers(FailureKind, Option<i64>, Option<u64>, bool),
+        Learns(f64, Option<u64>, Option<i64>, bool),
+    }
+
+    fn any_event() -> impl Strategy<Value = Event> {
+        let absurd = || prop_oneof![Just(i64::MIN), Just(i64::MAX), Just(0), -10_000_000_000..10_000_000_000_i64];
+        let number = prop_oneof![Just(f64::NAN), Just(f64::INFINITY), Just(-1e308), Just(1e308), -50.0..250.0_f64];
+        prop_oneof![
+            Just(Event::Begin),
+            Just(Event::End),
+            Just(Event::Succeeded),
+            (select(FailureKind::ALL.to_vec()), option::of(absurd()), option::of(any::<u64>()), any::<bool>())
+                .prop_map(|(kind, at, wait, family)| Event::Suffers(kind, at, wait, family)),
+            (number, option::of(any::<u64>()), option::of(absurd()), any::<bool>())
+                .prop_map(|(used, minutes, at, polled)| Event::Learns(used, minutes, at, polled)),
+        ]
+    }
+
+    fn happens(condition: &mut Condition, event: &Event, now: UnixMillis) {
+        match *event {
+            Event::Begin => condition.begin(1.0, now),
+            Event::End => condition.end(),
+            Event::Succeeded => condition.succeeded(),
+            Event::Suffers(kind, resets_at, wait, family) => {
+                let failure = Failure {
+                    resets_at,
+                    retry_after: wait.map(Duration::from_millis),
+                    limit_family: family.then(|| "bengalfox".to_owned()),
+                    ..failure(kind)
+                };
+                let consequence = super::super::remedy::remedy(kind).account;
+                condition.suffer(consequence, &failure, Some("gpt-x"), DEFAULTS, now, 0.5);
+            }
+            Event::Learns(used_percent, window_minutes, resets_at, polled) => {
+                let window = Some(Window { used_percent, window_minutes, resets_at });
+                let limits = Limits { primary: window, secondary: window, ..Limits::default() };
+                let source = if polled { Source::Usage } else { Source::Answer };
+                condition.learn(&limits, source, Some("gpt-x"), now);
+            }
+        }
+    }
+
+    proptest! {
+        /// Flapping accounts, clocks that jump, resets in the past, negative and absurd numbers.
+        #[test]
+        fn whatever_happens_to_an_account_it_comes_back_by_itself(
+            events in proptest::collection::vec((any_event(), 0..253_402_300_799_000_i64), 0..60)
+        ) {
+            let mut condition = Condition::default();
+            let mut now = 0;
+            for (event, at) in events {
+                now = at;
+                happens(&mut condition, &event, now);
+                let mut candidate = Candidate::new(AccountId::new());
+                condition.describe(&mut candidate, Some("gpt-x"), now);
+                let choice = choose(&[candidate], &Ask::of(&AccountScope::All, now));
+                for (_, reason) in &choice.excluded {
+                    let until = reason.until().unwrap_or(now);
+                    prop_assert!((now..=now + super::super::LONGEST_LIMIT).contains(&until), "{reason:?} at {now}");
+                }
+                prop_assert!(choice.ordered.iter().all(|ranked| ranked.score.is_finite()), "{choice:?}");
+            }
+            // Nobody needs to touch it: once everything has passed, it serves.
+            let later = now + 2 * super::super::LONGEST_LIMIT;
+            let mut candidate = Candidate::new(AccountId::new());
+            condition.describe(&mut candidate, Some("gpt-x"), later);
+            prop_assert_eq!(choose(&[candidate], &Ask::of(&AccountScope::All, later)).ordered.len(), 1);
+        }
     }
 
     #[test]

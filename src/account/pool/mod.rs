@@ -317,8 +317,8 @@ pub fn exclusion(candidate: &Candidate, scope: &AccountScope, now: UnixMillis) -
         return Some(Reason::Barred);
     }
     let ahead = |until: Option<UnixMillis>, at_most: i64| {
-        // A clock that was set back must not keep an account away for longer than it was put aside.
-        until.filter(|until| *until > now).map(|until| until.min(now.saturating_add(at_most)))
+        // What is further away than anybody is put aside for was said by another clock.
+        until.filter(|until| (1..=at_most).contains(&until.saturating_sub(now)))
     };
     if let Some(until) = ahead(candidate.limited_until, LONGEST_LIMIT) {
         return Some(Reason::Limited(until));
@@ -333,7 +333,7 @@ pub fn exclusion(candidate: &Candidate, scope: &AccountScope, now: UnixMillis) -
         return Some(Reason::Cooling(until));
     }
     match candidate.circuit {
-        health::Circuit::Open(until) if until > now => Some(Reason::Tripped(until.min(now + health::LONGEST))),
+        health::Circuit::Open(until) if until > now => Some(Reason::Tripped(until)),
         health::Circuit::Closed | health::Circuit::Open(_) => None,
         health::Circuit::OnTrial => Some(Reason::OnTrial),
     }

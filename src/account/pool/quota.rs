@@ -4,6 +4,8 @@
 //!
 //! - **Unknown**: a window nobody has told of counts as untouched and as long as its length.
 //! - **Stale**: once a window's reset has passed it counts as untouched, whatever was read before.
+//!   A reset further away than the window is long was read by a clock that has been set back since,
+//!   and counts as passed.
 //! - **Late**: within one window use only grows; a smaller number that comes within a minute of a
 //!   larger one is an older answer overtaken by a newer one, and is dropped. The usage endpoint is
 //!   asked by us, one question at a time, so that its word always counts: quota that is given back
@@ -63,7 +65,8 @@ pub struct Gauge {
 impl Gauge {
     /// The share used at `now`.
     pub fn used_at(&self, now: UnixMillis) -> f64 {
-        if self.resets_at <= now { 0.0 } else { self.used }
+        let left = self.resets_at.saturating_sub(now);
+        if left <= 0 || left > self.length.saturating_add(SAME) { 0.0 } else { self.used }
     }
 
     /// The share of its length that is left until it resets, 0–1; a whole one once it has.
