@@ -62,6 +62,7 @@ on_both_databases![
     pools::what_is_known_of_accounts_and_their_history_come_back_and_go_with_them,
     pools::homes_of_conversations_come_back_newest_first,
     pools::decisions_are_found_by_request_and_key_and_forgotten,
+    pools::webhooks_are_claimed_by_one_tried_again_and_forgotten_when_over,
     keys::a_key_comes_back_as_it_was_stored,
     keys::a_key_for_an_account_that_is_not_there_is_refused_whole,
     keys::a_key_never_gains_accounts_by_their_removal,

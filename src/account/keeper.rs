@@ -137,7 +137,8 @@ async fn forget(store: &Store, now: UnixMillis, retention: Duration) {
 }
 
 /// Every state that the history knows.
-const STATES: [&str; 7] = ["active", "limited", "cooling", "tripped", "paused", "needs_login", "quarantined"];
+const STATES: [&str; 8] =
+    ["active", "limited", "not_included", "cooling", "tripped", "paused", "needs_login", "quarantined"];
 
 /// An account's state for operators.
 fn state_of(reason: Option<Reason>) -> &'static str {

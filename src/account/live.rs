@@ -48,13 +48,15 @@ impl Live {
 /// A request that is under way on an account; counts until it is dropped.
 pub struct InFlight {
     member: Arc<Member>,
+    /// Whether it finds out if the account works again.
+    is_trial: bool,
 }
 
 impl InFlight {
     pub(super) fn begin(member: Arc<Member>, now: UnixMillis) -> Self {
         let weight = member.weight();
-        member.live.load().condition.begin(weight, now);
-        Self { member }
+        let is_trial = member.live.load().condition.begin(weight, now);
+        Self { member, is_trial }
     }
 
     /// The account that works.
@@ -65,6 +67,6 @@ impl InFlight {
 
 impl Drop for InFlight {
     fn drop(&mut self) {
-        self.member.live.load().condition.end();
+        self.member.live.load().condition.end(self.is_trial);
     }
 }

@@ -194,7 +194,9 @@ impl Relay {
             } else {
                 self.suffer(manager.id(), &failure, errand.model());
             }
-            return Err(Ended { failure, then });
+            // Nobody offers the model: to be told so once is enough.
+            let is_final = failure.kind == FailureKind::ModelNotOffered && !aim.is_offered;
+            return Err(Ended { failure, then: if is_final { Then::GiveUp } else { then } });
         }
     }
 

@@ -70,7 +70,7 @@ impl Shelf {
         let listings = lock(&self.listings);
         for candidate in candidates {
             let listing = listings.get(&(candidate.id, None));
-            candidate.lacks_model = listing.is_some_and(|listing| !listing.slugs.contains(slug));
+            candidate.lacks_model |= listing.is_some_and(|listing| !listing.slugs.contains(slug));
         }
     }
 

@@ -89,7 +89,7 @@ pub struct Excluded {
 impl Account<'_> {
     /// In words and numbers.
     pub(super) fn explain(&self) -> Explanation {
-        let Choice { ordered, excluded, stay } = self.choice;
+        let Choice { ordered, excluded, stay, .. } = self.choice;
         let scored = |ranked: &crate::account::pool::Ranked| {
             let candidate = self.candidates.iter().find(|candidate| candidate.id == ranked.id)?;
             let windows = candidate.windows.iter().flatten();
@@ -147,13 +147,11 @@ impl Relay {
     /// Tells the trace and the recorder of a choice.
     pub(super) fn tell(&self, account: &Account<'_>, ticket: &Ticket) {
         let keeps = !self.recorder.retention.is_zero();
-        if !keeps && !tracing::enabled!(tracing::Level::DEBUG) {
+        let room = || self.recorder.sender.try_reserve().inspect_err(|_| metrics::decision_dropped()).ok();
+        let permit = keeps.then(room).flatten();
+        // What nobody will read is not written down.
+        if permit.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
-        }
-        // Without room for it, it is not even written down.
-        let permit = keeps.then(|| self.recorder.sender.try_reserve());
-        if matches!(permit, Some(Err(_))) {
-            metrics::decision_dropped();
         }
         let Ok(content) = serde_json::to_string(&account.explain()) else { return };
         let choice = account.choice;
@@ -165,7 +163,7 @@ impl Relay {
             decision = content,
             "account choice"
         );
-        if let Some(Ok(permit)) = permit {
+        if let Some(permit) = permit {
             let (request_id, at) = (ticket.request_id.clone(), account.ask.now);
             permit.send(Decision { request_id, key: account.key.id, at, content });
         }

@@ -240,6 +240,9 @@ impl Relay {
                 Reason::Limited(_) => {
                     (ProblemKind::UsageLimit, "The usage limit of every account that could serve has been reached")
                 }
+                Reason::NotIncluded(_) => {
+                    (ProblemKind::NoAccount, "The plan of every account that could serve does not include Codex")
+                }
                 Reason::ModelLimited(_) => (
                     ProblemKind::UsageLimit,
                     "The usage limit of this model has been reached on every account that could serve it",

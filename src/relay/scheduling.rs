@@ -25,6 +25,8 @@ pub(super) struct Aim {
     pub foreign: Foreign,
     /// Whether no other account could serve.
     pub is_last: bool,
+    /// Whether any account may offer the model.
+    pub is_offered: bool,
 }
 
 impl Aim {
@@ -82,7 +84,7 @@ impl Relay {
         // An account may have been removed this instant.
         let in_flight = self.accounts.begin(chosen?)?;
         let foreign = foreign(home, in_flight.member().manager.id());
-        Some(Aim { in_flight, stay: choice.stay, foreign, is_last })
+        Some(Aim { in_flight, stay: choice.stay, foreign, is_last, is_offered: choice.is_offered })
     }
 
     /// What would be decided for a request that is not sent. `name` is what its client calls the

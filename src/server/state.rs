@@ -129,7 +129,17 @@ impl State {
 
     /// How many accounts are in each state; every state is named.
     pub(super) fn accounts_by_state(&self) -> BTreeMap<&'static str, usize> {
-        let states = ["active", "limited", "cooling", "tripped", "paused", "needs_login", "quarantined", "barred"];
+        let states = [
+            "active",
+            "limited",
+            "not_included",
+            "cooling",
+            "tripped",
+            "paused",
+            "needs_login",
+            "quarantined",
+            "barred",
+        ];
         let mut count: BTreeMap<_, _> = states.into_iter().map(|state| (state, 0)).collect();
         let now = unix_millis();
         for candidate in self.relay.candidates(None) {

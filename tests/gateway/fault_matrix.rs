@@ -299,3 +299,22 @@ async fn an_account_that_keeps_failing_is_left_alone_until_a_trial_succeeds() {
     })
     .await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_model_that_nobody_offers_is_asked_for_once() {
+    let (sim, gateway, key, accounts) = many_accounts(6).await;
+    eventually("every catalogue", async || {
+        (sim.requests("/backend-api/codex/models").await.len() >= accounts.len()).then_some(())
+    })
+    .await;
+    for dialect in Dialect::ALL {
+        let before = sim.get("stats").await["totals"]["responses"].as_u64().expect("a count");
+        let mut body = dialect.ask("hello");
+        body["model"] = json!("no-such-model");
+        let answer = gateway.send(&key, dialect, &body).await;
+        assert_eq!(answer.status(), 404, "{dialect:?}: {:?}", answer.text().await);
+        let after = sim.get("stats").await["totals"]["responses"].as_u64().expect("a count");
+        assert_eq!(after - before, 1, "{dialect:?}");
+    }
+    assert_eq!(gateway.status(&key).await, 200, "the accounts are none the worse for it");
+}

@@ -105,14 +105,14 @@ impl Gateway {
             let is_last = choice.ordered.len() == 1;
             let account = self.ids.iter().position(|known| *known == id).expect("one of ours");
             tried.push(id);
-            self.conditions[account].begin(1.0, now);
+            let is_trial = self.conditions[account].begin(1.0, now);
             let Err(failure) = self.turn(account, is_last, &mut ask) else {
                 let moved = self.settle(session, id, choice.stay, now);
                 return Some(Served { account, moved });
             };
             let remedy = remedy(failure.kind);
             self.conditions[account].suffer(remedy.account, &failure, None, DEFAULTS, now, random());
-            self.conditions[account].end();
+            self.conditions[account].end(is_trial);
             match remedy.then {
                 Then::GiveUp => return None,
                 Then::NextFree => {}
@@ -177,7 +177,7 @@ impl Gateway {
 
     /// An answer has ended.
     pub(crate) fn ended(&mut self, account: usize) {
-        self.conditions[account].end();
+        self.conditions[account].end(false);
     }
 
     /// The backend tells of an account's windows, in whole percent.

@@ -130,3 +130,26 @@ pub(crate) async fn decisions_are_found_by_request_and_key_and_forgotten(db: Dat
     assert_eq!(store.decisions().forget(NOW + 2).await.unwrap(), 2);
     assert_eq!(found(DecisionFilter::default()).await, [all[2].clone()]);
 }
+
+pub(crate) async fn webhooks_are_claimed_by_one_tried_again_and_forgotten_when_over(db: Database) {
+    let store = db.store().await;
+    let webhooks = store.webhooks();
+    webhooks.add("a", "{\"n\":1}", NOW).await.unwrap();
+    webhooks.add("b", "{\"n\":2}", NOW + 1).await.unwrap();
+    assert_eq!(webhooks.claim(NOW - 1, NOW, 9).await.unwrap(), [], "not due yet");
+    let (one, other) = tokio::join!(webhooks.claim(NOW + 5, NOW + 50, 9), webhooks.claim(NOW + 5, NOW + 50, 9));
+    let mut claimed = one.unwrap();
+    claimed.extend(other.unwrap());
+    claimed.sort_by(|a, b| a.event.cmp(&b.event));
+    let seen: Vec<_> = claimed.iter().map(|one| (one.event.as_str(), one.body.as_str(), one.attempts)).collect();
+    assert_eq!(seen, [("a", "{\"n\":1}", 0), ("b", "{\"n\":2}", 0)], "each by one of two");
+    webhooks.taken(&claimed[0].id, NOW + 6).await.unwrap();
+    webhooks.failed(&claimed[1].id, Some(NOW + 20), "500").await.unwrap();
+    assert_eq!(webhooks.claim(NOW + 19, NOW + 50, 9).await.unwrap(), []);
+    let again = webhooks.claim(NOW + 20, NOW + 50, 9).await.unwrap();
+    assert_eq!((again.len(), &again[0].id, again[0].attempts), (1, &claimed[1].id, 1));
+    assert_eq!(webhooks.claim(NOW + 50, NOW + 90, 9).await.unwrap().len(), 1, "whoever claimed it is gone");
+    assert_eq!(webhooks.forget(NOW + 100).await.unwrap(), 1, "the other one is not over");
+    webhooks.failed(&claimed[1].id, None, "given up").await.unwrap();
+    assert_eq!(webhooks.forget(NOW + 100).await.unwrap(), 1);
+}

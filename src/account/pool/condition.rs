@@ -42,8 +42,12 @@ pub struct Condition {
     pub limit_reason: Option<String>,
     /// Since when.
     limited_at: UnixMillis,
-    /// Models that it does not serve, or whose own quota is used up, until then.
+    /// Models whose own quota is used up, until then.
     closed: BTreeMap<String, UnixMillis>,
+    /// Models that its plan does not offer; asked for again then.
+    not_offered: BTreeMap<String, UnixMillis>,
+    /// Its plan does not serve at all; asked again then.
+    not_included_until: Option<UnixMillis>,
     /// Aside for a short time.
     pub cooling_until: Option<UnixMillis>,
     /// Aside after failures.
@@ -66,21 +70,29 @@ pub struct KeptCondition {
     /// See [`Condition`].
     #[serde(default)]
     pub closed: BTreeMap<String, UnixMillis>,
+    /// See [`Condition`].
+    #[serde(default)]
+    pub not_offered: BTreeMap<String, UnixMillis>,
+    /// See [`Condition`].
+    #[serde(default)]
+    pub not_included_until: Option<UnixMillis>,
 }
 
 impl Condition {
-    /// A request begins; `weight` is the account's.
-    pub fn begin(&mut self, weight: f32, now: UnixMillis) {
+    /// A request begins; `weight` is the account's. Says whether it is a trial.
+    pub fn begin(&mut self, weight: f32, now: UnixMillis) -> bool {
         self.in_flight = self.in_flight.saturating_add(1);
         self.last_used = Some(now);
         self.turns += 1.0 / f64::from(weight.max(f32::MIN_POSITIVE));
-        self.breaker.begin(now);
+        self.breaker.begin(now)
     }
 
-    /// A request is over, however it ended.
-    pub fn end(&mut self) {
+    /// A request is over, however it ended; the trial too.
+    pub fn end(&mut self, was_trial: bool) {
         self.in_flight = self.in_flight.saturating_sub(1);
-        self.breaker.ended();
+        if was_trial {
+            self.breaker.trial_ended();
+        }
     }
 
     /// The account has begun to answer.
@@ -126,19 +138,16 @@ impl Condition {
             Consequence::Limit => {
                 let until = limit_of(failure, defaults, now);
                 match (&failure.limit_family, model) {
-                    (Some(_), Some(model)) => self.close(model, until),
+                    (Some(_), Some(model)) => put(&mut self.closed, model, until),
                     _ => self.limit(until, failure.code.as_deref().unwrap_or("usage_limit_reached"), now),
                 }
             }
             Consequence::CloseModel => {
                 if let Some(model) = model {
-                    self.close(model, now.saturating_add(CLOSED));
+                    put(&mut self.not_offered, model, now.saturating_add(CLOSED));
                 }
             }
-            Consequence::CloseAccount => {
-                let reason = failure.code.as_deref().unwrap_or("usage_not_included");
-                self.limit(now.saturating_add(CLOSED), reason, now);
-            }
+            Consequence::CloseAccount => self.not_included_until = Some(now.saturating_add(CLOSED)),
         }
     }
 
@@ -147,15 +156,6 @@ impl Condition {
         self.limited_until = Some(until.min(now.saturating_add(super::LONGEST_LIMIT)));
         self.limit_reason = Some(reason.to_owned());
         self.limited_at = now;
-    }
-
-    fn close(&mut self, model: &str, until: UnixMillis) {
-        if self.closed.len() >= MODELS {
-            // The one that is to open first makes room.
-            let first = self.closed.iter().min_by_key(|(_, until)| **until).map(|(model, _)| model.clone());
-            first.map(|model| self.closed.remove(&model));
-        }
-        self.closed.insert(model.to_owned(), until);
     }
 
     /// Until when the whole account is used up: by a refusal, or by a window that is full.
@@ -172,6 +172,8 @@ impl Condition {
     pub fn describe(&self, candidate: &mut Candidate, model: Option<&str>, now: UnixMillis) {
         candidate.limited_until = self.limited_until(now);
         candidate.model_until = model.and_then(|model| self.model_until(model, now));
+        candidate.lacks_model = model.is_some_and(|model| self.lacks(model, now));
+        candidate.not_included_until = self.not_included_until;
         candidate.cooling_until = self.cooling_until;
         candidate.circuit = self.circuit(now);
         candidate.in_flight = self.in_flight;
@@ -185,13 +187,23 @@ impl Condition {
         closed.max(self.quota.model_until(model, now))
     }
 
+    /// A clock that was set back ends it.
+    fn lacks(&self, model: &str, now: UnixMillis) -> bool {
+        self.not_offered.get(model).is_some_and(|until| (1..=CLOSED).contains(&until.saturating_sub(now)))
+    }
+
     /// What is to outlive the process.
     pub fn keep(&self, now: UnixMillis) -> KeptCondition {
-        let closed = self.closed.iter().filter(|(_, until)| **until > now);
+        let still = |models: &BTreeMap<String, UnixMillis>| {
+            let models = models.iter().filter(|(_, until)| **until > now);
+            models.map(|(model, until)| (model.clone(), *until)).collect()
+        };
         KeptCondition {
             quota: self.quota.clone(),
             cooling_until: self.cooling_until.filter(|until| *until > now),
-            closed: closed.map(|(model, until)| (model.clone(), *until)).collect(),
+            closed: still(&self.closed),
+            not_offered: still(&self.not_offered),
+            not_included_until: self.not_included_until.filter(|until| *until > now),
         }
     }
 
@@ -201,10 +213,23 @@ impl Condition {
             self.quota = kept.quota;
         }
         self.cooling_until = self.cooling_until.max(kept.cooling_until);
-        for (model, until) in kept.closed.into_iter().take(MODELS) {
-            self.closed.entry(model).or_insert(until);
+        self.not_included_until = self.not_included_until.max(kept.not_included_until);
+        for (known, kept) in [(&mut self.closed, kept.closed), (&mut self.not_offered, kept.not_offered)] {
+            for (model, until) in kept.into_iter().take(MODELS) {
+                known.entry(model).or_insert(until);
+            }
         }
     }
+}
+
+/// Notes a model until then, among as many as are remembered.
+fn put(models: &mut BTreeMap<String, UnixMillis>, model: &str, until: UnixMillis) {
+    if models.len() >= MODELS && !models.contains_key(model) {
+        // The one that is over first makes room.
+        let first = models.iter().min_by_key(|(_, until)| **until).map(|(model, _)| model.clone());
+        first.map(|model| models.remove(&model));
+    }
+    models.insert(model.to_owned(), until);
 }
 
 /// Until when a failure puts an account, or a model on it, aside. A reset that has passed, or that
@@ -308,8 +333,8 @@ mod tests {
                 0.0,
             );
         }
-        assert_eq!(condition.closed.len(), MODELS);
-        assert!(condition.model_until("m999", NOW).is_some());
+        assert_eq!(condition.not_offered.len(), MODELS);
+        assert!(condition.lacks("m999", NOW + 999) && !condition.lacks("m0", NOW + 999));
     }
 
     /// Something that happens to an account, at any time that a clock may say.
@@ -338,8 +363,8 @@ mod tests {
 
     fn happens(condition: &mut Condition, event: &Event, now: UnixMillis) {
         match *event {
-            Event::Begin => condition.begin(1.0, now),
-            Event::End => condition.end(),
+            Event::Begin => drop(condition.begin(1.0, now)),
+            Event::End => condition.end(now % 2 == 0),
             Event::Succeeded => condition.succeeded(),
             Event::Suffers(kind, resets_at, wait, family) => {
                 let failure = Failure {

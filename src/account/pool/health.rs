@@ -53,15 +53,17 @@ impl Breaker {
         }
     }
 
-    /// A request begins. Of an open circuit it is the trial.
-    pub fn begin(&mut self, now: UnixMillis) {
+    /// A request begins. Of an open circuit it is the trial, which is what this says.
+    pub fn begin(&mut self, now: UnixMillis) -> bool {
         if matches!(self.circuit(now), Circuit::Open(until) if until <= now) {
             self.trial = Some(now);
+            return true;
         }
+        false
     }
 
-    /// A request ended without telling anything: its client left, or the caller was at fault.
-    pub fn ended(&mut self) {
+    /// The trial ended without telling anything: its client left, or the caller was at fault.
+    pub fn trial_ended(&mut self) {
         self.trial = None;
     }
 
@@ -134,8 +136,8 @@ mod tests {
     #[test]
     fn a_trial_whose_client_left_makes_room_for_another() {
         let mut breaker = tripped(0);
-        breaker.begin(FIRST);
-        breaker.ended();
+        assert!(breaker.begin(FIRST));
+        breaker.trial_ended();
         assert_eq!(breaker.circuit(FIRST), Circuit::Open(FIRST));
         breaker.begin(FIRST);
         assert_eq!(breaker.circuit(FIRST + TRIAL), Circuit::Open(FIRST), "one that never told");

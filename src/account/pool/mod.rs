@@ -34,8 +34,10 @@ pub struct Candidate {
     pub limited_until: Option<UnixMillis>,
     /// The backend refuses the request's model, or its family, on this account until then.
     pub model_until: Option<UnixMillis>,
-    /// Whether its catalogue is known and lacks the request's model.
+    /// Whether its plan is known not to offer the request's model: by its catalogue, or by a refusal.
     pub lacks_model: bool,
+    /// Its plan does not serve at all; asked again then.
+    pub not_included_until: Option<UnixMillis>,
     /// A failure that does not mean quota puts it aside for a short time.
     pub cooling_until: Option<UnixMillis>,
     /// What the circuit breaker says.
@@ -67,6 +69,7 @@ impl Candidate {
             limited_until: None,
             model_until: None,
             lacks_model: false,
+            not_included_until: None,
             cooling_until: None,
             circuit: health::Circuit::Closed,
             in_flight: 0,
@@ -93,6 +96,8 @@ pub enum Reason {
     Paused,
     /// Its workspace lives at an address where nothing may be sent.
     Barred,
+    /// Its plan does not serve at all; asked again then.
+    NotIncluded(UnixMillis),
     /// Its plan does not offer the model.
     ModelNotOffered,
     /// Its quota is used up until then.
@@ -118,6 +123,7 @@ impl Reason {
             Self::Quarantined => "quarantined",
             Self::Paused => "paused",
             Self::Barred => "barred",
+            Self::NotIncluded(_) => "not_included",
             Self::ModelNotOffered => "model_not_offered",
             Self::Limited(_) => "limited",
             Self::ModelLimited(_) => "model_limited",
@@ -131,9 +137,11 @@ impl Reason {
     /// When it no longer applies, if time alone ends it.
     pub const fn until(self) -> Option<UnixMillis> {
         match self {
-            Self::Limited(until) | Self::ModelLimited(until) | Self::Cooling(until) | Self::Tripped(until) => {
-                Some(until)
-            }
+            Self::NotIncluded(until)
+            | Self::Limited(until)
+            | Self::ModelLimited(until)
+            | Self::Cooling(until)
+            | Self::Tripped(until) => Some(until),
             _ => None,
         }
     }
@@ -218,6 +226,9 @@ pub struct Choice {
     pub excluded: Vec<(AccountId, Reason)>,
     /// What became of the conversation's home.
     pub stay: Stay,
+    /// Whether any account of the scope may offer the model; if none does, those that serve are asked
+    /// only so that the backend says so.
+    pub is_offered: bool,
 }
 
 impl Choice {
@@ -258,7 +269,7 @@ pub fn choose(candidates: &[Candidate], ask: &Ask<'_>) -> Choice {
     }
     let mut ordered = score::order(&eligible, ask.strategy, ask.now);
     let stay = stay(ask, &mut ordered, &excluded);
-    Choice { ordered, excluded, stay }
+    Choice { ordered, excluded, stay, is_offered }
 }
 
 /// Puts the accounts back whose only fault is an open circuit, the one that is to close first in
@@ -322,6 +333,9 @@ pub fn exclusion(candidate: &Candidate, scope: &AccountScope, now: UnixMillis) -
     };
     if let Some(until) = ahead(candidate.limited_until, LONGEST_LIMIT) {
         return Some(Reason::Limited(until));
+    }
+    if let Some(until) = ahead(candidate.not_included_until, remedy::CLOSED) {
+        return Some(Reason::NotIncluded(until));
     }
     if candidate.lacks_model {
         return Some(Reason::ModelNotOffered);

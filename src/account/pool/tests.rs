@@ -39,6 +39,7 @@ fn each_obstacle_has_its_reason_and_a_past_time_is_none() {
         (Candidate { barred: true, limited_until: later, ..base }, Some(Reason::Barred)),
         (Candidate { limited_until: soon, cooling_until: later, ..base }, Some(Reason::Limited(NOW + 1))),
         (Candidate { lacks_model: true, ..base }, Some(Reason::ModelNotOffered)),
+        (Candidate { not_included_until: soon, lacks_model: true, ..base }, Some(Reason::NotIncluded(NOW + 1))),
         (Candidate { model_until: soon, ..base }, Some(Reason::ModelLimited(NOW + 1))),
         (Candidate { cooling_until: soon, ..base }, Some(Reason::Cooling(NOW + 1))),
         (Candidate { circuit: health::Circuit::Open(NOW + 9), ..base }, Some(Reason::Tripped(NOW + 9))),
