@@ -175,7 +175,10 @@ fn change(
 ) -> Change {
     let snapshot = member.manager.snapshot();
     let code = match reason {
-        Some(Reason::Limited(_)) => member.live.load().condition.limit_reason.clone(),
+        // Without a refusal it is a window that was read to be full.
+        Some(Reason::Limited(_)) => {
+            member.live.load().condition.limit_reason.clone().or_else(|| Some("window_full".to_owned()))
+        }
         Some(Reason::NeedsLogin | Reason::Quarantined) => snapshot.standing.reason.clone(),
         _ => None,
     };

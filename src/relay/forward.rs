@@ -112,15 +112,7 @@ impl Errand for Courier<'_> {
     }
 
     fn strip(&mut self, foreign: Foreign) -> bool {
-        if foreign == Foreign::All {
-            self.headers.remove(passage::TURN_STATE);
-        }
-        let stripped = reasoning::strip(&self.body, foreign);
-        let is_changed = stripped.is_some();
-        if let Some(body) = stripped {
-            self.body = body;
-        }
-        is_changed
+        reasoning::leave_behind(&mut self.headers, &mut self.body, foreign)
     }
 
     fn items(&self) -> u32 {

@@ -3,8 +3,10 @@
 //! that handed it out (protocol.md 2.1). Nothing is parsed but the outer object and the types of
 //! the items; what stays passes as the bytes that it is.
 
+use super::passage;
 use crate::dialect::responses::fields::Members;
 use bytes::Bytes;
+use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
 use serde_json::value::RawValue;
@@ -24,8 +26,21 @@ pub(super) enum Foreign {
     All,
 }
 
+/// Takes what belongs to another account out of a request; says whether the body changed.
+pub(super) fn leave_behind(headers: &mut HeaderMap, body: &mut Bytes, foreign: Foreign) -> bool {
+    if foreign == Foreign::All {
+        headers.remove(passage::TURN_STATE);
+    }
+    let stripped = strip(body, foreign);
+    let is_changed = stripped.is_some();
+    if let Some(stripped) = stripped {
+        *body = stripped;
+    }
+    is_changed
+}
+
 /// The body without foreign reasoning; `None` when there is none in it, or it is not legible.
-pub(super) fn strip(body: &Bytes, foreign: Foreign) -> Option<Bytes> {
+fn strip(body: &Bytes, foreign: Foreign) -> Option<Bytes> {
     let first = match foreign {
         Foreign::None => return None,
         Foreign::First(first) => first,

@@ -120,7 +120,9 @@ impl Level {
     }
 
     fn tell(&self, pool: &str, outbox: &Outbox) {
-        let Self { left, available, accounts, back_at } = self;
+        let Self { available, accounts, back_at, .. } = self;
+        // People read it: a tenth of a percent is fine enough.
+        let left = (self.left * 10.0).round() / 10.0;
         let name = if pool == ALL { "all accounts" } else { pool };
         tracing::error!(pool = name, left_percent = left, available, accounts, back_at, "a pool is nearly used up");
         let data = json!({
