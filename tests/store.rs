@@ -23,6 +23,8 @@ mod schema;
 mod sealing;
 #[path = "store/sqlite_files.rs"]
 mod sqlite_files;
+#[path = "store/tenants.rs"]
+mod tenants;
 
 macro_rules! on_both_databases {
     ($($room:ident::$case:ident),* $(,)?) => {
@@ -56,6 +58,9 @@ on_both_databases![
     accounts::what_was_learnt_about_old_credentials_does_not_touch_new_ones,
     accounts::pauses_and_limits_come_and_go,
     accounts::many_accounts_added_at_once_all_arrive_under_different_names,
+    tenants::teams_and_users_are_kept_and_changed_by_one_at_a_time,
+    tenants::a_key_belongs_to_its_user_and_by_them_to_a_team,
+    tenants::the_books_hold_each_request_once_and_their_sums_agree,
     pools::a_pool_holds_its_accounts_and_those_of_its_tags,
     pools::a_key_follows_its_pool_and_never_gains_accounts_by_its_end,
     pools::a_pool_that_a_key_needs_stays,

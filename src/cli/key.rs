@@ -4,7 +4,9 @@ use super::open;
 use super::show::{self, distance, moment, say, table};
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
-use crate::store::{Account, AccountId, AccountScope, GatewayKey, NewKey, PoolId, Right, Rights, Store, UnixMillis};
+use crate::store::{
+    Account, AccountId, AccountScope, GatewayKey, Limits, NewKey, PoolId, Right, Rights, Store, UnixMillis,
+};
 use crate::tenant::KeySecret;
 use anyhow::{Context, Result};
 use secrecy::ExposeSecret;
@@ -114,6 +116,9 @@ async fn stored(
         accounts,
         pool: None,
         rights: Rights::new(),
+        user: None,
+        team: None,
+        limits: Limits::default(),
         expires_at,
     })
 }
@@ -239,8 +244,15 @@ async fn rotate(store: &Store, asked: &str, grace: Duration, now: UnixMillis) ->
     // The successor lives as long again as its predecessor was to live.
     let expires_at = old.expires_at.map(|at| now.saturating_add(at.saturating_sub(old.created_at)));
     let secret = KeySecret::mint()?;
-    let new = stored(store, &secret, old.name.clone(), old.accounts.clone(), expires_at).await?;
-    let new = NewKey { pool: old.pool.as_ref().map(|pool| pool.id), rights: old.rights.clone(), ..new };
+    let new = stored(store, &secret, old.name.clone(), old.bound_to.clone(), expires_at).await?;
+    let new = NewKey {
+        pool: old.pool.as_ref().map(|pool| pool.id),
+        rights: old.rights.clone(),
+        user: old.user.as_ref().map(|user| user.id),
+        team: old.team.as_ref().map(|team| team.id),
+        limits: old.limits.clone(),
+        ..new
+    };
     let key = store.keys().rotate(old.id, new, after(now, grace), now).await.context("the key was not rotated")?;
     tell(&secret, &key, now)?;
     let old = store.keys().find(&old.id.to_string()).await?;

@@ -206,23 +206,10 @@ fn is_back_by(choice: &Choice, within: Duration) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{AccountScope, Rights};
+    use crate::store::Limits;
 
     fn key(name: &str) -> Arc<GatewayKey> {
-        Arc::new(GatewayKey {
-            id: KeyId::new(),
-            name: name.to_owned(),
-            prefix: String::new(),
-            hash: [0; 32],
-            accounts: AccountScope::All,
-            pool: None,
-            rights: Rights::new(),
-            created_at: 0,
-            expires_at: None,
-            revoked_at: None,
-            rotated_to: None,
-            last_used_at: None,
-        })
+        Arc::new(GatewayKey { name: name.to_owned(), ..crate::tenant::testing::key(Limits::default(), None, None) })
     }
 
     fn queue(requests: u32) -> Queue {

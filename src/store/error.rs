@@ -76,6 +76,22 @@ pub enum StoreError {
         /// Who needs it.
         by: String,
     },
+    /// Another one has the name.
+    #[error("there is another {what} called {name:?}")]
+    Taken {
+        /// `team`.
+        what: &'static str,
+        /// The name.
+        name: String,
+    },
+    /// Somebody else changed it in the meantime.
+    #[error("the {what} {id} has been changed by somebody else since it was read")]
+    Outdated {
+        /// `team`.
+        what: &'static str,
+        /// Its id.
+        id: String,
+    },
     /// Nothing matches.
     #[error("no {what} is called {asked:?}")]
     NotFound {

@@ -48,6 +48,14 @@ id!(
     /// The id of a pool.
     PoolId
 );
+id!(
+    /// The id of a team.
+    TeamId
+);
+id!(
+    /// The id of a user.
+    UserId
+);
 
 impl KeyId {
     /// Stands for everybody where no key is asked for: always the same, so that what is kept for

@@ -4,11 +4,14 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use std::sync::Arc;
+
 use super::{
-    AccountId, KeyId, Pool, PoolId, PoolRef, Store, UnixMillis,
+    AccountId, KeyId, Limits, Pool, PoolId, PoolRef, Store, Team, TeamId, UnixMillis, User, UserId,
     backend::{Topic, Write, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
     find, pools,
+    tenants::{self, check_version, limits_text, read_limits},
 };
 
 /// Which accounts a key may use.
@@ -88,12 +91,23 @@ pub struct GatewayKey {
     pub prefix: String,
     /// The keyed hash of the whole key.
     pub hash: [u8; 32],
-    /// Which accounts it may use: of a key that is bound to a pool, those of the pool.
+    /// Which accounts it may use: of a key that is bound to a pool, those of the pool; and of these
+    /// only what its own limits, its user's and its team's leave.
     pub accounts: AccountScope,
+    /// The accounts that it was bound to when it was made, whatever its limits leave of them.
+    pub bound_to: AccountScope,
     /// The pool that it is bound to.
     pub pool: Option<PoolRef>,
     /// What else it may do.
     pub rights: Rights,
+    /// The user it belongs to.
+    pub user: Option<Arc<User>>,
+    /// The team it belongs to, by its user or by itself.
+    pub team: Option<Arc<Team>>,
+    /// Its own limits; those of its user and its team hold beside them.
+    pub limits: Limits,
+    /// Goes up with each change by people.
+    pub version: i64,
     /// When it was made.
     pub created_at: UnixMillis,
     /// From then on it is refused.
@@ -121,8 +135,27 @@ pub struct NewKey {
     pub pool: Option<PoolId>,
     /// What else it may do.
     pub rights: Rights,
+    /// The user it belongs to, who must be there.
+    pub user: Option<UserId>,
+    /// The team it belongs to, which must be there; not heeded beside a user.
+    pub team: Option<TeamId>,
+    /// Its own limits.
+    pub limits: Limits,
     /// From then on it is refused.
     pub expires_at: Option<UnixMillis>,
+}
+
+/// What people change of a key; `None` leaves it as it is.
+#[derive(Debug, Clone, Default)]
+pub struct KeyChange {
+    /// Whose it is.
+    pub name: Option<String>,
+    /// What else it may do.
+    pub rights: Option<Rights>,
+    /// Its own limits.
+    pub limits: Option<Limits>,
+    /// From then on it is refused; `Some(None)` for never.
+    pub expires_at: Option<Option<UnixMillis>>,
 }
 
 /// Gateway keys in the store; made by `Store::keys`.
@@ -139,18 +172,22 @@ impl<'a> KeyStore<'a> {
     /// All keys, the newest first; also expired and revoked ones.
     pub async fn list(&self) -> Result<Vec<GatewayKey>> {
         let mut session = self.store.backend.read().await?;
-        let pools = pools::read(&mut session).await?;
+        let owners = Owners {
+            pools: pools::read(&mut session).await?,
+            teams: tenants::teams(&mut session).await?.into_iter().map(Arc::new).collect(),
+            users: tenants::users(&mut session).await?.into_iter().map(Arc::new).collect(),
+        };
         // One statement, so that a key is never seen with half of its accounts.
         let rows = fetch_all!(
             &mut session,
             KeyRow,
             "SELECT k.id, k.name, k.prefix, k.hash, k.scoped, k.rights, k.created_at, k.expires_at, k.revoked_at,
-                k.rotated_to, k.last_used_at, k.pool_id, b.account_id
+                k.rotated_to, k.last_used_at, k.pool_id, k.team_id, k.user_id, k.limits, k.version, b.account_id
              FROM gateway_keys k LEFT JOIN key_accounts b ON b.key_id = k.id
              ORDER BY k.id DESC, b.account_id",
         )?;
         let of_one_key = |one: &KeyRow, next: &KeyRow| one.id == next.id;
-        rows.chunk_by(of_one_key).map(|rows| GatewayKey::from_rows(rows, &pools)).collect()
+        rows.chunk_by(of_one_key).map(|rows| GatewayKey::from_rows(rows, &owners)).collect()
     }
 
     /// The key that `asked` means: an id, a name, the visible start of a key, or the start of an id
@@ -165,6 +202,28 @@ impl<'a> KeyStore<'a> {
         let key = insert(&mut write, new, now).await?;
         write.commit().await?;
         Ok(key)
+    }
+
+    /// Changes a key; only its `version`, if one is given, else `Outdated`.
+    pub async fn update(&self, id: KeyId, change: &KeyChange, version: Option<i64>) -> Result<()> {
+        let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let row =
+            fetch_optional!(&mut write, (i64,), "SELECT version FROM gateway_keys WHERE id = $1", id.to_string())?;
+        check_version("key", &id.to_string(), row, version)?;
+        execute!(
+            &mut write,
+            "UPDATE gateway_keys SET name = COALESCE($2, name), rights = COALESCE($3, rights),
+                limits = COALESCE($4, limits), expires_at = CASE WHEN $5 THEN $6 ELSE expires_at END,
+                version = version + 1
+             WHERE id = $1",
+            id.to_string(),
+            change.name.as_deref(),
+            change.rights.as_ref().map(write_rights),
+            change.limits.as_ref().map(limits_text),
+            change.expires_at.is_some(),
+            change.expires_at.flatten(),
+        )?;
+        write.commit().await
     }
 
     /// Revokes a key for good. Returns whether it was there and not yet revoked.
@@ -243,10 +302,21 @@ impl<'a> KeyStore<'a> {
 
 async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {
     let id = KeyId::new();
+    let (user, team) = owners_of(write, &new).await?;
+    let bound_to = match new.accounts.clone() {
+        _ if new.pool.is_some() => AccountScope::Only(Vec::new()),
+        AccountScope::All => AccountScope::All,
+        AccountScope::Only(mut ids) => {
+            ids.sort_unstable();
+            ids.dedup();
+            AccountScope::Only(ids)
+        }
+    };
     execute!(
         write,
-        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at, pool_id)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9)",
+        "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at, pool_id, user_id,
+            team_id, limits)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         id.to_string(),
         new.name.as_str(),
         new.prefix.as_str(),
@@ -256,35 +326,59 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
         now,
         new.expires_at,
         new.pool.map(|pool| pool.to_string()),
+        new.user.map(|user| user.to_string()),
+        new.team.filter(|_| new.user.is_none()).map(|team| team.to_string()),
+        limits_text(&new.limits),
     )?;
     let pool = match new.pool {
         Some(pool) => Some(pool_of(write, pool).await?),
         None => None,
     };
-    let accounts = match pool.as_ref().map_or(new.accounts, |pool| AccountScope::Only(pool.members.clone())) {
-        members if pool.is_some() => members,
-        AccountScope::All => AccountScope::All,
-        AccountScope::Only(mut accounts) => {
-            accounts.sort_unstable();
-            accounts.dedup();
-            bind(write, id, &accounts).await?;
-            AccountScope::Only(accounts)
-        }
-    };
+    if let AccountScope::Only(ids) = &bound_to {
+        bind(write, id, ids).await?;
+    }
+    let accounts = pool.as_ref().map_or_else(|| bound_to.clone(), |pool| AccountScope::Only(pool.members.clone()));
+    let pools = pools::read(write).await?;
+    let upper = [Some(&new.limits), user.as_ref().map(|user| &user.limits), team.as_ref().map(|team| &team.limits)];
+    let accounts = upper.into_iter().flatten().fold(accounts, |scope, limits| narrowed(scope, limits, &pools));
     Ok(GatewayKey {
         id,
         name: new.name,
         prefix: new.prefix,
         hash: new.hash,
         accounts,
+        bound_to,
         pool: pool.as_ref().map(Pool::to_ref),
         rights: new.rights,
+        user,
+        team,
+        limits: new.limits,
+        version: 1,
         created_at: now,
         expires_at: new.expires_at,
         revoked_at: None,
         rotated_to: None,
         last_used_at: None,
     })
+}
+
+/// The user and the team that a new key belongs to.
+async fn owners_of(write: &mut Write, new: &NewKey) -> Result<(Option<Arc<User>>, Option<Arc<Team>>)> {
+    let user = match new.user {
+        None => None,
+        Some(id) => {
+            let user = tenants::users(write).await?.into_iter().find(|user| user.id == id);
+            Some(user.ok_or_else(|| StoreError::NotFound { what: "user", asked: id.to_string() })?)
+        }
+    };
+    let team = match user.as_ref().map_or(new.team, |user| user.team) {
+        None => None,
+        Some(id) => {
+            let team = tenants::teams(write).await?.into_iter().find(|team| team.id == id);
+            Some(team.ok_or_else(|| StoreError::NotFound { what: "team", asked: id.to_string() })?)
+        }
+    };
+    Ok((user.map(Arc::new), team.map(Arc::new)))
 }
 
 async fn pool_of(write: &mut Write, id: PoolId) -> Result<Pool> {
@@ -323,12 +417,23 @@ struct KeyRow {
     rotated_to: Option<String>,
     last_used_at: Option<UnixMillis>,
     pool_id: Option<String>,
+    team_id: Option<String>,
+    user_id: Option<String>,
+    limits: String,
+    version: i64,
     account_id: Option<String>,
+}
+
+/// What keys refer to.
+struct Owners {
+    pools: Vec<Pool>,
+    teams: Vec<Arc<Team>>,
+    users: Vec<Arc<User>>,
 }
 
 impl GatewayKey {
     /// `rows` are all of one key, and at least one.
-    fn from_rows(rows: &[KeyRow], pools: &[Pool]) -> Result<Self> {
+    fn from_rows(rows: &[KeyRow], owners: &Owners) -> Result<Self> {
         let row = &rows[0];
         let damaged = |problem| StoreError::Damaged { table: "gateway_keys", row: row.id.clone(), problem };
         let accounts = rows.iter().filter_map(|row| row.account_id.as_deref());
@@ -336,18 +441,29 @@ impl GatewayKey {
         let accounts =
             if row.scoped { AccountScope::Only(accounts.collect::<Result<_>>()?) } else { AccountScope::All };
         // A pool made after the pools were read: the revision has moved, and both are read again.
-        let pool = row.pool_id.as_ref().map(|id| pools.iter().find(|pool| pool.id.to_string() == *id));
+        let pool = row.pool_id.as_ref().map(|id| owners.pools.iter().find(|pool| pool.id.to_string() == *id));
+        let user = row.user_id.as_ref().and_then(|id| owners.users.iter().find(|user| user.id.to_string() == *id));
+        let team = user.map_or_else(|| row.team_id.clone(), |user| user.team.map(|team| team.to_string()));
+        let team = team.and_then(|id| owners.teams.iter().find(|team| team.id.to_string() == id));
+        let limits = read_limits(&row.limits, "gateway_keys", &row.id)?;
+        let own = match pool {
+            Some(pool) => AccountScope::Only(pool.map(|pool| pool.members.clone()).unwrap_or_default()),
+            None => accounts.clone(),
+        };
+        let upper = [Some(&limits), user.map(|user| &user.limits), team.map(|team| &team.limits)];
         Ok(Self {
             id: row.id.parse().map_err(|_| damaged("its id is not a UUID"))?,
             name: row.name.clone(),
             prefix: row.prefix.clone(),
             hash: row.hash.as_slice().try_into().map_err(|_| damaged("its hash is not 32 bytes"))?,
-            accounts: match pool {
-                Some(pool) => AccountScope::Only(pool.map(|pool| pool.members.clone()).unwrap_or_default()),
-                None => accounts,
-            },
+            accounts: upper.into_iter().flatten().fold(own, |scope, limits| narrowed(scope, limits, &owners.pools)),
+            bound_to: accounts,
             pool: pool.flatten().map(Pool::to_ref),
             rights: read_rights(&row.rights),
+            user: user.cloned(),
+            team: team.cloned(),
+            limits,
+            version: row.version,
             created_at: row.created_at,
             expires_at: row.expires_at,
             revoked_at: row.revoked_at,
@@ -359,6 +475,26 @@ impl GatewayKey {
             last_used_at: row.last_used_at,
         })
     }
+}
+
+/// What is left of a scope under limits that name accounts or pools.
+fn narrowed(scope: AccountScope, limits: &Limits, pools: &[Pool]) -> AccountScope {
+    let of_pools = limits.pools.as_ref().map(|allowed| {
+        let members = pools.iter().filter(|pool| allowed.contains(&pool.id)).flat_map(|pool| pool.members.clone());
+        members.collect::<Vec<_>>()
+    });
+    let mut scope = scope;
+    for allowed in [limits.accounts.clone(), of_pools].into_iter().flatten() {
+        scope = match scope {
+            AccountScope::All => AccountScope::Only(allowed),
+            AccountScope::Only(ids) => AccountScope::Only(ids.into_iter().filter(|id| allowed.contains(id)).collect()),
+        };
+    }
+    if let AccountScope::Only(ids) = &mut scope {
+        ids.sort_unstable();
+        ids.dedup();
+    }
+    scope
 }
 
 impl find::Labelled for GatewayKey {

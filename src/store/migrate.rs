@@ -37,6 +37,7 @@ const EMBEDDED: &[Embedded] = embedded![
     3 "key_rights" "0003_key_rights.sql",
     4 "batches" "0004_batches.sql",
     5 "pool" "0005_pool.sql",
+    6 "tenants" "0006_tenants.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

@@ -1,5 +1,5 @@
-//! The store: accounts with their sealed credentials, gateway keys, kept responses and conversations,
-//! message batches, and the installation's own secrets, in SQLite or Postgres.
+//! The store: accounts with their sealed credentials, teams, users, gateway keys, what they used, kept
+//! responses and conversations, message batches, and the installation's own secrets, in SQLite or Postgres.
 //!
 //! One file an aggregate; `vault` seals what is secret. The store keeps and finds plain values. It
 //! must not know what they are for: no refreshing, no choosing of accounts, no checking of keys, no
@@ -26,12 +26,15 @@ mod find;
 mod id;
 mod inspect;
 mod keys;
+mod ledger;
+mod limits;
 mod migrate;
 mod pools;
 mod responses;
 mod rotation;
 mod secrets;
 mod sessions;
+mod tenants;
 pub mod vault;
 mod webhooks;
 
@@ -49,13 +52,18 @@ pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError};
-pub use id::{AccountId, KeyId, PoolId};
-pub use keys::{AccountScope, GatewayKey, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use id::{AccountId, KeyId, PoolId, TeamId, UserId};
+pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use ledger::{
+    AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
+};
+pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownEffort, UnknownPeriod};
 pub use pools::{Names, Pool, PoolRef, PoolStore, Strategy, UnknownStrategy};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
 pub use sessions::{KeptSession, SessionStore};
+pub use tenants::{Team, TeamDraft, TenantStore, User, UserDraft};
 pub use webhooks::{Delivery, WebhookStore};
 
 use backend::{Address, Backend, Topic, fetch_all, fetch_one};
@@ -169,6 +177,16 @@ impl Store {
     /// Why accounts were chosen.
     pub fn decisions(&self) -> DecisionStore<'_> {
         DecisionStore::new(self)
+    }
+
+    /// Teams and users.
+    pub fn tenants(&self) -> TenantStore<'_> {
+        TenantStore::new(self)
+    }
+
+    /// What was used.
+    pub fn ledger(&self) -> LedgerStore<'_> {
+        LedgerStore::new(self)
     }
 
     /// What operators' systems are told.

@@ -2,7 +2,7 @@
 //! shows here within one poll of its revision.
 
 use super::key::{KeyFormatError, KeySecret};
-use crate::store::{AccountScope, GatewayKey, KeyId, Pepper, Rights, Store, StoreError, UnixMillis};
+use crate::store::{AccountScope, GatewayKey, KeyId, Limits, Pepper, Rights, Store, StoreError, UnixMillis};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -185,8 +185,13 @@ fn anonymous() -> GatewayKey {
         prefix: String::new(),
         hash: [0; 32],
         accounts: AccountScope::All,
+        bound_to: AccountScope::All,
         pool: None,
         rights: Rights::new(),
+        user: None,
+        team: None,
+        limits: Limits::default(),
+        version: 0,
         created_at: 0,
         expires_at: None,
         revoked_at: None,

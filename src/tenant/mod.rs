@@ -1,9 +1,20 @@
-//! Who may call: gateway keys, and the directory that knows them without asking the database.
+//! Who may call, and how much: gateway keys, the directory that knows them without asking the
+//! database, and the limits of keys, users and teams.
 //!
 //! This room must not know what a key is used for, nor how keys are stored beyond reading them.
 
 mod directory;
 mod key;
+mod meter;
+mod meters;
+mod minute;
+mod period;
+mod rules;
+#[cfg(test)]
+pub(crate) mod testing;
 
 pub use directory::{KeyRefusal, Keys};
 pub use key::{KeyFormatError, KeySecret};
+pub use meter::{Amount, Counted, Demand, Full, Gauge};
+pub use meters::{Exceeded, Meters, Reservation, Standing, Subject};
+pub use rules::{Forbidden, Level, Shut, admits, allows, limits, may_see};

@@ -4,7 +4,8 @@ use secrecy::{ExposeSecret, SecretString};
 use sqlx::{Connection, PgConnection, SqliteConnection};
 use tempfile::TempDir;
 use tollway::store::{
-    Account, AccountScope, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Rights, Store, vault::Keyring,
+    Account, AccountScope, Limits, NewAccount, NewCredentials, NewKey, OpenOptions, Result, Rights, Store,
+    vault::Keyring,
 };
 
 use crate::postgres::Postgres;
@@ -93,6 +94,9 @@ pub(crate) fn key(name: &str, byte: u8, accounts: AccountScope) -> NewKey {
         accounts,
         pool: None,
         rights: Rights::new(),
+        user: None,
+        team: None,
+        limits: Limits::default(),
         expires_at: None,
     }
 }

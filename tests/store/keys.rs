@@ -1,4 +1,4 @@
-use tollway::store::{AccountId, AccountScope, GatewayKey, KeyId, NewKey, Right, StoreError};
+use tollway::store::{AccountId, AccountScope, GatewayKey, KeyId, Limits, NewKey, Right, StoreError};
 
 use crate::database::{Database, NOW, add, key};
 
@@ -16,8 +16,13 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
         prefix: "tw-000001".into(),
         hash: [1; 32],
         accounts: AccountScope::Only(vec![ada, bob]),
+        bound_to: AccountScope::Only(vec![ada, bob]),
         pool: None,
         rights: [Right::AuthRefresh].into(),
+        user: None,
+        team: None,
+        limits: Limits::default(),
+        version: 1,
         created_at: NOW,
         expires_at: Some(NOW + 9),
         revoked_at: None,

@@ -1,0 +1,699 @@
+//! The books: one row a request, one a call of the backend, and sums by the hour and by the day that
+//! are written in the same transaction, so that rows and sums always say the same.
+
+use std::collections::BTreeMap;
+
+use super::{
+    Store, UnixMillis,
+    backend::{Write, execute, fetch_all},
+    error::{Result, StoreError},
+};
+
+/// Milliseconds.
+const HOUR: i64 = 3_600_000;
+const DAY: i64 = 24 * HOUR;
+
+/// Tokens and notional money.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Used {
+    /// Input tokens, cached ones included.
+    pub input: u64,
+    /// Of these, read from the prompt cache.
+    pub cached: u64,
+    /// Of these, written to it.
+    pub cache_write: u64,
+    /// Output tokens, reasoning included.
+    pub output: u64,
+    /// Of these, reasoning.
+    pub reasoning: u64,
+}
+
+/// A request that is over.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UsageRow {
+    /// What client and operator call the request by.
+    pub id: String,
+    /// When it arrived.
+    pub at: UnixMillis,
+    /// Whose key it was; empty where there is none.
+    pub team_id: String,
+    /// Whose key it was; empty where there is none.
+    pub user_id: String,
+    /// The key.
+    pub key_id: String,
+    /// The account that served, or was asked last; empty where none was.
+    pub account_id: String,
+    /// The API that was spoken.
+    pub dialect: String,
+    /// The route's template.
+    pub endpoint: String,
+    /// The model as the client named it.
+    pub model_asked: String,
+    /// The model that went upstream.
+    pub model: String,
+    /// The reasoning effort that was asked for.
+    pub effort: Option<String>,
+    /// The service tier that was asked for.
+    pub tier: Option<String>,
+    /// The HTTP status that the client got.
+    pub status: u16,
+    /// How it ended.
+    pub outcome: String,
+    /// Why, if it did not end well: a kind of failure.
+    pub cause: Option<String>,
+    /// What it used, over all attempts.
+    pub used: Used,
+    /// Whether the backend did not count it, or not all of it.
+    pub estimated: bool,
+    /// Notional money, millionths; `None` for a model without a price.
+    pub cost: Option<u64>,
+    /// To the first byte.
+    pub first_byte_ms: Option<u64>,
+    /// To the last.
+    pub duration_ms: u64,
+    /// The calls of the backend, in their order.
+    pub attempts: Vec<AttemptRow>,
+}
+
+/// One call of the backend.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct AttemptRow {
+    /// The account it was made as.
+    pub account_id: String,
+    /// When it began.
+    pub at: UnixMillis,
+    /// How long it took: up to the first output where it was streamed.
+    pub duration_ms: u64,
+    /// `ok`, or a kind of failure.
+    pub outcome: String,
+    /// The backend's status, where it refused.
+    pub status: Option<u16>,
+    /// What the backend calls it, where it said so.
+    pub upstream_id: Option<String>,
+    /// What it used.
+    pub used: Used,
+}
+
+/// What reports are grouped by.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Dimension {
+    /// Teams.
+    Team,
+    /// Users.
+    User,
+    /// Keys.
+    Key,
+    /// Accounts.
+    Account,
+    /// Models, as they go upstream.
+    Model,
+    /// Dialects.
+    Dialect,
+    /// Days, in UTC.
+    Day,
+    /// Hours.
+    Hour,
+}
+
+impl Dimension {
+    /// Every dimension.
+    pub const ALL: [Self; 8] =
+        [Self::Team, Self::User, Self::Key, Self::Account, Self::Model, Self::Dialect, Self::Day, Self::Hour];
+
+    /// The name in JSON, in queries and on the command line.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Team => "team",
+            Self::User => "user",
+            Self::Key => "key",
+            Self::Account => "account",
+            Self::Model => "model",
+            Self::Dialect => "dialect",
+            Self::Day => "day",
+            Self::Hour => "hour",
+        }
+    }
+
+    const fn column(self) -> &'static str {
+        match self {
+            Self::Team => "team_id",
+            Self::User => "user_id",
+            Self::Key => "key_id",
+            Self::Account => "account_id",
+            Self::Model => "model",
+            Self::Dialect => "dialect",
+            Self::Day | Self::Hour => "CAST(slot AS TEXT)",
+        }
+    }
+}
+
+/// The text is no dimension.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error("expected team, user, key, account, model, dialect, day or hour")]
+pub struct UnknownDimension;
+
+impl std::str::FromStr for Dimension {
+    type Err = UnknownDimension;
+
+    fn from_str(text: &str) -> std::result::Result<Self, Self::Err> {
+        Self::ALL.into_iter().find(|dimension| dimension.as_str() == text).ok_or(UnknownDimension)
+    }
+}
+
+/// Which use a report is about. Times are rounded outwards to full hours.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UsageFilter {
+    /// From then on.
+    pub from: UnixMillis,
+    /// Until then.
+    pub until: UnixMillis,
+    /// Of this team.
+    pub team_id: Option<String>,
+    /// Of this user.
+    pub user_id: Option<String>,
+    /// Of this key.
+    pub key_id: Option<String>,
+    /// On this account.
+    pub account_id: Option<String>,
+    /// Of this model.
+    pub model: Option<String>,
+}
+
+/// A line of a report.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct UsageSum {
+    /// What it is about: an id, a name, or the Unix hour or day, by the dimension; empty for nobody.
+    pub group: String,
+    /// How many requests.
+    pub requests: u64,
+    /// Of these, that did not end well.
+    pub failed: u64,
+    /// What they used.
+    pub used: Used,
+    /// How many of them were estimated.
+    pub estimated: u64,
+    /// Notional money, millionths; models without a price cost nothing here.
+    pub cost: u64,
+}
+
+/// Of whom sums are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Holder {
+    /// A team.
+    Team,
+    /// A user.
+    User,
+    /// A key.
+    Key,
+}
+
+/// What was used in an hour: the Unix hour, tokens, and notional money in millionths.
+pub type HourlySum = (i64, u64, u64);
+
+/// The books in the store; made by `Store::ledger`.
+#[derive(Debug, Clone, Copy)]
+pub struct LedgerStore<'a> {
+    store: &'a Store,
+}
+
+impl<'a> LedgerStore<'a> {
+    pub(super) fn new(store: &'a Store) -> Self {
+        Self { store }
+    }
+
+    /// Writes requests and their sums. What was written before is not written, nor counted, again, so
+    /// a batch whose commit is in doubt may be repeated.
+    pub async fn append(&self, rows: &[UsageRow]) -> Result<()> {
+        let mut write = self.store.backend.write(&[]).await?;
+        let mut sums: BTreeMap<Cell, UsageSum> = BTreeMap::new();
+        for row in rows {
+            if insert(&mut write, row).await? {
+                let sum = sums.entry(Cell::of(row)).or_default();
+                add(sum, row);
+            }
+        }
+        // In the order of their keys, so that two writers never wait for each other.
+        for (cell, sum) in &sums {
+            upsert_hour(&mut write, cell, sum).await?;
+        }
+        let mut days: BTreeMap<Cell, UsageSum> = BTreeMap::new();
+        for (mut cell, sum) in sums {
+            cell.slot = cell.slot.div_euclid(24);
+            merge(days.entry(cell).or_default(), &sum);
+        }
+        for (cell, sum) in &days {
+            upsert_day(&mut write, cell, sum).await?;
+        }
+        write.commit().await
+    }
+
+    /// A report. By hours it reads the hours, else the days where the times allow it.
+    pub async fn report(&self, filter: &UsageFilter, by: Option<Dimension>) -> Result<Vec<UsageSum>> {
+        let whole_days = filter.from.rem_euclid(DAY) == 0 && filter.until.rem_euclid(DAY) == 0;
+        let daily = by != Some(Dimension::Hour) && whole_days;
+        let (table, slot, length) = if daily {
+            ("usage_daily", "day", DAY)
+        } else if by == Some(Dimension::Day) {
+            ("usage_hourly", "hour / 24", HOUR)
+        } else {
+            ("usage_hourly", "hour", HOUR)
+        };
+        let base = if daily { "day" } else { "hour" };
+        let group = by.map_or("''".to_owned(), |by| by.column().replace("slot", slot));
+        let sql = format!(
+            "SELECT {group} AS grouped, {SUMS} FROM {table}
+             WHERE {base} >= $1 AND {base} < $2 AND ($3 IS NULL OR team_id = $3) AND ($4 IS NULL OR user_id = $4)
+                AND ($5 IS NULL OR key_id = $5) AND ($6 IS NULL OR account_id = $6) AND ($7 IS NULL OR model = $7)
+             GROUP BY grouped ORDER BY grouped"
+        );
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            SumRow,
+            // Made of the constants above only.
+            sqlx::AssertSqlSafe(sql.clone()),
+            filter.from.div_euclid(length),
+            -((-filter.until).div_euclid(length)),
+            filter.team_id.as_deref(),
+            filter.user_id.as_deref(),
+            filter.key_id.as_deref(),
+            filter.account_id.as_deref(),
+            filter.model.as_deref(),
+        )?;
+        let mut sums: Vec<UsageSum> = rows.into_iter().map(SumRow::into_sum).collect();
+        if matches!(by, Some(Dimension::Day | Dimension::Hour)) {
+            sums.sort_by_key(|sum| sum.group.parse::<i64>().unwrap_or(0));
+        }
+        Ok(sums)
+    }
+
+    /// What one of them used since a Unix hour, by the hour.
+    pub async fn hours(&self, of: Holder, id: &str, since: i64) -> Result<Vec<HourlySum>> {
+        let column = match of {
+            Holder::Team => "team_id",
+            Holder::User => "user_id",
+            Holder::Key => "key_id",
+        };
+        let sql = format!(
+            "SELECT hour, CAST(SUM(input + output) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_hourly
+             WHERE {column} = $1 AND hour >= $2 GROUP BY hour"
+        );
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            (i64, i64, i64),
+            sqlx::AssertSqlSafe(sql.clone()),
+            id,
+            since,
+        )?;
+        Ok(rows.into_iter().map(|(hour, tokens, cost)| (hour, unsigned(tokens), unsigned(cost))).collect())
+    }
+
+    /// Requests, the newest first: at most `limit`, and only those before the one that is `before`.
+    pub async fn requests(&self, filter: &UsageFilter, before: Option<&str>, limit: u32) -> Result<Vec<UsageRow>> {
+        let mut session = self.store.backend.read().await?;
+        let rows = fetch_all!(
+            &mut session,
+            RequestRow,
+            "SELECT id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked, model, effort, tier,
+                status, outcome, cause, input, cached, cache_write, output, reasoning, estimated, cost, first_byte_ms,
+                duration_ms
+             FROM usage_requests
+             WHERE at >= $1 AND at < $2 AND ($3 IS NULL OR team_id = $3) AND ($4 IS NULL OR user_id = $4)
+                AND ($5 IS NULL OR key_id = $5) AND ($6 IS NULL OR account_id = $6) AND ($7 IS NULL OR model = $7)
+                AND ($8 IS NULL OR id < $8)
+             ORDER BY id DESC LIMIT $9",
+            filter.from,
+            filter.until,
+            filter.team_id.as_deref(),
+            filter.user_id.as_deref(),
+            filter.key_id.as_deref(),
+            filter.account_id.as_deref(),
+            filter.model.as_deref(),
+            before,
+            i64::from(limit),
+        )?;
+        Ok(rows.into_iter().map(RequestRow::into_row).collect())
+    }
+
+    /// One request with its attempts.
+    pub async fn request(&self, id: &str) -> Result<UsageRow> {
+        let mut session = self.store.backend.read().await?;
+        let row = fetch_all!(
+            &mut session,
+            RequestRow,
+            "SELECT id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked, model, effort, tier,
+                status, outcome, cause, input, cached, cache_write, output, reasoning, estimated, cost, first_byte_ms,
+                duration_ms
+             FROM usage_requests WHERE id = $1",
+            id,
+        )?;
+        let row = row.into_iter().next();
+        let mut row = row.ok_or_else(|| StoreError::NotFound { what: "request", asked: id.to_owned() })?.into_row();
+        let attempts = fetch_all!(
+            &mut session,
+            Attempt,
+            "SELECT account_id, at, duration_ms, outcome, status, upstream_id, input, cached, output
+             FROM usage_attempts WHERE request_id = $1 ORDER BY number",
+            id,
+        )?;
+        row.attempts = attempts.into_iter().map(Attempt::into_row).collect();
+        Ok(row)
+    }
+
+    /// Forgets requests, and hours, from before; days are kept. At most `most` requests at a time, so
+    /// that nobody waits long for the database. Says how many requests went.
+    pub async fn forget(&self, requests: UnixMillis, hours: UnixMillis, most: u32) -> Result<u64> {
+        let mut write = self.store.backend.write(&[]).await?;
+        let gone = execute!(
+            &mut write,
+            "DELETE FROM usage_requests WHERE id IN (SELECT id FROM usage_requests WHERE at < $1 LIMIT $2)",
+            requests,
+            i64::from(most),
+        )?;
+        execute!(&mut write, "DELETE FROM usage_hourly WHERE hour < $1", hours.div_euclid(HOUR))?;
+        write.commit().await?;
+        Ok(gone)
+    }
+}
+
+const SUMS: &str = "CAST(SUM(requests) AS BIGINT) AS requests, CAST(SUM(failed) AS BIGINT) AS failed,
+    CAST(SUM(input) AS BIGINT) AS input, CAST(SUM(cached) AS BIGINT) AS cached,
+    CAST(SUM(cache_write) AS BIGINT) AS cache_write, CAST(SUM(output) AS BIGINT) AS output,
+    CAST(SUM(reasoning) AS BIGINT) AS reasoning, CAST(SUM(estimated) AS BIGINT) AS estimated,
+    CAST(SUM(cost) AS BIGINT) AS cost";
+
+/// What a sum is of.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Cell {
+    /// The Unix hour, or day.
+    slot: i64,
+    team_id: String,
+    user_id: String,
+    key_id: String,
+    account_id: String,
+    model: String,
+    dialect: String,
+}
+
+impl Cell {
+    fn of(row: &UsageRow) -> Self {
+        Self {
+            slot: row.at.div_euclid(HOUR),
+            team_id: row.team_id.clone(),
+            user_id: row.user_id.clone(),
+            key_id: row.key_id.clone(),
+            account_id: row.account_id.clone(),
+            model: row.model.clone(),
+            dialect: row.dialect.clone(),
+        }
+    }
+}
+
+fn add(sum: &mut UsageSum, row: &UsageRow) {
+    let one = UsageSum {
+        group: String::new(),
+        requests: 1,
+        failed: u64::from(row.outcome != "ok"),
+        used: row.used,
+        estimated: u64::from(row.estimated),
+        cost: row.cost.unwrap_or(0),
+    };
+    merge(sum, &one);
+}
+
+fn merge(sum: &mut UsageSum, more: &UsageSum) {
+    sum.requests += more.requests;
+    sum.failed += more.failed;
+    sum.used.input += more.used.input;
+    sum.used.cached += more.used.cached;
+    sum.used.cache_write += more.used.cache_write;
+    sum.used.output += more.used.output;
+    sum.used.reasoning += more.used.reasoning;
+    sum.estimated += more.estimated;
+    sum.cost += more.cost;
+}
+
+/// Whether it was not there yet.
+async fn insert(write: &mut Write, row: &UsageRow) -> Result<bool> {
+    let new = execute!(
+        &mut *write,
+        "INSERT INTO usage_requests (id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked,
+            model, effort, tier, status, outcome, cause, input, cached, cache_write, output, reasoning, estimated,
+            cost, attempts, first_byte_ms, duration_ms)
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
+            $23, $24, $25)
+         ON CONFLICT (id) DO NOTHING",
+        row.id.as_str(),
+        row.at,
+        row.team_id.as_str(),
+        row.user_id.as_str(),
+        row.key_id.as_str(),
+        row.account_id.as_str(),
+        row.dialect.as_str(),
+        row.endpoint.as_str(),
+        row.model_asked.as_str(),
+        row.model.as_str(),
+        row.effort.as_deref(),
+        row.tier.as_deref(),
+        i64::from(row.status),
+        row.outcome.as_str(),
+        row.cause.as_deref(),
+        signed(row.used.input),
+        signed(row.used.cached),
+        signed(row.used.cache_write),
+        signed(row.used.output),
+        signed(row.used.reasoning),
+        row.estimated,
+        row.cost.map(signed),
+        i64::try_from(row.attempts.len()).unwrap_or(i64::MAX),
+        row.first_byte_ms.map(signed),
+        signed(row.duration_ms),
+    )?;
+    if new == 0 {
+        return Ok(false);
+    }
+    for (number, attempt) in (1_i64..).zip(&row.attempts) {
+        execute!(
+            &mut *write,
+            "INSERT INTO usage_attempts (request_id, number, account_id, at, duration_ms, outcome, status,
+                upstream_id, input, cached, output)
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
+            row.id.as_str(),
+            number,
+            attempt.account_id.as_str(),
+            attempt.at,
+            signed(attempt.duration_ms),
+            attempt.outcome.as_str(),
+            attempt.status.map(i64::from),
+            attempt.upstream_id.as_deref(),
+            signed(attempt.used.input),
+            signed(attempt.used.cached),
+            signed(attempt.used.output),
+        )?;
+    }
+    Ok(true)
+}
+
+/// One statement for each of the two tables.
+macro_rules! upsert {
+    ($name:ident, $table:literal, $slot:literal) => {
+        async fn $name(write: &mut Write, cell: &Cell, sum: &UsageSum) -> Result<()> {
+            execute!(
+                &mut *write,
+                concat!(
+                    "INSERT INTO ",
+                    $table,
+                    " (",
+                    $slot,
+                    ", team_id, user_id, key_id, account_id, model, dialect,
+                        requests, failed, input, cached, cache_write, output, reasoning, estimated, cost)
+                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
+                     ON CONFLICT (",
+                    $slot,
+                    ", team_id, user_id, key_id, account_id, model, dialect) DO UPDATE SET
+                        requests = ",
+                    $table,
+                    ".requests + excluded.requests,
+                        failed = ",
+                    $table,
+                    ".failed + excluded.failed,
+                        input = ",
+                    $table,
+                    ".input + excluded.input,
+                        cached = ",
+                    $table,
+                    ".cached + excluded.cached,
+                        cache_write = ",
+                    $table,
+                    ".cache_write + excluded.cache_write,
+                        output = ",
+                    $table,
+                    ".output + excluded.output,
+                        reasoning = ",
+                    $table,
+                    ".reasoning + excluded.reasoning,
+                        estimated = ",
+                    $table,
+                    ".estimated + excluded.estimated,
+                        cost = ",
+                    $table,
+                    ".cost + excluded.cost"
+                ),
+                cell.slot,
+                cell.team_id.as_str(),
+                cell.user_id.as_str(),
+                cell.key_id.as_str(),
+                cell.account_id.as_str(),
+                cell.model.as_str(),
+                cell.dialect.as_str(),
+                signed(sum.requests),
+                signed(sum.failed),
+                signed(sum.used.input),
+                signed(sum.used.cached),
+                signed(sum.used.cache_write),
+                signed(sum.used.output),
+                signed(sum.used.reasoning),
+                signed(sum.estimated),
+                signed(sum.cost),
+            )?;
+            Ok(())
+        }
+    };
+}
+
+upsert!(upsert_hour, "usage_hourly", "hour");
+upsert!(upsert_day, "usage_daily", "day");
+
+#[derive(sqlx::FromRow)]
+struct SumRow {
+    grouped: String,
+    requests: i64,
+    failed: i64,
+    input: i64,
+    cached: i64,
+    cache_write: i64,
+    output: i64,
+    reasoning: i64,
+    estimated: i64,
+    cost: i64,
+}
+
+impl SumRow {
+    fn into_sum(self) -> UsageSum {
+        UsageSum {
+            group: self.grouped,
+            requests: unsigned(self.requests),
+            failed: unsigned(self.failed),
+            used: Used {
+                input: unsigned(self.input),
+                cached: unsigned(self.cached),
+                cache_write: unsigned(self.cache_write),
+                output: unsigned(self.output),
+                reasoning: unsigned(self.reasoning),
+            },
+            estimated: unsigned(self.estimated),
+            cost: unsigned(self.cost),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct RequestRow {
+    id: String,
+    at: UnixMillis,
+    team_id: String,
+    user_id: String,
+    key_id: String,
+    account_id: String,
+    dialect: String,
+    endpoint: String,
+    model_asked: String,
+    model: String,
+    effort: Option<String>,
+    tier: Option<String>,
+    status: i64,
+    outcome: String,
+    cause: Option<String>,
+    input: i64,
+    cached: i64,
+    cache_write: i64,
+    output: i64,
+    reasoning: i64,
+    estimated: bool,
+    cost: Option<i64>,
+    first_byte_ms: Option<i64>,
+    duration_ms: i64,
+}
+
+impl RequestRow {
+    fn into_row(self) -> UsageRow {
+        UsageRow {
+            id: self.id,
+            at: self.at,
+            team_id: self.team_id,
+            user_id: self.user_id,
+            key_id: self.key_id,
+            account_id: self.account_id,
+            dialect: self.dialect,
+            endpoint: self.endpoint,
+            model_asked: self.model_asked,
+            model: self.model,
+            effort: self.effort,
+            tier: self.tier,
+            status: u16::try_from(self.status).unwrap_or(0),
+            outcome: self.outcome,
+            cause: self.cause,
+            used: Used {
+                input: unsigned(self.input),
+                cached: unsigned(self.cached),
+                cache_write: unsigned(self.cache_write),
+                output: unsigned(self.output),
+                reasoning: unsigned(self.reasoning),
+            },
+            estimated: self.estimated,
+            cost: self.cost.map(unsigned),
+            first_byte_ms: self.first_byte_ms.map(unsigned),
+            duration_ms: unsigned(self.duration_ms),
+            attempts: Vec::new(),
+        }
+    }
+}
+
+#[derive(sqlx::FromRow)]
+struct Attempt {
+    account_id: String,
+    at: UnixMillis,
+    duration_ms: i64,
+    outcome: String,
+    status: Option<i64>,
+    upstream_id: Option<String>,
+    input: i64,
+    cached: i64,
+    output: i64,
+}
+
+impl Attempt {
+    fn into_row(self) -> AttemptRow {
+        AttemptRow {
+            account_id: self.account_id,
+            at: self.at,
+            duration_ms: unsigned(self.duration_ms),
+            outcome: self.outcome,
+            status: self.status.and_then(|status| u16::try_from(status).ok()),
+            upstream_id: self.upstream_id,
+            used: Used {
+                input: unsigned(self.input),
+                cached: unsigned(self.cached),
+                output: unsigned(self.output),
+                ..Used::default()
+            },
+        }
+    }
+}
+
+fn signed(number: u64) -> i64 {
+    i64::try_from(number).unwrap_or(i64::MAX)
+}
+
+fn unsigned(number: i64) -> u64 {
+    u64::try_from(number).unwrap_or(0)
+}
