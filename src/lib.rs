@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! cli ─┐
-//!      ├─> server ─> { relay, kept, batch } ─> { dialect, account, tenant } ─> { codex, oauth, store }
+//!      ├─> server ─> { relay, kept, batch } ─> { dialect, account, tenant, ledger } ─> { codex, oauth, store }
 //! main ┘                 config and telemetry are read by whoever is built from them;
 //!                        webhook takes what the server tells it to the outside
 //! ```
@@ -20,6 +20,7 @@ pub mod codex;
 pub mod config;
 pub mod dialect;
 pub mod kept;
+pub mod ledger;
 pub mod oauth;
 pub mod relay;
 pub mod server;

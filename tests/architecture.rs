@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 /// Each room, and the rooms it may know. What is not in the table is not allowed.
 const ROOMS: &[(&str, &[&str])] = &[
-    ("cli", &["server", "account", "tenant", "config", "telemetry", "codex", "oauth", "store"]),
+    ("cli", &["server", "account", "tenant", "ledger", "config", "telemetry", "codex", "oauth", "store"]),
     (
         "server",
         &[
@@ -18,6 +18,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "dialect",
             "account",
             "tenant",
+            "ledger",
             "config",
             "telemetry",
             "codex",
@@ -25,13 +26,14 @@ const ROOMS: &[(&str, &[&str])] = &[
             "store",
         ],
     ),
-    ("relay", &["dialect", "account", "tenant", "telemetry", "codex", "oauth", "store"]),
+    ("relay", &["dialect", "account", "tenant", "ledger", "telemetry", "codex", "oauth", "store"]),
     ("kept", &["dialect", "codex", "store"]),
     ("batch", &["dialect", "store"]),
     ("webhook", &["store"]),
     ("dialect", &["codex"]),
     ("account", &["telemetry", "codex", "oauth", "store"]),
     ("tenant", &["store"]),
+    ("ledger", &["store"]),
     // The types of its values: addresses of the issuer, strategies, formats of logs and traces.
     ("config", &["oauth", "store", "telemetry"]),
     // What the backend counted is what the metrics count.

@@ -1,0 +1,214 @@
+//! Gathers rows and writes them in batches.
+
+use crate::store::{Store, UnixMillis, UsageRow};
+use std::collections::VecDeque;
+use std::future::Future;
+use std::pin::Pin;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+/// Rows in one transaction.
+const BATCH: usize = 1000;
+/// How long it is waited after a failure, at first and at most.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
+/// How often old rows are forgotten, and how many at a time.
+const SWEEP: Duration = Duration::from_mins(10);
+const AT_A_TIME: u32 = 5000;
+
+/// How the books are kept.
+#[derive(Debug, Clone, Copy)]
+pub struct Options {
+    /// How long a row waits for others at most: what `kill -9` may cost.
+    pub flush_interval: Duration,
+    /// How many rows may wait for the database before requests have to.
+    pub buffer: usize,
+    /// How long single requests are kept; for ever, if this is zero.
+    pub retention: Duration,
+    /// How long sums by the hour are kept; for ever, if this is zero.
+    pub hourly_retention: Duration,
+}
+
+/// What somebody wants done once all rows before it are written.
+type Then = Box<dyn FnOnce(Store) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+enum Entry {
+    Row(Box<UsageRow>),
+    Then(Then),
+}
+
+/// The books of this process. One for the process.
+pub struct Ledger {
+    store: Store,
+    options: Options,
+    /// What is not written yet, in order.
+    waiting: Mutex<VecDeque<Entry>>,
+    /// Told when something has come in.
+    filled: Notify,
+    /// Told when something was written.
+    written: Notify,
+    /// Whether the last write failed.
+    failing: std::sync::atomic::AtomicBool,
+}
+
+impl Ledger {
+    /// Books over this store.
+    pub fn new(store: Store, options: Options) -> Arc<Self> {
+        Arc::new(Self {
+            store,
+            options,
+            waiting: Mutex::default(),
+            filled: Notify::new(),
+            written: Notify::new(),
+            failing: false.into(),
+        })
+    }
+
+    /// Takes a row; never waits and never drops. `alongside` runs at the same point of the order, so
+    /// that who counts beside the books can tell what comes before a [`Ledger::then`] from what
+    /// comes after.
+    pub fn record(&self, row: UsageRow, alongside: impl FnOnce()) {
+        let mut waiting = self.lock();
+        alongside();
+        waiting.push_back(Entry::Row(Box::new(row)));
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    /// Runs `at_once` now, and `work` when all rows that came before are written.
+    pub fn then<F>(&self, at_once: impl FnOnce(), work: impl FnOnce(Store) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let mut waiting = self.lock();
+        at_once();
+        waiting.push_back(Entry::Then(Box::new(|store| Box::pin(work(store)))));
+        drop(waiting);
+        self.filled.notify_one();
+    }
+
+    /// Waits until there is room for another request's row, but no longer than `patience`; says
+    /// whether there is.
+    pub async fn room(&self, patience: Duration) -> bool {
+        if self.len() < self.options.buffer {
+            return true;
+        }
+        let deadline = Instant::now() + patience;
+        loop {
+            let written = self.written.notified();
+            if self.len() < self.options.buffer {
+                return true;
+            }
+            if tokio::time::timeout_at(deadline, written).await.is_err() {
+                return false;
+            }
+        }
+    }
+
+    /// How many rows are not written yet.
+    pub fn len(&self) -> usize {
+        self.lock().len()
+    }
+
+    /// Whether all is written.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Whether rows wait because the database takes none.
+    pub fn is_failing(&self) -> bool {
+        self.failing.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Writes until `stop`, and then what is left: after `stop` every request is over.
+    pub async fn write(self: Arc<Self>, stop: CancellationToken) {
+        let mut pause = AGAIN.0;
+        loop {
+            let stopping = stop.is_cancelled();
+            let filled = self.filled.notified();
+            if self.is_empty() {
+                if stopping {
+                    return;
+                }
+                tokio::select! {
+                    () = filled => {}
+                    () = stop.cancelled() => continue,
+                }
+                // Others may come: one transaction for all of them.
+                tokio::select! {
+                    () = tokio::time::sleep(self.options.flush_interval) => {}
+                    () = stop.cancelled() => {}
+                }
+            }
+            if self.write_some().await {
+                pause = AGAIN.0;
+                continue;
+            }
+            tokio::time::sleep(pause).await;
+            pause = (pause * 2).min(AGAIN.1);
+        }
+    }
+
+    /// Writes what stands in front. Rows leave the buffer only when they are in the database.
+    async fn write_some(&self) -> bool {
+        let rows: Vec<UsageRow> = {
+            let waiting = self.lock();
+            let rows = waiting.iter().take(BATCH).map_while(|entry| match entry {
+                Entry::Row(row) => Some((**row).clone()),
+                Entry::Then(_) => None,
+            });
+            rows.collect()
+        };
+        if !rows.is_empty() {
+            if let Err(error) = self.store.ledger().append(&rows).await {
+                self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
+                tracing::error!(%error, waiting = self.len(), "usage could not be written; it waits");
+                return false;
+            }
+            self.failing.store(false, std::sync::atomic::Ordering::Relaxed);
+            self.lock().drain(..rows.len());
+            self.written.notify_waiters();
+        }
+        loop {
+            let next = self.lock().pop_front_if(|entry| matches!(entry, Entry::Then(_)));
+            let Some(Entry::Then(work)) = next else { return true };
+            work(self.store.clone()).await;
+            self.written.notify_waiters();
+        }
+    }
+
+    /// Forgets what is old, until `stop`.
+    pub async fn sweep(self: Arc<Self>, now: fn() -> UnixMillis, stop: CancellationToken) {
+        let mut ticks = tokio::time::interval(SWEEP);
+        loop {
+            tokio::select! {
+                _ = ticks.tick() => {}
+                () = stop.cancelled() => return,
+            }
+            let before = |kept: Duration| match i64::try_from(kept.as_millis()) {
+                Ok(0) | Err(_) => i64::MIN,
+                Ok(kept) => now().saturating_sub(kept),
+            };
+            loop {
+                let (requests, hours) = (before(self.options.retention), before(self.options.hourly_retention));
+                match self.store.ledger().forget(requests, hours, AT_A_TIME).await {
+                    Ok(gone) if gone == u64::from(AT_A_TIME) && !stop.is_cancelled() => {
+                        // Others write too.
+                        tokio::time::sleep(AGAIN.0).await;
+                    }
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::warn!(%error, "old usage was not forgotten");
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Entry>> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
