@@ -290,7 +290,8 @@ async fn set(
 async fn probe(settings: &Settings, store: &Store, asked: &str, json: bool) -> Result<()> {
     let account = store.accounts().find(asked).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let (accounts, relay) = assemble::relay(settings, store, tasks.clone(), stop.clone()).await?;
+    let books = assemble::books(settings, store)?;
+    let (accounts, relay) = assemble::relay(settings, store, books, tasks.clone(), stop.clone()).await?;
     let member = accounts.get(account.id).context("the account was removed meanwhile")?;
     let was_limited = member.condition().limited_until(unix_millis());
     let asked = relay.ask_usage(&member).await;

@@ -1,11 +1,12 @@
 //! `tollway key`.
 
+use super::limits::{self, Flags};
 use super::open;
 use super::show::{self, distance, moment, say, table};
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
 use crate::store::{
-    Account, AccountId, AccountScope, GatewayKey, Limits, NewKey, PoolId, Right, Rights, Store, UnixMillis,
+    Account, AccountId, AccountScope, GatewayKey, KeyChange, Limits, NewKey, Right, Rights, Store, UnixMillis,
 };
 use crate::tenant::KeySecret;
 use anyhow::{Context, Result};
@@ -31,6 +32,24 @@ pub(super) enum Command {
         /// When it ends, from now: 90d, 12h
         #[arg(long, value_parser = humantime::parse_duration, value_name = "TIME")]
         expires: Option<Duration>,
+        /// The user it belongs to, and by them to their team
+        #[arg(long)]
+        user: Option<String>,
+        /// The team it belongs to, if to no user
+        #[arg(long, conflicts_with = "user")]
+        team: Option<String>,
+        #[command(flatten)]
+        limits: Box<Flags>,
+    },
+    /// Change a key
+    Set {
+        /// Name, id, the start of an id, or the visible start of the key
+        key: String,
+        /// A new name
+        #[arg(long)]
+        name: Option<String>,
+        #[command(flatten)]
+        limits: Box<Flags>,
     },
     /// List the keys
     List {
@@ -65,13 +84,11 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     let store = open::store(settings).await?;
     let now = unix_millis();
     let done = match command {
-        Command::Create { name, accounts, pool, rights, expires } => {
-            let pool = match pool {
-                Some(asked) => Some(store.pools().find(&asked).await?.id),
-                None => None,
-            };
-            create(&store, name, (&accounts, pool), rights.into_iter().collect(), expires, now).await
+        Command::Create { name, accounts, pool, rights, expires, user, team, limits } => {
+            let order = Order { name, accounts, pool, rights: rights.into_iter().collect(), expires, user, team };
+            create(&store, order, *limits, now).await
         }
+        Command::Set { key, name, limits } => change(&store, &key, name, *limits, now).await,
         Command::List { json } => list(&store, json, now).await,
         Command::Show { key, json } => show(&store, &key, json, now).await,
         Command::Revoke { key } => revoke(&store, &key, now).await,
@@ -81,24 +98,50 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     done
 }
 
-async fn create(
-    store: &Store,
+/// A key as it is asked for.
+struct Order {
     name: String,
-    (accounts, pool): (&[String], Option<PoolId>),
+    accounts: Vec<String>,
+    pool: Option<String>,
     rights: Rights,
     expires: Option<Duration>,
-    now: UnixMillis,
-) -> Result<()> {
-    let mut ids = Vec::with_capacity(accounts.len());
-    for asked in accounts {
+    user: Option<String>,
+    team: Option<String>,
+}
+
+async fn create(store: &Store, order: Order, limits: Flags, now: UnixMillis) -> Result<()> {
+    let mut ids = Vec::with_capacity(order.accounts.len());
+    for asked in &order.accounts {
         ids.push(store.accounts().find(asked.trim()).await?.id);
     }
-    let scope = if accounts.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
+    let pool = match &order.pool {
+        Some(asked) => Some(store.pools().find(asked).await?.id),
+        None => None,
+    };
+    let user = match &order.user {
+        Some(asked) => Some(store.tenants().find_user(asked).await?.id),
+        None => None,
+    };
+    let team = match &order.team {
+        Some(asked) => Some(store.tenants().find_team(asked).await?.id),
+        None => None,
+    };
+    let scope = if ids.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
+    let limits = limits.apply(Limits::default(), store, now).await?;
     let secret = KeySecret::mint()?;
-    let new =
-        NewKey { pool, rights, ..stored(store, &secret, name, scope, expires.map(|life| after(now, life))).await? };
-    let key = store.keys().create(new, now).await?;
+    let expires_at = order.expires.map(|life| after(now, life));
+    let new = stored(store, &secret, order.name, scope, expires_at).await?;
+    let key = store.keys().create(NewKey { pool, rights: order.rights, user, team, limits, ..new }, now).await?;
     tell(&secret, &key, now)
+}
+
+async fn change(store: &Store, asked: &str, name: Option<String>, limits: Flags, now: UnixMillis) -> Result<()> {
+    let key = store.keys().find(asked).await?;
+    let limits = limits.apply(key.limits.clone(), store, now).await?;
+    let line = limits::line(&limits);
+    let change = KeyChange { name, limits: Some(limits), ..KeyChange::default() };
+    store.keys().update(key.id, &change, Some(key.version)).await?;
+    Ok(say!("key {} ({}…): {line}", key.name, key.prefix)?)
 }
 
 async fn stored(
@@ -171,6 +214,9 @@ async fn show(store: &Store, asked: &str, json: bool, now: UnixMillis) -> Result
         ["state".to_owned(), standing(&key, now)],
         ["accounts".to_owned(), scope(&key, &store.accounts().list().await?)],
         ["rights".to_owned(), rights_of(&key)],
+        ["user".to_owned(), key.user.as_ref().map_or_else(|| "–".into(), |user| user.name.clone())],
+        ["team".to_owned(), key.team.as_ref().map_or_else(|| "–".into(), |team| team.name.clone())],
+        ["limits".to_owned(), limits::line(&key.limits)],
         ["made".to_owned(), moment(key.created_at, now)],
         ["ends".to_owned(), key.expires_at.map_or_else(|| "never".into(), |at| moment(at, now))],
         ["last used".to_owned(), key.last_used_at.map_or_else(|| "never".into(), |at| moment(at, now))],
@@ -221,6 +267,10 @@ fn to_json(key: &GatewayKey) -> serde_json::Value {
         "accounts": accounts,
         "pool": key.pool.as_ref().map(|pool| &pool.name),
         "rights": key.rights.iter().map(|right| right.as_str()).collect::<Vec<_>>(),
+        "user": key.user.as_ref().map(|user| &user.name),
+        "team": key.team.as_ref().map(|team| &team.name),
+        "limits": key.limits,
+        "version": key.version,
         "created_at": key.created_at,
         "expires_at": key.expires_at,
         "revoked_at": key.revoked_at,

@@ -6,11 +6,14 @@ mod config;
 mod healthcheck;
 mod key;
 mod keyring;
+mod limits;
 mod login;
 mod open;
 mod pool;
 mod serve;
 mod show;
+mod tenant;
+mod usage;
 
 use crate::config::{Loaded, Sources};
 use anyhow::Result;
@@ -61,6 +64,14 @@ enum Command {
     /// Pools of accounts, and why accounts are chosen
     #[command(subcommand)]
     Pool(pool::Command),
+    /// Teams, whose limits hold for all of their users and keys
+    #[command(subcommand)]
+    Team(tenant::TeamCommand),
+    /// Users, whose limits hold for all of their keys
+    #[command(subcommand)]
+    User(tenant::UserCommand),
+    /// What was used
+    Usage(usage::Options),
     /// Gateway keys
     #[command(subcommand)]
     Key(key::Command),
@@ -133,6 +144,9 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Config(command) => return config::run(&common, &command),
         Command::Account(command) => account::run(&common.load()?.settings, command).await?,
         Command::Pool(command) => pool::run(&common.load()?.settings, command).await?,
+        Command::Team(command) => tenant::run_team(&common.load()?.settings, command).await?,
+        Command::User(command) => tenant::run_user(&common.load()?.settings, command).await?,
+        Command::Usage(options) => usage::run(&common.load()?.settings, options).await?,
         Command::Key(command) => key::run(&common.load()?.settings, command).await?,
         Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
         Command::Healthcheck(options) => return healthcheck::run(&common, options).await,

@@ -17,7 +17,8 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Backend, Batches, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket, Webhook,
+    Accounts, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket,
+    Webhook,
 };
 pub use show::{Shown, reference};
 
@@ -44,6 +45,10 @@ pub struct Settings {
     pub pool: Pool,
     /// Who is told of what somebody has to act on.
     pub webhook: Webhook,
+    /// How limits are held.
+    pub limits: Limits,
+    /// The books.
+    pub ledger: Ledger,
     /// What model names mean.
     pub models: Models,
     /// What is kept of responses.
@@ -66,6 +71,8 @@ pub fn fields() -> Vec<Field> {
         Accounts::FIELDS,
         Pool::FIELDS,
         Webhook::FIELDS,
+        Limits::FIELDS,
+        Ledger::FIELDS,
         Models::FIELDS,
         Responses::FIELDS,
         Batches::FIELDS,
@@ -133,6 +140,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
+    let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
     let (responses, batches) = (Responses::read(reader), Batches::read(reader));
     let (log, otlp) = (Log::read(reader), Otlp::read(reader));
     Some(Settings {
@@ -143,6 +151,8 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         accounts: accounts?,
         pool: pool?,
         webhook: webhook?,
+        limits: limits?,
+        ledger: ledger?,
         models: models?,
         responses: responses?,
         batches: batches?,

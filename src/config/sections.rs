@@ -29,6 +29,7 @@ section! {
         ops_listen: SocketAddr = "127.0.0.1:9464", "Where `/healthz`, `/readyz` and `/metrics` listen.";
         max_body: Size = "64MiB", "The largest request body, after decompression.";
         header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
+        trusted_proxies: String = "", "The proxies, as addresses or networks (`10.0.0.0/8`) separated by commas, whose `X-Forwarded-For` is believed when a key may be used from certain networks only.";
         keep_alive: Duration = "15s", "After how much silence of the backend a stream's client is told that the stream is alive, and again after as much; `0s` for never.";
         drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
         drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
@@ -124,6 +125,25 @@ section! {
         url: Option<Url>, "Where events are posted, as Standard Webhooks: `account.needs_login`, `account.quarantined`, `account.recovered`, `pool.nearly_exhausted`. Kept in the database and tried again for a day and more.";
         secret: Option<SecretString>, "What signs them: `whsec_` and at least 24 bytes in base64. Needed where there is an address.";
         nearly_exhausted: f64 = "10", "The share of its accounts' quota, in percent, below which a pool is nearly exhausted.";
+    }
+}
+
+section! {
+    /// How the limits of keys, users and teams are held.
+    Limits in "limits." {
+        most_output: u32 = "128000", "The output, in tokens, that is kept free in budgets for a request that does not say how much it takes at most (`max_tokens`, `max_output_tokens`), until it is over. Lower lets more requests run side by side near the end of a budget, and lets them exceed it by what they write beyond this.";
+        patience: Duration = "30s", "How long a request waits when all that is left of a budget, or of a minute's tokens, is kept free for requests under way.";
+    }
+}
+
+section! {
+    /// The books: what was used.
+    Ledger in "ledger." {
+        flush_interval: Duration = "250ms", "How long rows are gathered before they are written: what a `kill -9` may cost.";
+        buffer: u32 = "10000", "How many rows may wait for the database before new requests have to wait too. None is ever dropped.";
+        retention: Duration = "90d", "How long single requests are kept; `0s` for ever. Sums by the day are kept for ever.";
+        hourly_retention: Duration = "400d", "How long sums by the hour are kept; `0s` for ever. Budgets need them for as long as their longest period.";
+        prices_file: Option<PathBuf>, "A price table in the place of the one that comes with the program; docs/ledger.md says how it looks.";
     }
 }
 

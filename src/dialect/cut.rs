@@ -31,6 +31,11 @@ impl Bounds {
         Self { stops, limit }
     }
 
+    /// The most output tokens.
+    pub(in crate::dialect) fn limit(&self) -> Option<u64> {
+        self.limit
+    }
+
     /// Whether there is a limit to be counted.
     pub(in crate::dialect) fn has_limit(&self) -> bool {
         self.limit.is_some()

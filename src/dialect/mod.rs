@@ -82,8 +82,29 @@ pub struct Prepared {
     pub session: Option<String>,
     /// What names the conversation where its client does not: how it begins.
     pub beginning: Option<String>,
+    /// What limits look at.
+    pub wish: Wish,
     /// Makes the answer.
     pub reply: Box<dyn Reply>,
+}
+
+/// What a request asks for that costs.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Wish {
+    /// The reasoning effort that goes upstream, if one does.
+    pub effort: Option<String>,
+    /// The service tier that goes upstream, if one does.
+    pub tier: Option<String>,
+    /// The most output tokens that the client takes.
+    pub most_output: Option<u64>,
+}
+
+impl Wish {
+    /// Of a request that was made for the backend.
+    fn of(request: &crate::codex::Request, most_output: Option<u64>) -> Self {
+        let effort = request.reasoning.as_ref().and_then(|reasoning| reasoning.effort.clone());
+        Self { effort, tier: request.service_tier.clone(), most_output }
+    }
 }
 
 /// Makes the translators of one answer; may be asked again when a failed attempt is repeated.

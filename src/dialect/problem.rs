@@ -2,7 +2,7 @@
 
 use crate::codex::{Failure, FailureKind};
 use bytes::Bytes;
-use http::StatusCode;
+use http::{HeaderMap, StatusCode};
 use std::time::Duration;
 
 /// A limit that is lifted within this time is worth waiting for: the SDKs wait no longer.
@@ -25,6 +25,8 @@ pub struct Problem {
     pub resets_at: Option<i64>,
     /// How much too long the request is, where the backend does not say.
     pub overflow: Option<Overflow>,
+    /// More that the client is told in headers.
+    pub headers: Option<Box<HeaderMap>>,
 }
 
 /// A request that is longer than its model takes.
@@ -99,6 +101,15 @@ impl ProblemKind {
         }
     }
 
+    /// One word, for logs and books.
+    pub fn as_str(self) -> &'static str {
+        self.openai_code().unwrap_or(match self {
+            Self::Policy => "policy",
+            Self::PermissionDenied => "permission_denied",
+            _ => "invalid_request",
+        })
+    }
+
     /// OpenAI's `type`.
     pub fn openai_type(self) -> &'static str {
         match self {
@@ -150,6 +161,7 @@ impl Problem {
             retry_after: None,
             resets_at: None,
             overflow: None,
+            headers: None,
         }
     }
 

@@ -81,6 +81,9 @@ struct Row {
     price: Price,
 }
 
+/// A model and a tier.
+type Priced = (String, Option<String>);
+
 /// Models and tiers whose price was looked up, at most.
 const REMEMBERED: usize = 1000;
 
@@ -91,7 +94,7 @@ pub struct Prices {
     /// The best fit first: longer patterns before shorter, a tier before none, later before earlier.
     rows: Vec<Row>,
     /// Rows that fit a model and a tier, whatever the date: looking them up is a walk over the table.
-    found: Mutex<HashMap<(String, Option<String>), Vec<usize>>>,
+    found: Mutex<HashMap<Priced, Vec<usize>>>,
 }
 
 impl Prices {

@@ -151,6 +151,15 @@ impl Ledger {
         }
     }
 
+    /// Writes all that there is.
+    pub async fn finish(&self) {
+        while !self.is_empty() {
+            if !self.write_some().await {
+                tokio::time::sleep(AGAIN.0).await;
+            }
+        }
+    }
+
     /// Writes what stands in front. Rows leave the buffer only when they are in the database.
     async fn write_some(&self) -> bool {
         let rows: Vec<UsageRow> = {

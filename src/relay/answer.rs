@@ -177,6 +177,7 @@ impl<L: Learn> Relayed<L> {
         let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
         let failure = observe(&event, &self.learn);
         note_usage(&event, &mut self.ticket);
+        note_piece(&event, &mut self.ticket);
         if matches!(event, Event::RateLimits(_)) {
             // The client is told of the pool; that there are accounts is not its business.
             if let Some(pooled) = self.learn.pooled() {
@@ -216,6 +217,7 @@ pub(super) async fn fold(
             return Err(failure);
         }
         note_usage(&event, ticket);
+        note_piece(&event, ticket);
         folder.event(&event);
         if folder.is_done() {
             ticket.note_spent(folder.spent());
@@ -252,6 +254,13 @@ fn note_usage(event: &Event<'_>, ticket: &mut Ticket) {
         && let Some(usage) = summary.usage
     {
         ticket.usage = Some(usage);
+    }
+}
+
+/// Counts output, for an answer that is cut before the backend has counted it.
+fn note_piece(event: &Event<'_>, ticket: &mut Ticket) {
+    if is_output(event) && !event.is_terminal() {
+        ticket.piece();
     }
 }
 

@@ -159,10 +159,11 @@ impl Relay {
         let mut credentials = manager.credentials().await.map_err(no_token)?;
         let mut done = Done::default();
         loop {
-            ticket.attempts += 1;
+            ticket.attempt(manager.id());
             let failure = match errand.attempt(self, member, &credentials, ticket).await {
                 Ok(good) => {
                     metrics::upstream_attempt("ok");
+                    ticket.answered();
                     self.accounts.succeeded(manager.id());
                     return Ok(good);
                 }
@@ -170,6 +171,7 @@ impl Relay {
             };
             metrics::upstream_attempt(failure.kind.as_str());
             log_attempt(&failure, ticket);
+            ticket.attempt_failed(&failure);
             let Remedy { same, account, then } = remedy(failure.kind);
             match same {
                 Same::Refresh if !done.refreshed => {

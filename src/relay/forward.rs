@@ -3,20 +3,22 @@
 //! failure moves the call to the next account by the same table as a response.
 
 use super::attempts::{Errand, Lost};
+use super::books::Asked;
 use super::reasoning::{self, Foreign};
 use super::scheduling::Conversation;
 use super::{Outcome, Refused, Relay, Ticket, caller, passage, unix_now};
 use crate::account::Member;
 use crate::account::pool::quota::Source;
 use crate::account::pool::sessions::Session;
-use crate::codex::Failure;
 use crate::codex::client::Called;
 use crate::codex::limits::Limits;
+use crate::codex::{Failure, Usage};
 use crate::dialect::{Problem, ProblemKind};
 use crate::store::{Credentials, GatewayKey};
 use crate::telemetry::traces;
 use bytes::Bytes;
 use http::{HeaderMap, Method, StatusCode, header};
+use serde::Deserialize;
 use std::sync::Arc;
 use tracing::Instrument;
 
@@ -53,6 +55,11 @@ impl Relay {
     ) -> Result<Passed, (Problem, Option<StatusCode>)> {
         let key = &passing.key;
         let conversation = passage::session(&passing.headers).map(|name| Conversation(Session::of(key.id, &name)));
+        let asked = Asked { model: ticket.model.clone(), size: passing.body.len(), ..Asked::default() };
+        if let Err(problem) = self.admit(key, &asked, ticket).await {
+            let problem = if passage::is_codex_cli(&passing.headers) { problem.final_for_codex_cli() } else { problem };
+            return Err((problem, None));
+        }
         let mut courier = Courier::new(passing);
         match self.run_or_wait(key, conversation.as_ref(), &mut courier, ticket).await {
             Ok((called, _)) => {
@@ -144,6 +151,7 @@ impl Errand for Courier<'_> {
         let called = work.instrument(span.clone()).await;
         match &called {
             Ok(called) => {
+                ticket.usage = billed(&called.body);
                 let limits = Limits::from_headers(&called.headers, unix_now());
                 relay.accounts.note_limits(account.id, &limits, Source::Answer, None);
             }
@@ -154,6 +162,16 @@ impl Errand for Courier<'_> {
         }
         called
     }
+}
+
+/// What a whole answer says that it used.
+fn billed(body: &[u8]) -> Option<Usage> {
+    #[derive(Deserialize)]
+    struct Billed {
+        #[serde(default)]
+        usage: Option<Usage>,
+    }
+    serde_json::from_slice::<Billed>(body).ok()?.usage
 }
 
 /// Whether the backend has no such path, rather than anything against the request.

@@ -5,11 +5,14 @@
 
 mod answer;
 mod attempts;
+mod bill;
+mod books;
 mod catalogue;
 mod decisions;
 mod forward;
 mod homes;
 mod lesson;
+mod limit_words;
 mod passage;
 mod poll;
 mod queue;
@@ -19,6 +22,7 @@ mod scheduling;
 mod standing;
 mod ticket;
 
+pub use books::{Books, Bounds};
 pub use catalogue::Listing;
 pub use decisions::Explanation;
 pub use forward::{Passed, Passing, is_absent};
@@ -42,6 +46,7 @@ use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
 use crate::store::{Account, Credentials, GatewayKey, Strategy, UnixMillis};
 use crate::telemetry::traces;
 use answer::{Begun, Pace, Relayed};
+use books::Asked;
 use lesson::Learn as _;
 
 use attempts::{Errand, Lost};
@@ -99,6 +104,7 @@ pub struct Relay {
     queue: Queue,
     shelf: catalogue::Shelf,
     routing: Arc<routing::Routing>,
+    books: Arc<Books>,
     options: Options,
 }
 
@@ -137,7 +143,7 @@ pub struct Refused(pub Problem, pub Ticket);
 
 impl Relay {
     /// A relay over these accounts and this client.
-    pub fn new(accounts: Arc<Accounts>, client: Client, options: Options) -> Self {
+    pub fn new(accounts: Arc<Accounts>, client: Client, books: Arc<Books>, options: Options) -> Self {
         Self {
             accounts,
             client,
@@ -147,6 +153,7 @@ impl Relay {
             queue: Queue::new(options.waiting),
             shelf: catalogue::Shelf::default(),
             routing: Arc::default(),
+            books,
             options,
         }
     }
@@ -167,6 +174,9 @@ impl Relay {
     pub async fn serve_over(&self, line: Option<&Line>, call: Call, mut ticket: Ticket) -> Result<Reply, Box<Refused>> {
         let conversation = conversation(&call);
         ticket.model = Some(call.prepared.model.clone());
+        if let Err(problem) = self.admit(&call.key, &Asked::of(&call), &mut ticket).await {
+            return Err(refused(&call, problem, ticket));
+        }
         if call.prepared.reply.counts_tokens() {
             build_vocabulary();
         }
@@ -174,10 +184,9 @@ impl Relay {
         match self.run_or_wait(&call.key, conversation.as_ref(), &mut journey, &mut ticket).await {
             Ok(((headers, served), in_flight)) => {
                 let deadline = journey.deadline;
-                Ok(Reply {
-                    headers: if call.codex_cli { self.down(&call.key, &headers) } else { HeaderMap::new() },
-                    body: self.deliver(in_flight, &call, served, ticket, deadline),
-                })
+                let mut headers = if call.codex_cli { self.down(&call.key, &headers) } else { HeaderMap::new() };
+                headers.extend(self.books.headers(ticket.dialect, &call.key));
+                Ok(Reply { headers, body: self.deliver(in_flight, &call, served, ticket, deadline) })
             }
             Err(Lost::Failed(failure)) => {
                 let overflow = self.overflow(&call, &failure).await;

@@ -2,8 +2,10 @@
 //! metrics, the span's last attributes, and the one log line. It cannot be forgotten, whichever way
 //! a request ends; a ticket dropped without an outcome is a client that hung up.
 
-use crate::codex::Usage;
+use super::bill::{Bill, Ending};
+use crate::codex::{Failure, Usage};
 use crate::dialect::Problem;
+use crate::store::AccountId;
 use crate::telemetry::metrics;
 use std::time::{Duration, Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
@@ -66,6 +68,10 @@ pub struct Ticket {
     outcome: Option<Outcome>,
     /// Why, if it did not end well.
     cause: Option<String>,
+    /// The same in one word, for the books.
+    cause_kind: Option<&'static str>,
+    /// What the request uses; none for requests that use nothing.
+    pub(super) bill: Option<Box<Bill>>,
     /// Keeps shutdown waiting until the answer has left.
     _running: TaskTrackerToken,
 }
@@ -90,6 +96,8 @@ impl Ticket {
             status: 0,
             outcome: None,
             cause: None,
+            cause_kind: None,
+            bill: None,
             _running: running,
         }
     }
@@ -114,9 +122,40 @@ impl Ticket {
         self.outcome.get_or_insert(outcome);
     }
 
+    /// The backend is being called as this account.
+    pub(super) fn attempt(&mut self, account: AccountId) {
+        self.attempts += 1;
+        if let Some(bill) = &mut self.bill {
+            bill.attempt(account);
+        }
+    }
+
+    /// The backend has begun to answer.
+    pub(super) fn answered(&mut self) {
+        if let Some(bill) = &mut self.bill {
+            bill.answered();
+        }
+    }
+
+    /// The call of the backend has failed: what it used stays on the bill.
+    pub(super) fn attempt_failed(&mut self, failure: &Failure) {
+        let usage = self.usage.take();
+        if let Some(bill) = &mut self.bill {
+            bill.failed(failure, usage);
+        }
+    }
+
+    /// A piece of output has passed.
+    pub(super) fn piece(&mut self) {
+        if let Some(bill) = &mut self.bill {
+            bill.piece();
+        }
+    }
+
     /// The request has ended, and not well.
     pub fn fail(&mut self, outcome: Outcome, problem: &Problem) {
         self.cause.get_or_insert_with(|| problem.message.clone());
+        self.cause_kind.get_or_insert(problem.kind.as_str());
         self.end(outcome);
     }
 }
@@ -127,6 +166,7 @@ impl Drop for Ticket {
         // nginx's number for a client that closed the request.
         let status = if self.status == 0 { 499 } else { self.status };
         let duration = self.arrived.elapsed();
+        self.close_bill(outcome, status, duration);
         metrics::request_finished(&metrics::RequestFinished {
             dialect: self.dialect,
             model: self.model.as_deref(),
@@ -141,6 +181,24 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
+    fn close_bill(&mut self, outcome: Outcome, status: u16, duration: Duration) {
+        let Some(bill) = self.bill.take() else { return };
+        let total = bill.close(&Ending {
+            request_id: &self.request_id,
+            dialect: self.dialect,
+            route: self.route,
+            outcome,
+            status,
+            cause: self.cause_kind,
+            first_byte_ms: self.first_byte.map(milliseconds),
+            duration_ms: milliseconds(duration),
+            usage: self.usage,
+            estimated: self.usage_is_estimated,
+        });
+        self.usage = total.usage;
+        self.usage_is_estimated = total.estimated;
+    }
+
     fn record_span(&self, outcome: Outcome, status: u16) {
         let span = &self.span;
         span.record("http.response.status_code", status);
@@ -160,7 +218,6 @@ impl Ticket {
 
     fn log(&self, outcome: Outcome, status: u16, duration: Duration) {
         let usage = self.usage.unwrap_or_default();
-        let milliseconds = |d: Duration| u64::try_from(d.as_millis()).unwrap_or(u64::MAX);
         tracing::info!(
             parent: &self.span,
             request_id = %self.request_id,
@@ -183,4 +240,8 @@ impl Ticket {
             "request",
         );
     }
+}
+
+fn milliseconds(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }

@@ -6,12 +6,16 @@ use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings, k
 use crate::codex::route::OriginRule;
 use crate::codex::{self, client};
 use crate::config::{Settings, WebSocket};
+use crate::ledger::{self, Ledger, Prices};
 use crate::oauth::OAuthClient;
-use crate::relay::{self, Relay};
+use crate::relay::{self, Books, Bounds, Relay};
 use crate::store::{Store, UnixMillis};
 use crate::telemetry::metrics;
+use crate::tenant::Prepare;
 use crate::webhook::{Courier, Outbox, Receiver, Secret};
 use http::HeaderValue;
+use ipnet::IpNet;
+use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -86,10 +90,69 @@ pub fn accounts(
     }))
 }
 
+/// What use would cost.
+pub fn prices(settings: &Settings) -> Result<Prices, ServerError> {
+    let unusable = |reason: String| ServerError::Setting { setting: "ledger.prices_file", reason };
+    let prices = match &settings.ledger.prices_file {
+        None => Prices::own(),
+        Some(path) => {
+            let text = std::fs::read_to_string(path);
+            Prices::read(&text.map_err(|error| unusable(format!("{}: {error}", path.display())))?)
+        }
+    };
+    prices.map_err(|error| unusable(error.to_string()))
+}
+
+/// Limits and books over a store. Nothing is written until the ledger is told to.
+pub fn books(settings: &Settings, store: &Store) -> Result<Arc<Books>, ServerError> {
+    let options = ledger::Options {
+        flush_interval: settings.ledger.flush_interval,
+        buffer: usize::try_from(settings.ledger.buffer).unwrap_or(usize::MAX).max(1),
+        retention: settings.ledger.retention,
+        hourly_retention: settings.ledger.hourly_retention,
+    };
+    Ok(Arc::new(Books {
+        ledger: Ledger::new(store.clone(), options),
+        meters: Arc::default(),
+        prices: prices(settings)?,
+        bounds: Bounds { most_output: settings.limits.most_output.into(), patience: settings.limits.patience },
+        now: unix_millis,
+    }))
+}
+
+/// Reads what the holders of new budgets have used before, before their keys are let in.
+pub fn prime(books: &Arc<Books>) -> Prepare {
+    let books = books.clone();
+    Box::new(move |keys| {
+        let books = books.clone();
+        Box::pin(async move {
+            for (subject, limits) in books.meters.uncounted(&keys) {
+                books.prime(subject, &limits).await?;
+            }
+            books.meters.tidy(&keys, unix_millis());
+            Ok(())
+        })
+    })
+}
+
+/// Whose `X-Forwarded-For` is believed.
+pub(super) fn trusted_proxies(settings: &Settings) -> Result<Arc<[IpNet]>, ServerError> {
+    let text = settings.server.trusted_proxies.split(',').map(str::trim).filter(|part| !part.is_empty());
+    let network = |part: &str| {
+        let unusable = |_| ServerError::Setting {
+            setting: "server.trusted_proxies",
+            reason: format!("{part:?} is neither an address nor a network"),
+        };
+        part.parse::<IpNet>().or_else(|_| part.parse::<IpAddr>().map(IpNet::from)).map_err(unusable)
+    };
+    text.map(network).collect()
+}
+
 /// The accounts and the relay over them, with what earlier processes knew.
 pub async fn relay(
     settings: &Settings,
     store: &Store,
+    books: Arc<Books>,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) -> Result<(Arc<Accounts>, Arc<Relay>), ServerError> {
@@ -103,7 +166,7 @@ pub async fn relay(
         let remembers = settings.backend.websocket == WebSocket::Auto;
         client = client.with_sockets(socket_client(settings)?, remembers);
     }
-    let relay = Arc::new(Relay::new(accounts.clone(), client, relay_options(settings)?));
+    let relay = Arc::new(Relay::new(accounts.clone(), client, books, relay_options(settings)?));
     relay.restore_sessions(store, unix_millis()).await?;
     Ok((accounts, relay))
 }

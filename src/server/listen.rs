@@ -1,13 +1,17 @@
 //! A listener: accepts connections, bounds the time a request's head may take, and ends gracefully.
 
 use axum::Router;
+use hyper::Request;
+use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use hyper_util::server::graceful::GracefulShutdown;
 use hyper_util::service::TowerToHyperService;
+use std::net::IpAddr;
 use std::time::Duration;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
+use tower::util::MapRequest;
 
 /// How a listener treats its connections.
 #[derive(Debug, Clone, Copy)]
@@ -17,6 +21,10 @@ pub(super) struct Options {
     /// How long connections may take to end once no more are accepted.
     pub linger: Duration,
 }
+
+/// Where a connection comes from.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Peer(pub IpAddr);
 
 /// Serves `app` until `closing`, then lets the connections end.
 pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, closing: CancellationToken) {
@@ -29,8 +37,8 @@ pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, 
             accepted = listener.accept() => accepted,
             () = closing.cancelled() => break,
         };
-        let stream = match accepted {
-            Ok((stream, _)) => stream,
+        let (stream, peer) = match accepted {
+            Ok(accepted) => accepted,
             Err(error) => {
                 // Out of file descriptors, as a rule: the next moment may be better.
                 tracing::warn!(%error, "a connection was not accepted");
@@ -42,7 +50,11 @@ pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, 
         if let Err(error) = stream.set_nodelay(true) {
             tracing::debug!(%error, "no-delay was not set");
         }
-        let service = TowerToHyperService::new(app.clone());
+        let with_peer = move |mut request: Request<Incoming>| {
+            request.extensions_mut().insert(Peer(peer.ip()));
+            request
+        };
+        let service = TowerToHyperService::new(MapRequest::new(app.clone(), with_peer));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
         tokio::spawn(async move {

@@ -88,6 +88,10 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     if tokio::time::timeout(LAST_WRITES, background.wait()).await.is_err() {
         tracing::error!("background work was still running at the end; a refreshed token may not be stored");
     }
+    // What ended last has its row too.
+    if tokio::time::timeout(LAST_WRITES, state.books.ledger.finish()).await.is_err() {
+        tracing::error!(rows = state.books.ledger.len(), "usage could not be written in time and is lost");
+    }
     ops_closing.cancel();
     let _ = ops.await;
     tracing::info!("stopped");
@@ -115,8 +119,10 @@ async fn build(
         }
         None => Outbox::nowhere(),
     };
-    let (accounts, relay) = assemble::relay(settings, &store, background.clone(), stop.clone()).await?;
-    let keys = Keys::load(store.clone()).await?;
+    let books = assemble::books(settings, &store)?;
+    background.spawn(books.ledger.clone().write(stop.clone()));
+    let (accounts, relay) = assemble::relay(settings, &store, books.clone(), background.clone(), stop.clone()).await?;
+    let keys = Keys::load(store.clone(), assemble::prime(&books)).await?;
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
     }
@@ -134,6 +140,8 @@ async fn build(
         kept: Kept::new(store.clone(), keeping, assemble::unix_millis),
         batches: Batches::new(store.clone(), batching, assemble::unix_millis),
         relay,
+        books,
+        trusted_proxies: assemble::trusted_proxies(settings)?,
         outbox,
         store,
         accounts,
@@ -167,6 +175,7 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
+    background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
     background.spawn(state.kept.clone().sweep(stop.clone()));
     let batches = &settings.batches;

@@ -6,13 +6,14 @@ use crate::account::pool::{self, Reason};
 use crate::batch::Batches;
 use crate::dialect::ModelMap;
 use crate::kept::Kept;
-use crate::relay::Relay;
+use crate::relay::{Books, Relay};
 use crate::store::{AccountScope, Store};
 use crate::telemetry::metrics::AccountGauges;
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use http::HeaderValue;
+use ipnet::IpNet;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -30,6 +31,10 @@ pub(super) struct State {
     pub keys: Arc<Keys>,
     /// Serves requests.
     pub relay: Arc<Relay>,
+    /// Limits and books.
+    pub books: Arc<Books>,
+    /// Whose word on where a request comes from is believed.
+    pub trusted_proxies: Arc<[IpNet]>,
     /// Tells operators' systems.
     pub outbox: Outbox,
     /// Keeps responses for their clients.

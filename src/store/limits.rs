@@ -79,6 +79,62 @@ pub struct Budget {
     pub per: Period,
 }
 
+/// `5000000 tokens/day`, `20.50 money/month`.
+impl fmt::Display for Budget {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { amount, per, .. } = self;
+        match self.unit {
+            BudgetUnit::Tokens => write!(f, "{amount} tokens/{per}"),
+            BudgetUnit::Cost => write!(f, "${}.{:02}/{per}", amount / 1_000_000, amount % 1_000_000 / 10_000),
+        }
+    }
+}
+
+/// The text is no budget.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UnknownBudget {
+    /// Not of the form.
+    #[error("expected an amount and a period: 500000/day or 5M/week (tokens), $20/month (money)")]
+    Form,
+    /// The part behind the slash.
+    #[error(transparent)]
+    Period(#[from] UnknownPeriod),
+}
+
+/// `5M/day` are tokens; `$20.50/month` is money, in the price table's currency, whichever it is.
+impl FromStr for Budget {
+    type Err = UnknownBudget;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let (amount, per) = text.split_once('/').ok_or(UnknownBudget::Form)?;
+        let per = per.trim().parse()?;
+        let amount = amount.trim();
+        let (unit, number, digits) = if let Some(money) = amount.strip_prefix('$') {
+            (BudgetUnit::Cost, money, 6)
+        } else {
+            let tokens = amount.strip_suffix("tokens").unwrap_or(amount).trim();
+            let (number, digits) = match tokens.char_indices().next_back() {
+                Some((at, 'k' | 'K')) => (&tokens[..at], 3),
+                Some((at, 'M')) => (&tokens[..at], 6),
+                Some((at, 'G')) => (&tokens[..at], 9),
+                _ => (tokens, 0),
+            };
+            (BudgetUnit::Tokens, number, digits)
+        };
+        Ok(Self { unit, amount: scaled(number, digits).ok_or(UnknownBudget::Form)?, per })
+    }
+}
+
+/// A decimal number times ten to the power of `digits`, if that is a whole one.
+fn scaled(number: &str, digits: usize) -> Option<u64> {
+    let (whole, fraction) = number.split_once('.').unwrap_or((number, ""));
+    let are_digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
+    if whole.is_empty() || fraction.len() > digits || !are_digits(whole) || !are_digits(fraction) {
+        return None;
+    }
+    format!("{whole}{fraction:0<digits$}").parse().ok()
+}
+
 /// What a budget counts.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
@@ -241,9 +297,28 @@ mod tests {
         assert_eq!(written, serde_json::from_str::<serde_json::Value>(text).unwrap());
         let mut names: Vec<_> = written.as_object().unwrap().keys().map(String::as_str).collect();
         let mut fields = Limits::FIELDS.to_vec();
-        (names.sort_unstable(), fields.sort_unstable());
+        names.sort_unstable();
+        fields.sort_unstable();
         assert_eq!(names, fields);
         assert_eq!(serde_json::to_string(&Limits::default()).unwrap(), "{}");
+    }
+
+    #[test]
+    fn budgets_are_written_in_tokens_or_in_money() {
+        for (text, unit, amount, written) in [
+            ("500000/day", BudgetUnit::Tokens, 500_000, "500000 tokens/day"),
+            ("1.5M/week", BudgetUnit::Tokens, 1_500_000, "1500000 tokens/week"),
+            ("20k tokens/5h", BudgetUnit::Tokens, 20_000, "20000 tokens/5h"),
+            ("$20.50/month", BudgetUnit::Cost, 20_500_000, "$20.50/month"),
+        ] {
+            let budget: Budget = text.parse().unwrap();
+            assert_eq!((budget.unit, budget.amount, budget.to_string().as_str()), (unit, amount, written));
+        }
+        for wrong in
+            ["5M", "5M/year", "$/day", "-5/day", "1.5/day", "$1.2345678/day", "99999999999999999999/day", "ä/day"]
+        {
+            assert!(wrong.parse::<Budget>().is_err(), "{wrong}");
+        }
     }
 
     #[test]

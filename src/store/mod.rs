@@ -57,7 +57,7 @@ pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rig
 pub use ledger::{
     AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
 };
-pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownEffort, UnknownPeriod};
+pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownBudget, UnknownEffort, UnknownPeriod};
 pub use pools::{Names, Pool, PoolRef, PoolStore, Strategy, UnknownStrategy};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};

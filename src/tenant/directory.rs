@@ -2,10 +2,14 @@
 //! shows here within one poll of its revision.
 
 use super::key::{KeyFormatError, KeySecret};
+use super::rules::{Shut, admits, stays};
 use crate::store::{AccountScope, GatewayKey, KeyId, Limits, Pepper, Rights, Store, StoreError, UnixMillis};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
+use std::future::Future;
+use std::net::IpAddr;
+use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::time::Instant;
@@ -29,6 +33,9 @@ pub enum KeyRefusal {
     /// Its time is over.
     #[error("The key was refused: it has expired")]
     Expired,
+    /// It may not be used now, or from there.
+    #[error(transparent)]
+    Shut(#[from] Shut),
 }
 
 /// A key made a moment ago is looked for at once, but never more often than this, however many
@@ -36,6 +43,10 @@ pub enum KeyRefusal {
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How often last-used times are written.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(5);
+
+/// What is to be done with all keys before they are let in.
+pub type Prepare =
+    Box<dyn Fn(Vec<Arc<GatewayKey>>) -> Pin<Box<dyn Future<Output = Result<(), StoreError>> + Send>> + Send + Sync>;
 
 /// Knows every key. One for the process.
 pub struct Keys {
@@ -51,6 +62,7 @@ pub struct Keys {
     used: Mutex<HashMap<KeyId, UnixMillis>>,
     /// Stands for everybody where no key is asked for.
     anonymous: Arc<GatewayKey>,
+    prepare: Prepare,
 }
 
 fn usable(key: &GatewayKey, now: UnixMillis) -> Result<(), KeyRefusal> {
@@ -65,7 +77,7 @@ fn usable(key: &GatewayKey, now: UnixMillis) -> Result<(), KeyRefusal> {
 
 impl Keys {
     /// Reads all keys.
-    pub async fn load(store: Store) -> Result<Arc<Self>, StoreError> {
+    pub async fn load(store: Store, prepare: Prepare) -> Result<Arc<Self>, StoreError> {
         let pepper = store.pepper().await?;
         let keys = Self {
             store,
@@ -74,6 +86,7 @@ impl Keys {
             seen: tokio::sync::Mutex::new((i64::MIN, Instant::now())),
             used: Mutex::default(),
             anonymous: Arc::new(anonymous()),
+            prepare,
         };
         keys.reload().await?;
         Ok(Arc::new(keys))
@@ -85,7 +98,12 @@ impl Keys {
     }
 
     /// Whose key this is, if it may be used now.
-    pub async fn authenticate(&self, presented: &str, now: UnixMillis) -> Result<Arc<GatewayKey>, KeyRefusal> {
+    pub async fn authenticate(
+        &self,
+        presented: &str,
+        from: Option<IpAddr>,
+        now: UnixMillis,
+    ) -> Result<Arc<GatewayKey>, KeyRefusal> {
         let hash = KeySecret::parse(presented)?.hash(self.pepper.expose_secret());
         let mut found = self.by_hash.load().get(&hash).cloned();
         if found.is_none() {
@@ -94,6 +112,7 @@ impl Keys {
         }
         let key = found.ok_or(KeyRefusal::Unknown)?;
         usable(&key, now)?;
+        admits(&key, from, now)?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
         Ok(key)
     }
@@ -105,6 +124,7 @@ impl Keys {
         }
         let key = self.by_hash.load().values().find(|key| key.id == id).cloned().ok_or(KeyRefusal::Unknown)?;
         usable(&key, now)?;
+        stays(&key, now)?;
         Ok(key)
     }
 
@@ -170,8 +190,10 @@ impl Keys {
         if revision == seen.0 {
             return Ok(());
         }
-        let keys = self.store.keys().list().await?;
-        self.by_hash.store(Arc::new(keys.into_iter().map(|key| (key.hash, Arc::new(key))).collect()));
+        let keys: Vec<_> = self.store.keys().list().await?.into_iter().map(Arc::new).collect();
+        let usable = keys.iter().filter(|key| key.revoked_at.is_none()).cloned().collect();
+        (self.prepare)(usable).await?;
+        self.by_hash.store(Arc::new(keys.into_iter().map(|key| (key.hash, key)).collect()));
         seen.0 = revision;
         Ok(())
     }

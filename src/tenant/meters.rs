@@ -127,6 +127,11 @@ impl Meters {
         self.lock().counted.insert(subject);
     }
 
+    /// Its hours could not be read: they are not kept.
+    pub fn discount(&self, subject: &Subject) {
+        self.lock().counted.remove(subject);
+    }
+
     /// What the books say of the time before.
     pub fn prime(&self, subject: &Subject, before: &[HourlySum]) {
         self.lock().meters.entry(subject.clone()).or_default().prime(before);

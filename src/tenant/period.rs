@@ -1,7 +1,7 @@
 //! When the period of a budget began and when it ends: days, weeks and months in UTC, or the last so
 //! many hours. Pure.
 
-use crate::store::{Period, UnixMillis};
+use crate::store::{Limits, Period, UnixMillis};
 use time::{Duration, OffsetDateTime, Time};
 
 pub(super) const HOUR: i64 = 3_600_000;
@@ -12,6 +12,12 @@ pub(super) fn first_hour(period: Period, now: UnixMillis) -> i64 {
         Period::Rolling { hours } => now.div_euclid(HOUR) - i64::from(hours),
         calendar => bounds(calendar, now).0.div_euclid(HOUR),
     }
+}
+
+/// The Unix hour from which on use counts for any of the budgets.
+pub fn first_hour_of_all(limits: &Limits, now: UnixMillis) -> i64 {
+    let hours = limits.budgets.iter().map(|budget| first_hour(budget.per, now));
+    hours.min().unwrap_or_else(|| now.div_euclid(HOUR))
 }
 
 /// When a calendar period ends; `None` for a rolling one, which never does.

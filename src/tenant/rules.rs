@@ -69,8 +69,8 @@ pub enum Shut {
     Network(Level),
 }
 
-/// Whether the key may be used at all, now and from there. An address that is not known is nowhere.
-pub fn admits(key: &GatewayKey, from: Option<IpAddr>, now: UnixMillis) -> Result<(), Shut> {
+/// Whether work that the key's holder left here may go on.
+pub(super) fn stays(key: &GatewayKey, now: UnixMillis) -> Result<(), Shut> {
     if key.team.as_ref().is_some_and(|team| team.suspended) {
         return Err(Shut::Suspended(Level::Team));
     }
@@ -81,6 +81,14 @@ pub fn admits(key: &GatewayKey, from: Option<IpAddr>, now: UnixMillis) -> Result
         if limits.expires_at.is_some_and(|at| at <= now) {
             return Err(Shut::Expired(level));
         }
+    }
+    Ok(())
+}
+
+/// Whether the key may be used, now and from there. An address that is not known is nowhere.
+pub fn admits(key: &GatewayKey, from: Option<IpAddr>, now: UnixMillis) -> Result<(), Shut> {
+    stays(key, now)?;
+    for (level, _, limits) in limits(key) {
         let Some(networks) = &limits.networks else { continue };
         let from = from.map(|address| address.to_canonical());
         if !from.is_some_and(|address| networks.iter().any(|network| network.contains(&address))) {
@@ -165,7 +173,9 @@ mod tests {
         for outside in [Some("11.0.0.1".parse().unwrap()), Some("::1".parse().unwrap()), None] {
             assert_eq!(admits(&one, outside, 4), Err(Shut::Network(Level::Key)));
         }
-        one.team.as_mut().map(|team| std::sync::Arc::make_mut(team).suspended = true);
+        if let Some(team) = &mut one.team {
+            std::sync::Arc::make_mut(team).suspended = true;
+        }
         assert_eq!(admits(&one, anywhere, 4), Err(Shut::Suspended(Level::Team)));
     }
 }

@@ -25,7 +25,7 @@ pub(crate) async fn teams_and_users_are_kept_and_changed_by_one_at_a_time(db: Da
     let draft = UserDraft { email: Some("Ada@example.com".into()), team: Some(team.id), ..named_user("ada") };
     let user = tenants.create_user(draft, NOW).await.unwrap();
     assert_eq!(tenants.find_user("ada@EXAMPLE.com").await.unwrap(), user);
-    assert_eq!(tenants.teams().await.unwrap(), [team.clone()]);
+    assert_eq!(tenants.teams().await.unwrap(), std::slice::from_ref(&team));
 
     let before = store.revision().await.unwrap().keys;
     let changed = UserDraft { suspended: true, ..user.draft() };

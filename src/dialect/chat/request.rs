@@ -19,7 +19,7 @@ use crate::dialect::cut::Bounds;
 use crate::dialect::messages::count;
 use crate::dialect::names::Names;
 use crate::dialect::responses::fields::Members;
-use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
+use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind, Wish};
 use bytes::Bytes;
 use fields::{Fields, Ignored};
 use history::Conversation;
@@ -58,6 +58,7 @@ fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> R
         bounds: Arc::new(translated.bounds),
         estimate: count::estimate(request),
     };
+    let wish = Wish::of(request, shape.bounds.limit());
     let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
         body: Bytes::from(upstream),
@@ -67,6 +68,7 @@ fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> R
         ignored: translated.ignored,
         session,
         beginning,
+        wish,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

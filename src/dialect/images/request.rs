@@ -5,7 +5,7 @@ use super::answer::{Look, Shape};
 use super::{Answer, Task};
 use crate::codex::Request;
 use crate::codex::request::{InputItem, InputPart, Reasoning, Role, Tool, ToolChoice};
-use crate::dialect::{Context, Prepared, Problem, ProblemKind, ResolvedModel};
+use crate::dialect::{Context, Prepared, Problem, ProblemKind, ResolvedModel, Wish};
 use bytes::Bytes;
 use serde_json::{Map, Value, json};
 use std::sync::Arc;
@@ -163,6 +163,7 @@ fn for_tool(
     request.tools = vec![Tool::ImageGeneration(tool)];
     request.tool_choice = Some(ToolChoice::Object(json!({ "type": "image_generation" })));
     request.reasoning = host.effort.clone().map(|effort| Reasoning { effort: Some(effort), summary: None });
+    let wish = Wish::of(&request, None);
     let body = serde_json::to_vec(&request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
         model: request.model,
@@ -172,6 +173,7 @@ fn for_tool(
         ignored,
         session: None,
         beginning: None,
+        wish,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

@@ -19,7 +19,7 @@ use crate::codex::request::{InputPart, Text};
 use crate::dialect::beginning::Beginning;
 use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
-use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
+use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind, Wish};
 use blocks::{Content, invalid, required};
 use bytes::Bytes;
 use ignored::Ignored;
@@ -60,6 +60,7 @@ pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepare
         estimate: count::estimate(request),
         bounds: Arc::new(translated.bounds),
     };
+    let wish = Wish::of(request, shape.bounds.limit());
     let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
         model: translated.request.model,
@@ -69,6 +70,7 @@ pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepare
         ignored: translated.ignored,
         session,
         beginning,
+        wish,
         reply: Box::new(Answer(Arc::new(shape))),
     })
 }

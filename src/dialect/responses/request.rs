@@ -12,8 +12,9 @@ use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
 use crate::dialect::beginning::Beginning;
-use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, tokens};
+use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, Wish, tokens};
 use bytes::Bytes;
+use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -39,6 +40,7 @@ pub fn prepare_with(
     let resolved = models.resolve(&requested);
     let stream = codex_cli || flag(&members, "stream")?.unwrap_or(false);
     let session = members.get("prompt_cache_key").and_then(text);
+    let wish = wish(&members, resolved.effort.as_deref());
     let limit = if codex_cli { None } else { limit(&members)? };
     let echo = echo.of(&members, &requested, context.now);
     let mut edit = Edit::new(session.is_none() && !codex_cli);
@@ -58,6 +60,7 @@ pub fn prepare_with(
         ignored: edit.ignored,
         session,
         beginning,
+        wish: Wish { most_output: limit.as_ref().map(|limit| limit.tokens), ..wish },
         reply: Box::new(ResponsesReply { codex_cli, context: context.clone(), model: requested, echo, limit }),
     })
 }
@@ -77,6 +80,29 @@ fn limit(members: &Members<'_>) -> Result<Option<Limit>, Problem> {
     })?;
     let read = ["instructions", "input", "tools"].into_iter().filter_map(|name| members.get(name));
     Ok(Some(Limit { tokens, input: read.map(|value| tokens::rough(value.get())).sum() }))
+}
+
+/// What the request asks for that costs: an effort in the model's name comes before its own.
+fn wish(members: &Members<'_>, effort: Option<&str>) -> Wish {
+    #[derive(Deserialize)]
+    struct Reasoning {
+        #[serde(default)]
+        effort: Option<String>,
+    }
+    let reasoning =
+        members.get("reasoning").and_then(|value| serde_json::from_str::<Option<Reasoning>>(value.get()).ok());
+    let own = reasoning.flatten().and_then(|reasoning| reasoning.effort);
+    let tier = members.get("service_tier").and_then(text);
+    Wish {
+        effort: effort.map(str::to_owned).or(own),
+        tier: tier.filter(|tier| matches!(tier.as_str(), "priority" | "fast" | "flex")).map(priority),
+        most_output: None,
+    }
+}
+
+/// Under the one name that the backend and its prices have for it.
+fn priority(tier: String) -> String {
+    if tier == "fast" { "priority".to_owned() } else { tier }
 }
 
 fn flag(members: &Members<'_>, name: &'static str) -> Result<Option<bool>, Problem> {

@@ -7,7 +7,7 @@ use axum::http::{HeaderValue, Request, Uri};
 use std::borrow::Cow;
 
 /// The first segments below `/v1` of OpenAI's and Anthropic's APIs, whether they are served or refused.
-const RESOURCES: [&str; 32] = [
+const RESOURCES: [&str; 33] = [
     "responses",
     "chat",
     "messages",
@@ -17,6 +17,7 @@ const RESOURCES: [&str; 32] = [
     "conversations",
     "images",
     "status",
+    "me",
     "auth",
     "alpha",
     "embeddings",

@@ -11,8 +11,10 @@ mod images;
 mod kept;
 mod linger;
 mod local;
+mod me;
 mod models;
 mod openapi;
+mod origin;
 mod reply;
 mod request;
 mod serve;
@@ -31,7 +33,7 @@ use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
-    let (most, origins) = (state.max_body, state.cors_origins.clone());
+    let (most, origins, trusted) = (state.max_body, state.cors_origins.clone(), state.trusted_proxies.clone());
     let routes = Router::new()
         .route("/v1/responses", post(serve::responses).get(socket::upgrade))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
@@ -47,6 +49,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .merge(codex_paths())
         .route("/v1/images/generations", post(images::generations))
         .route("/v1/images/edits", post(images::edits))
+        .route("/v1/me", get(me::me))
         .route("/v1/status", get(status::status))
         .route("/v1/auth/refresh", post(status::refresh))
         // Claude Code asks whether anybody is there before it sends a key.
@@ -60,7 +63,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .layer(from_fn(surface::catch_panics))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state);
-    surface::surround(routes, &origins)
+    surface::surround(routes, &origins, trusted)
 }
 
 /// What a Codex CLI calls besides its model (protocol.md 6).

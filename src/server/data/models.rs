@@ -7,6 +7,7 @@ use crate::dialect::{Dialect, ModelMap, Problem, ProblemKind};
 use crate::relay::Outcome;
 use crate::server::state::State;
 use crate::store::GatewayKey;
+use crate::tenant::may_see;
 use axum::body::Body;
 use axum::extract::{Path, Query, State as Shared};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
@@ -128,6 +129,7 @@ async fn known(
     let key = arrival.authenticate(state, headers).await?;
     let listing = state.relay.catalogue(&key, None).await?;
     catalogue::models(&listing.body, &state.models)
+        .map(|models| models.into_iter().filter(|model| may_see(&key, &state.models.resolve(&model.id).slug)).collect())
         .map(|models| (key, models))
         .map_err(|_| Problem::new(ProblemKind::Upstream, "The backend's model catalogue is not legible"))
 }

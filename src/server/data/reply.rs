@@ -30,6 +30,7 @@ pub(super) fn refusal(dialect: Dialect, problem: &Problem, request_id: &str) -> 
             headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
         }
     }
+    headers.extend(problem.headers.as_deref().cloned().unwrap_or_default());
     if let Some(retry) = problem.should_retry() {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static(if retry { "true" } else { "false" }));
     }

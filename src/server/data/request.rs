@@ -1,6 +1,6 @@
 //! From a request on the wire to what the relay takes: its ticket, its key, its body.
 
-use super::reply;
+use super::{origin, reply};
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::relay::{Outcome, Ticket};
 use crate::server::assemble::unix_millis;
@@ -51,7 +51,10 @@ impl Arrival {
         let key = match presented(headers) {
             None if state.open => state.keys.anonymous(),
             None => return Err(refused(KeyRefusal::Missing)),
-            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.map_err(refused)?,
+            Some(presented) => {
+                let from = origin::of(headers);
+                state.keys.authenticate(&presented, from, unix_millis()).await.map_err(refused)?
+            }
         };
         self.ticket.key = Some(key.name.clone());
         Ok(key)
@@ -63,7 +66,7 @@ impl Arrival {
     pub(super) async fn is_welcome(state: &State, headers: &HeaderMap) -> bool {
         match presented(headers) {
             None => state.open,
-            Some(presented) => state.keys.authenticate(&presented, unix_millis()).await.is_ok(),
+            Some(presented) => state.keys.authenticate(&presented, origin::of(headers), unix_millis()).await.is_ok(),
         }
     }
 }
@@ -97,7 +100,10 @@ fn presented(headers: &HeaderMap) -> Option<String> {
 }
 
 fn refused(refusal: KeyRefusal) -> Problem {
-    Problem::new(ProblemKind::InvalidKey, refusal.to_string())
+    // The key is right: another one would not help, and nobody is to be asked for one.
+    let kind =
+        if matches!(refusal, KeyRefusal::Shut(_)) { ProblemKind::PermissionDenied } else { ProblemKind::InvalidKey };
+    Problem::new(kind, refusal.to_string())
 }
 
 /// The whole body, decompressed, within the limit.

@@ -2,7 +2,7 @@
 //! where nothing is served.
 
 use super::request::{self, Arrival};
-use super::{address, reply};
+use super::{address, origin, reply};
 use crate::dialect::{Problem, ProblemKind};
 use crate::server::state::State;
 use axum::Router;
@@ -13,6 +13,7 @@ use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
+use ipnet::IpNet;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
@@ -58,8 +59,9 @@ const NOT_SERVED: [(&str, &str); 26] = [
 
 /// The routes behind what every request passes first. Outermost, for a route must not be looked for
 /// under the address that the client wrote.
-pub(super) fn surround(routes: Router, origins: &[HeaderValue]) -> Router {
-    let outside = Router::new().fallback_service(MapRequest::new(routes, address::canonical::<Body>));
+pub(super) fn surround(routes: Router, origins: &[HeaderValue], trusted: Arc<[IpNet]>) -> Router {
+    let arrive = move |request| origin::tell(address::canonical::<Body>(request), &trusted);
+    let outside = Router::new().fallback_service(MapRequest::new(routes, arrive));
     if origins.is_empty() { outside } else { outside.layer(cors(origins)) }
 }
 

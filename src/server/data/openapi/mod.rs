@@ -15,7 +15,8 @@ pub(super) use kept::*;
 pub(super) use shapes::*;
 
 use super::{
-    batches as message_batches, compact, conversations, images, kept as kept_responses, models, reply, serve, status,
+    batches as message_batches, compact, conversations, images, kept as kept_responses, me, models, reply, serve,
+    status,
 };
 use axum::body::Body;
 use axum::http::StatusCode;
@@ -34,6 +35,7 @@ use utoipa::{Modify, OpenApi};
         compact::compact,
         images::generations,
         images::edits,
+        me::me,
         status::status,
         status::refresh,
         kept_responses::retrieve,
