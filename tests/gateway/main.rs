@@ -20,6 +20,7 @@ mod images;
 mod keep_alive;
 mod kept_responses;
 mod keys;
+mod limits;
 mod models;
 mod observability;
 mod openapi;
