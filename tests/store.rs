@@ -5,6 +5,8 @@
 
 #[path = "store/accounts.rs"]
 mod accounts;
+#[path = "store/admin.rs"]
+mod admin;
 #[path = "store/batches.rs"]
 mod batches;
 #[path = "store/database.rs"]
@@ -58,6 +60,11 @@ on_both_databases![
     accounts::what_was_learnt_about_old_credentials_does_not_touch_new_ones,
     accounts::pauses_and_limits_come_and_go,
     accounts::many_accounts_added_at_once_all_arrive_under_different_names,
+    admin::every_change_by_people_is_noted_with_it_and_none_without,
+    admin::a_request_that_comes_twice_changes_things_once,
+    admin::slips_are_taken_once_and_end_by_themselves,
+    admin::admin_keys_are_found_by_hash_and_end_with_their_team,
+    admin::the_audit_log_is_not_rewritten,
     tenants::teams_and_users_are_kept_and_changed_by_one_at_a_time,
     tenants::a_key_belongs_to_its_user_and_by_them_to_a_team,
     tenants::the_books_hold_each_request_once_and_their_sums_agree,

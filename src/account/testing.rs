@@ -372,5 +372,6 @@ fn account(id: AccountId, name: &str) -> Account {
         generation: 1,
         created_at: START,
         updated_at: START,
+        version: 1,
     }
 }

@@ -7,7 +7,9 @@ use crate::codex::limits::Window;
 use crate::config::Settings;
 use crate::oauth::{Enrolment, auth_json};
 use crate::server::assemble::{self, unix_millis};
-use crate::store::{Account, AccountShare, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted};
+use crate::store::{
+    Account, AccountChange, AccountShare, AccountState, NewAccount, NewCredentials, Store, UnixMillis, Upserted,
+};
 use anyhow::{Context, Result, bail};
 use std::io::{IsTerminal, Read};
 use std::path::PathBuf;
@@ -257,7 +259,8 @@ fn to_json(account: &Account) -> serde_json::Value {
 
 async fn pause(store: &Store, asked: &str, paused: bool, now: UnixMillis) -> Result<()> {
     let account = store.accounts().find(asked).await?;
-    store.accounts().set_paused(account.id, paused, now).await?;
+    let change = AccountChange { paused: Some(paused), ..AccountChange::default() };
+    store.accounts().change(account.id, &change, None, now).await?;
     say!("account {} {}", account.name, if paused { "is paused" } else { "is in service again" })?;
     Ok(())
 }
@@ -279,7 +282,8 @@ async fn set(
         priority: priority.unwrap_or(account.share.priority),
         tags: tags.map_or(Ok(account.share.tags), tags_of)?,
     };
-    store.accounts().set_share(account.id, &share, now).await?;
+    let change = AccountChange { share: Some(share.clone()), ..AccountChange::default() };
+    store.accounts().change(account.id, &change, None, now).await?;
     let tags = share.tags.iter().cloned().collect::<Vec<_>>().join(", ");
     let tags = if tags.is_empty() { "none".to_owned() } else { tags };
     say!("account {}: weight {}, priority {}, tags: {tags}", account.name, share.weight, share.priority)?;

@@ -4,7 +4,9 @@ use super::open;
 use super::show::{self, distance, say, table};
 use crate::config::Settings;
 use crate::server::assemble::{self, unix_millis};
-use crate::store::{Account, AccountId, DecisionFilter, Names, Pool, Store, StoreError, Strategy, UnixMillis};
+use crate::store::{
+    Account, AccountId, DecisionFilter, Names, Pool, PoolDraft, Store, StoreError, Strategy, UnixMillis,
+};
 use anyhow::{Result, bail};
 use serde_json::Value;
 use std::collections::{BTreeMap, BTreeSet};
@@ -176,8 +178,11 @@ async fn set(
         None => known.as_ref().map(|pool| pool.tags.clone()).unwrap_or_default(),
     };
     let strategy = strategy.or(known.as_ref().map(|pool| pool.strategy)).unwrap_or_default();
-    store.pools().put(name, strategy, &tags, &accounts, now).await?;
-    let pool = store.pools().find(name).await?;
+    let draft = PoolDraft { name: name.to_owned(), strategy, tags, accounts };
+    let pool = match &known {
+        Some(pool) => store.pools().update(pool.id, &draft, Some(pool.version)).await?,
+        None => store.pools().create(draft, now).await?,
+    };
     let members = names(&pool.members, &store.accounts().list().await?);
     let verb = if known.is_some() { "changed" } else { "made" };
     say!("pool {name} is {verb}: {}, accounts: {members}", strategy.as_str())?;

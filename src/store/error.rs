@@ -92,6 +92,9 @@ pub enum StoreError {
         /// Its id.
         id: String,
     },
+    /// The same request has made its change before.
+    #[error("this request has been made before")]
+    Repeated,
     /// Nothing matches.
     #[error("no {what} is called {asked:?}")]
     NotFound {

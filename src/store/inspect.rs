@@ -12,13 +12,14 @@ use super::{
 
 /// The sealed columns, by table; a table of a later version is not there yet in an older database.
 /// An envelope is `tw1.<16 hex digits>.…`, so its key id starts at the fifth character.
-const KEY_IDS: [(&str, &str); 6] = [
+const KEY_IDS: [(&str, &str); 7] = [
     (
         "credentials",
         "SELECT substr(access_token, 5, 16) FROM credentials
          UNION SELECT substr(refresh_token, 5, 16) FROM credentials
          UNION SELECT substr(id_token, 5, 16) FROM credentials WHERE id_token IS NOT NULL",
     ),
+    ("slips", "SELECT DISTINCT substr(content, 5, 16) FROM slips"),
     ("secrets", "SELECT DISTINCT substr(value, 5, 16) FROM secrets"),
     // Out of an index on just this, for these tables grow large.
     ("responses", "SELECT DISTINCT substr(content, 5, 16) FROM responses"),

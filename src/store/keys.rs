@@ -4,10 +4,12 @@
 use std::collections::BTreeSet;
 use std::str::FromStr;
 
+use serde_json::{Value, json};
 use std::sync::Arc;
 
 use super::{
     AccountId, KeyId, Limits, Pool, PoolId, PoolRef, Store, Team, TeamId, UnixMillis, User, UserId,
+    audit::Note,
     backend::{Topic, Write, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
     find, pools,
@@ -200,6 +202,9 @@ impl<'a> KeyStore<'a> {
     pub async fn create(&self, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
         let key = insert(&mut write, new, now).await?;
+        let (id, after) = (key.id.to_string(), Some(told(&key)));
+        let note = Note { action: "key.create", id: &id, name: &key.name, before: None, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
         Ok(key)
     }
@@ -207,9 +212,13 @@ impl<'a> KeyStore<'a> {
     /// Changes a key; only its `version`, if one is given, else `Outdated`.
     pub async fn update(&self, id: KeyId, change: &KeyChange, version: Option<i64>) -> Result<()> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
-        let row =
-            fetch_optional!(&mut write, (i64,), "SELECT version FROM gateway_keys WHERE id = $1", id.to_string())?;
-        check_version("key", &id.to_string(), row, version)?;
+        let row = fetch_optional!(
+            &mut write,
+            (i64, String, String, Option<UnixMillis>, String),
+            "SELECT version, name, rights, expires_at, limits FROM gateway_keys WHERE id = $1",
+            id.to_string(),
+        )?;
+        check_version("key", &id.to_string(), row.as_ref().map(|row| (row.0,)), version)?;
         execute!(
             &mut write,
             "UPDATE gateway_keys SET name = COALESCE($2, name), rights = COALESCE($3, rights),
@@ -223,6 +232,23 @@ impl<'a> KeyStore<'a> {
             change.expires_at.is_some(),
             change.expires_at.flatten(),
         )?;
+        if let Some((_, name, rights, expires_at, limits)) = row {
+            let limits = read_limits(&limits, "gateway_keys", &id.to_string())?;
+            let rights = read_rights(&rights);
+            let told = |name: &str, rights: &Rights, expires_at: Option<UnixMillis>, limits: &Limits| {
+                Some(json!({"name": name, "rights": write_rights(rights), "expires_at": expires_at, "limits": limits}))
+            };
+            let new_name = change.name.as_ref().unwrap_or(&name);
+            let after = told(
+                new_name,
+                change.rights.as_ref().unwrap_or(&rights),
+                change.expires_at.unwrap_or(expires_at),
+                change.limits.as_ref().unwrap_or(&limits),
+            );
+            let before = told(&name, &rights, expires_at, &limits);
+            let note = Note { action: "key.update", id: &id.to_string(), name: new_name, before, after };
+            self.store.note(&mut write, note).await?;
+        }
         write.commit().await
     }
 
@@ -236,6 +262,10 @@ impl<'a> KeyStore<'a> {
             now,
         )?;
         if changed > 0 {
+            let name = name_of(&mut write, id).await?;
+            let after = Some(json!({"revoked_at": now}));
+            let note = Note { action: "key.revoke", id: &id.to_string(), name: &name, before: None, after };
+            self.store.note(&mut write, note).await?;
             write.commit().await?;
         }
         Ok(changed > 0)
@@ -276,6 +306,9 @@ impl<'a> KeyStore<'a> {
             key.id.to_string(),
             old_expires_at,
         )?;
+        let after = Some(json!({"rotated_to": key.id, "ends": old_expires_at}));
+        let note = Note { action: "key.rotate", id: &old.to_string(), name: &key.name, before: None, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
         Ok(key)
     }
@@ -298,6 +331,24 @@ impl<'a> KeyStore<'a> {
         }
         write.commit().await
     }
+}
+
+async fn name_of(write: &mut Write, id: KeyId) -> Result<String> {
+    let row = fetch_optional!(write, (String,), "SELECT name FROM gateway_keys WHERE id = $1", id.to_string())?;
+    Ok(row.map(|(name,)| name).unwrap_or_default())
+}
+
+/// What the audit log says of a new key.
+fn told(key: &GatewayKey) -> Value {
+    let accounts = match &key.bound_to {
+        AccountScope::All => None,
+        AccountScope::Only(ids) => Some(ids),
+    };
+    json!({
+        "name": key.name, "prefix": key.prefix, "user": key.user.as_ref().map(|user| user.id),
+        "team": key.team.as_ref().map(|team| team.id), "pool": key.pool.as_ref().map(|pool| pool.id),
+        "accounts": accounts, "rights": write_rights(&key.rights), "limits": key.limits, "expires_at": key.expires_at,
+    })
 }
 
 async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {

@@ -15,6 +15,8 @@
 //! ```
 
 mod accounts;
+mod admin_keys;
+mod audit;
 mod backend;
 mod batches;
 mod conditions;
@@ -34,6 +36,7 @@ mod responses;
 mod rotation;
 mod secrets;
 mod sessions;
+mod slips;
 mod tenants;
 pub mod vault;
 mod webhooks;
@@ -44,25 +47,28 @@ use secrecy::SecretString;
 use zeroize::Zeroizing;
 
 pub use accounts::{
-    Account, AccountShare, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved, UnknownState,
-    Upserted,
+    Account, AccountChange, AccountShare, AccountState, AccountStore, Credentials, NewAccount, NewCredentials, Saved,
+    UnknownState, Upserted,
 };
+pub use admin_keys::{AdminKey, AdminKeyStore, NewAdminKey, Role, UnknownRole};
+pub use audit::{Actor, AuditFilter, AuditRow};
 pub use batches::{BatchCounts, BatchOutcome, BatchStore, ClaimedRequest, Deletion, NewBatch, PageSide, StoredBatch};
 pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError};
-pub use id::{AccountId, KeyId, PoolId, TeamId, UserId};
+pub use id::{AccountId, AdminKeyId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use ledger::{
     AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
 };
 pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownBudget, UnknownEffort, UnknownPeriod};
-pub use pools::{Names, Pool, PoolRef, PoolStore, Strategy, UnknownStrategy};
+pub use pools::{Names, Pool, PoolDraft, PoolRef, PoolStore, Strategy, UnknownStrategy};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
 pub use sessions::{KeptSession, SessionStore};
+pub use slips::SlipStore;
 pub use tenants::{Team, TeamDraft, TenantStore, User, UserDraft};
 pub use webhooks::{Delivery, WebhookStore};
 
@@ -95,6 +101,7 @@ pub struct Revision {
 pub struct Store {
     backend: Backend,
     keyring: Arc<Keyring>,
+    actor: Option<Arc<Actor>>,
 }
 
 impl Store {
@@ -115,7 +122,7 @@ impl Store {
         if !key_ids.is_empty() {
             return Err(StoreError::MissingKey { key_ids });
         }
-        Ok(Self { backend: address.connect().await?, keyring: Arc::new(keyring) })
+        Ok(Self { backend: address.connect().await?, keyring: Arc::new(keyring), actor: None })
     }
 
     /// Brings the schema up to date; does nothing when it is.
@@ -137,6 +144,11 @@ impl Store {
             rows.iter().find(|(topic, _)| topic == wanted.as_str()).map_or(0, |(_, revision)| *revision)
         };
         Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys) })
+    }
+
+    /// The same store, which notes every change as this actor's in the audit log.
+    pub fn acting(&self, actor: Actor) -> Self {
+        Self { actor: Some(Arc::new(actor)), ..self.clone() }
     }
 
     /// Accounts and their credentials.
@@ -182,6 +194,16 @@ impl Store {
     /// Teams and users.
     pub fn tenants(&self) -> TenantStore<'_> {
         TenantStore::new(self)
+    }
+
+    /// Keys of the admin API.
+    pub fn admin_keys(&self) -> AdminKeyStore<'_> {
+        AdminKeyStore::new(self)
+    }
+
+    /// Sealed notes that end by themselves.
+    pub fn slips(&self) -> SlipStore<'_> {
+        SlipStore::new(self)
     }
 
     /// What was used.

@@ -5,13 +5,16 @@ use std::ops::DerefMut;
 use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::{PgConnection, SqliteConnection};
 
 use super::{
     AccountId, PoolId, Store, UnixMillis,
+    audit::Note,
     backend::{Dual, Topic, Write, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
     find,
+    tenants::check_version,
 };
 
 /// How accounts are ordered.
@@ -94,11 +97,32 @@ pub struct Pool {
     pub accounts: BTreeSet<AccountId>,
     /// All accounts that belong to it, either way.
     pub members: Vec<AccountId>,
+    /// Goes up with each change.
+    pub version: i64,
     /// When it was made.
     pub created_at: UnixMillis,
 }
 
+/// What people may say of a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct PoolDraft {
+    /// Unique.
+    pub name: String,
+    /// How its accounts are ordered.
+    pub strategy: Strategy,
+    /// Every account with one of these tags belongs to it.
+    pub tags: Names,
+    /// Accounts that belong to it by themselves; each must be there.
+    pub accounts: BTreeSet<AccountId>,
+}
+
 impl Pool {
+    /// What people said of it.
+    pub fn draft(&self) -> PoolDraft {
+        let Self { name, strategy, tags, accounts, .. } = self;
+        PoolDraft { name: name.clone(), strategy: *strategy, tags: tags.clone(), accounts: accounts.clone() }
+    }
+
     /// What a key needs to know of it.
     pub fn to_ref(&self) -> PoolRef {
         PoolRef { id: self.id, name: self.name.clone(), strategy: self.strategy }
@@ -126,47 +150,70 @@ impl<'a> PoolStore<'a> {
         find::choose(self.list().await?, asked)
     }
 
-    /// Makes a pool, or changes the one of that name. Its accounts and tags become those given.
-    pub async fn put(
-        &self,
-        name: &str,
-        strategy: Strategy,
-        tags: &Names,
-        accounts: &BTreeSet<AccountId>,
-        now: UnixMillis,
-    ) -> Result<()> {
+    /// Makes a pool. A name that is taken is `Taken`.
+    pub async fn create(&self, draft: PoolDraft, now: UnixMillis) -> Result<Pool> {
         let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
-        let there = fetch_optional!(&mut write, (String,), "SELECT id FROM pools WHERE name = $1", name)?;
-        let id = if let Some((id,)) = there {
-            execute!(
-                &mut write,
-                "UPDATE pools SET strategy = $2, tags = $3 WHERE id = $1",
-                id.as_str(),
-                strategy.as_str(),
-                write_names(tags),
-            )?;
-            execute!(&mut write, "DELETE FROM pool_accounts WHERE pool_id = $1", id.as_str())?;
-            id
-        } else {
-            let id = PoolId::new().to_string();
-            execute!(
-                &mut write,
-                "INSERT INTO pools (id, name, strategy, tags, created_at) VALUES ($1, $2, $3, $4, $5)",
-                id.as_str(),
-                name,
-                strategy.as_str(),
-                write_names(tags),
-                now,
-            )?;
-            id
+        let id = PoolId::new();
+        let made = execute!(
+            &mut write,
+            "INSERT INTO pools (id, name, strategy, tags, created_at) VALUES ($1, $2, $3, $4, $5)
+             ON CONFLICT (name) DO NOTHING",
+            id.to_string(),
+            draft.name.as_str(),
+            draft.strategy.as_str(),
+            write_names(&draft.tags),
+            now,
+        )?;
+        if made == 0 {
+            return Err(StoreError::Taken { what: "pool", name: draft.name });
+        }
+        self.settle(write, id, &draft, None).await
+    }
+
+    /// Changes a pool; only its `version`, if one is given, else `Outdated`. Its accounts and tags
+    /// become those given.
+    pub async fn update(&self, id: PoolId, draft: &PoolDraft, version: Option<i64>) -> Result<Pool> {
+        let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
+        let old = read(&mut write).await?.into_iter().find(|pool| pool.id == id);
+        check_version("pool", &id.to_string(), old.as_ref().map(|pool| (pool.version,)), version)?;
+        let changed = execute!(
+            &mut write,
+            "UPDATE pools SET name = $2, strategy = $3, tags = $4, version = version + 1
+             WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM pools WHERE name = $2 AND id <> $1)",
+            id.to_string(),
+            draft.name.as_str(),
+            draft.strategy.as_str(),
+            write_names(&draft.tags),
+        )?;
+        if changed == 0 {
+            return Err(StoreError::Taken { what: "pool", name: draft.name.clone() });
+        }
+        execute!(&mut write, "DELETE FROM pool_accounts WHERE pool_id = $1", id.to_string())?;
+        self.settle(write, id, draft, old.map(|pool| pool.draft())).await
+    }
+
+    /// Binds a pool's accounts, notes the change and commits it.
+    async fn settle(&self, mut write: Write, id: PoolId, draft: &PoolDraft, old: Option<PoolDraft>) -> Result<Pool> {
+        bind(&mut write, &id.to_string(), &draft.accounts).await?;
+        let note = Note {
+            action: if old.is_some() { "pool.update" } else { "pool.create" },
+            id: &id.to_string(),
+            name: &draft.name,
+            before: old.map(|old| json!(old)),
+            after: Some(json!(draft)),
         };
-        bind(&mut write, &id, accounts).await?;
-        write.commit().await
+        self.store.note(&mut write, note).await?;
+        let pool = read(&mut write).await?.into_iter().find(|pool| pool.id == id);
+        let pool = pool.ok_or_else(|| StoreError::NotFound { what: "pool", asked: id.to_string() })?;
+        write.commit().await?;
+        Ok(pool)
     }
 
     /// Removes a pool. One that a usable key is bound to is `InUse`; keys that are revoked let go.
     pub async fn remove(&self, id: PoolId) -> Result<bool> {
         let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
+        let old = read(&mut write).await?.into_iter().find(|pool| pool.id == id);
+        let Some(old) = old else { return Ok(false) };
         let id = id.to_string();
         let bound = fetch_optional!(
             &mut write,
@@ -179,11 +226,12 @@ impl<'a> PoolStore<'a> {
         }
         // A revoked key stays bound to nothing rather than to everything: `scoped` stays.
         execute!(&mut write, "UPDATE gateway_keys SET pool_id = NULL WHERE pool_id = $1", id.as_str())?;
-        let removed = execute!(&mut write, "DELETE FROM pools WHERE id = $1", id.as_str())?;
-        if removed > 0 {
-            write.commit().await?;
-        }
-        Ok(removed > 0)
+        execute!(&mut write, "DELETE FROM pools WHERE id = $1", id.as_str())?;
+        let before = Some(json!(old.draft()));
+        let note = Note { action: "pool.remove", id: &id, name: &old.name, before, after: None };
+        self.store.note(&mut write, note).await?;
+        write.commit().await?;
+        Ok(true)
     }
 }
 
@@ -208,6 +256,7 @@ struct PoolRow {
     name: String,
     strategy: String,
     tags: String,
+    version: i64,
     created_at: UnixMillis,
 }
 
@@ -217,8 +266,11 @@ where
     S: DerefMut<Target = SqliteConnection>,
     P: DerefMut<Target = PgConnection>,
 {
-    let rows =
-        fetch_all!(&mut *session, PoolRow, "SELECT id, name, strategy, tags, created_at FROM pools ORDER BY name")?;
+    let rows = fetch_all!(
+        &mut *session,
+        PoolRow,
+        "SELECT id, name, strategy, tags, version, created_at FROM pools ORDER BY name"
+    )?;
     if rows.is_empty() {
         return Ok(Vec::new());
     }
@@ -253,6 +305,7 @@ impl PoolRow {
             name: self.name,
             tags,
             accounts,
+            version: self.version,
             created_at: self.created_at,
         })
     }

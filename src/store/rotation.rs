@@ -77,7 +77,7 @@ macro_rules! sealed_column {
 }
 
 /// Every sealed column there is.
-const SEALED_COLUMNS: [SealedColumn; 8] = [
+const SEALED_COLUMNS: [SealedColumn; 9] = [
     sealed_column!("credentials", "account_id", "access_token"),
     sealed_column!("credentials", "account_id", "refresh_token"),
     sealed_column!("credentials", "account_id", "id_token"),
@@ -86,6 +86,7 @@ const SEALED_COLUMNS: [SealedColumn; 8] = [
     sealed_column!("conversation_items", "place", "content"),
     sealed_column!("batch_requests", "place", "content"),
     sealed_column!("secrets", "name", "value"),
+    sealed_column!("slips", "id", "content"),
 ];
 
 impl Store {
@@ -104,6 +105,7 @@ impl Store {
             }
         }
         report.remaining = self.count_sealed().await?.1;
+        self.note_deed("keyring.rotate", self.keyring.sealing_key_id(), "keyring").await?;
         Ok(report)
     }
 

@@ -2,10 +2,13 @@
 
 use super::{
     Limits, Store, TeamId, UnixMillis, UserId,
+    audit::Note,
     backend::{Dual, Topic, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
     find,
 };
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use sqlx::{PgConnection, SqliteConnection};
 use std::ops::DerefMut;
 
@@ -48,7 +51,8 @@ pub struct User {
 }
 
 /// What people may say of a team.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct TeamDraft {
     /// Unique.
     pub name: String,
@@ -59,7 +63,8 @@ pub struct TeamDraft {
 }
 
 /// What people may say of a user.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct UserDraft {
     /// Unique.
     pub name: String,
@@ -141,6 +146,9 @@ impl<'a> TenantStore<'a> {
         if made == 0 {
             return Err(StoreError::Taken { what: "team", name: draft.name });
         }
+        let after = Some(json!(draft));
+        let note = Note { action: "team.create", id: &id.to_string(), name: &draft.name, before: None, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
         let TeamDraft { name, limits, suspended } = draft;
         Ok(Team { id, name, limits, suspended, version: 1, created_at: now })
@@ -149,8 +157,8 @@ impl<'a> TenantStore<'a> {
     /// Changes a team; only its `version`, if one is given, else `Outdated`.
     pub async fn update_team(&self, id: TeamId, draft: &TeamDraft, version: Option<i64>) -> Result<()> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
-        let row = fetch_optional!(&mut write, (i64,), "SELECT version FROM teams WHERE id = $1", id.to_string())?;
-        check_version("team", &id.to_string(), row, version)?;
+        let old = teams(&mut write).await?.into_iter().find(|team| team.id == id);
+        check_version("team", &id.to_string(), old.as_ref().map(|team| (team.version,)), version)?;
         let changed = execute!(
             &mut write,
             "UPDATE teams SET name = $2, limits = $3, suspended = $4, version = version + 1
@@ -163,27 +171,38 @@ impl<'a> TenantStore<'a> {
         if changed == 0 {
             return Err(StoreError::Taken { what: "team", name: draft.name.clone() });
         }
+        let (before, after) = (old.map(|old| json!(old.draft())), Some(json!(draft)));
+        let note = Note { action: "team.update", id: &id.to_string(), name: &draft.name, before, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await
     }
 
     /// Removes a team. One that has users or usable keys is `InUse`.
     pub async fn remove_team(&self, id: TeamId) -> Result<bool> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let old = teams(&mut write).await?.into_iter().find(|team| team.id == id);
+        let Some(old) = old else { return Ok(false) };
         let id = id.to_string();
         let held = fetch_optional!(
             &mut write,
             (String,),
             "SELECT 'user ' || name FROM users WHERE team_id = $1
-             UNION ALL SELECT 'key ' || name FROM gateway_keys WHERE team_id = $1 AND revoked_at IS NULL LIMIT 1",
+             UNION ALL SELECT 'key ' || name FROM gateway_keys WHERE team_id = $1 AND revoked_at IS NULL
+             UNION ALL SELECT 'admin key ' || name FROM admin_keys WHERE team_id = $1 AND revoked_at IS NULL LIMIT 1",
             id.as_str(),
         )?;
         if let Some((by,)) = held {
             return Err(StoreError::InUse { what: "team", by });
         }
         execute!(&mut write, "UPDATE gateway_keys SET team_id = NULL WHERE team_id = $1", id.as_str())?;
-        let removed = execute!(&mut write, "DELETE FROM teams WHERE id = $1", id.as_str())?;
+        // A revoked admin key of the team goes with it: without a team it would be one for all.
+        execute!(&mut write, "DELETE FROM admin_keys WHERE team_id = $1", id.as_str())?;
+        execute!(&mut write, "DELETE FROM teams WHERE id = $1", id.as_str())?;
+        let before = Some(json!(old.draft()));
+        let note = Note { action: "team.remove", id: &id, name: &old.name, before, after: None };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
-        Ok(removed > 0)
+        Ok(true)
     }
 
     /// Makes a user. A name that is taken is `Taken`; a team that is not there is `NotFound`.
@@ -206,6 +225,9 @@ impl<'a> TenantStore<'a> {
         if made == 0 {
             return Err(StoreError::Taken { what: "user", name: draft.name });
         }
+        let after = Some(json!(draft));
+        let note = Note { action: "user.create", id: &id.to_string(), name: &draft.name, before: None, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
         let UserDraft { name, email, team, limits, suspended } = draft;
         Ok(User { id, name, email, team, limits, suspended, version: 1, created_at: now })
@@ -215,8 +237,8 @@ impl<'a> TenantStore<'a> {
     pub async fn update_user(&self, id: UserId, draft: &UserDraft, version: Option<i64>) -> Result<()> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
         must_be_there(&mut write, draft.team).await?;
-        let row = fetch_optional!(&mut write, (i64,), "SELECT version FROM users WHERE id = $1", id.to_string())?;
-        check_version("user", &id.to_string(), row, version)?;
+        let old = users(&mut write).await?.into_iter().find(|user| user.id == id);
+        check_version("user", &id.to_string(), old.as_ref().map(|user| (user.version,)), version)?;
         let changed = execute!(
             &mut write,
             "UPDATE users SET name = $2, email = $3, team_id = $4, limits = $5, suspended = $6, version = version + 1
@@ -231,12 +253,17 @@ impl<'a> TenantStore<'a> {
         if changed == 0 {
             return Err(StoreError::Taken { what: "user", name: draft.name.clone() });
         }
+        let (before, after) = (old.map(|old| json!(old.draft())), Some(json!(draft)));
+        let note = Note { action: "user.update", id: &id.to_string(), name: &draft.name, before, after };
+        self.store.note(&mut write, note).await?;
         write.commit().await
     }
 
     /// Removes a user. One who has a usable key is `InUse`.
     pub async fn remove_user(&self, id: UserId) -> Result<bool> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
+        let old = users(&mut write).await?.into_iter().find(|user| user.id == id);
+        let Some(old) = old else { return Ok(false) };
         let id = id.to_string();
         let held = fetch_optional!(
             &mut write,
@@ -248,9 +275,12 @@ impl<'a> TenantStore<'a> {
             return Err(StoreError::InUse { what: "user", by });
         }
         execute!(&mut write, "UPDATE gateway_keys SET user_id = NULL WHERE user_id = $1", id.as_str())?;
-        let removed = execute!(&mut write, "DELETE FROM users WHERE id = $1", id.as_str())?;
+        execute!(&mut write, "DELETE FROM users WHERE id = $1", id.as_str())?;
+        let before = Some(json!(old.draft()));
+        let note = Note { action: "user.remove", id: &id, name: &old.name, before, after: None };
+        self.store.note(&mut write, note).await?;
         write.commit().await?;
-        Ok(removed > 0)
+        Ok(true)
     }
 }
 
@@ -279,7 +309,7 @@ pub(super) fn check_version(what: &'static str, id: &str, row: Option<(i64,)>, s
     }
 }
 
-async fn must_be_there<S, P>(session: &mut Dual<S, P>, team: Option<TeamId>) -> Result<()>
+pub(super) async fn must_be_there<S, P>(session: &mut Dual<S, P>, team: Option<TeamId>) -> Result<()>
 where
     S: DerefMut<Target = SqliteConnection>,
     P: DerefMut<Target = PgConnection>,

@@ -1,6 +1,7 @@
 use secrecy::ExposeSecret;
 use tollway::store::{
-    Account, AccountId, AccountShare, AccountState, NewAccount, NewCredentials, Saved, StoreError, Upserted,
+    Account, AccountChange, AccountId, AccountShare, AccountState, NewAccount, NewCredentials, Saved, StoreError,
+    Upserted,
 };
 
 use crate::database::{Database, NOW, account, add, credentials, tokens};
@@ -31,6 +32,7 @@ pub(crate) async fn an_account_comes_back_as_it_was_stored(db: Database) {
         generation: 1,
         created_at: NOW,
         updated_at: NOW,
+        version: 1,
     };
     assert_eq!(ada, expected);
     assert_eq!(store.accounts().get(ada.id).await.unwrap(), Some(expected.clone()));
@@ -71,7 +73,8 @@ pub(crate) async fn a_login_replaces_credentials_and_clears_what_was_wrong(db: D
     let (reason, detail) = (Some("refresh_token_reused"), Some("somebody else has a copy"));
     accounts.set_state(ada.id, None, AccountState::NeedsLogin, reason, detail, NOW + 1).await.unwrap();
     accounts.set_limited(ada.id, Some(NOW + 99), Some("weekly"), NOW + 2).await.unwrap();
-    accounts.set_paused(ada.id, true, NOW + 3).await.unwrap();
+    let paused = AccountChange { paused: Some(true), ..AccountChange::default() };
+    accounts.change(ada.id, &paused, None, NOW + 3).await.unwrap();
     let broken = accounts.get(ada.id).await.unwrap().unwrap();
     assert_eq!((broken.state, broken.state_since), (AccountState::NeedsLogin, NOW + 1));
     assert_eq!((broken.state_reason.as_deref(), broken.state_detail.as_deref()), (reason, detail));
@@ -87,6 +90,7 @@ pub(crate) async fn a_login_replaces_credentials_and_clears_what_was_wrong(db: D
         access_expires_at: Some(NOW + 2000),
         last_refresh_at: NOW + 4,
         updated_at: NOW + 4,
+        version: 3,
         ..ada
     };
     assert_eq!(fresh, expected);
@@ -209,15 +213,19 @@ pub(crate) async fn pauses_and_limits_come_and_go(db: Database) {
     let store = db.store().await;
     let (ada, accounts) = (add(&store, "ada").await, store.accounts());
     accounts.set_limited(ada.id, Some(NOW + 60), Some("five hours"), NOW).await.unwrap();
-    accounts.set_paused(ada.id, true, NOW).await.unwrap();
+    let paused = |yes| AccountChange { paused: Some(yes), ..AccountChange::default() };
+    accounts.change(ada.id, &paused(true), Some(1), NOW).await.unwrap();
     let limited = accounts.get(ada.id).await.unwrap().unwrap();
     assert_eq!((limited.limited_until, limited.limit_reason.as_deref()), (Some(NOW + 60), Some("five hours")));
     assert!(limited.paused);
 
     accounts.set_limited(ada.id, None, None, NOW).await.unwrap();
-    accounts.set_paused(ada.id, false, NOW).await.unwrap();
-    assert_eq!(accounts.get(ada.id).await.unwrap(), Some(ada));
-    assert!(!accounts.set_paused(AccountId::new(), true, NOW).await.unwrap());
+    let outdated = accounts.change(ada.id, &paused(false), Some(1), NOW).await;
+    assert!(matches!(outdated, Err(StoreError::Outdated { what: "account", .. })), "{outdated:?}");
+    accounts.change(ada.id, &paused(false), Some(2), NOW).await.unwrap();
+    assert_eq!(accounts.get(ada.id).await.unwrap(), Some(Account { version: 3, ..ada }));
+    let nobody = accounts.change(AccountId::new(), &paused(true), None, NOW).await;
+    assert!(matches!(nobody, Err(StoreError::NotFound { what: "account", .. })), "{nobody:?}");
 }
 
 pub(crate) async fn many_accounts_added_at_once_all_arrive_under_different_names(db: Database) {

@@ -44,13 +44,18 @@ impl Database {
 
     /// Runs a statement behind the store's back.
     pub(crate) async fn run(&self, sql: &'static str) {
+        self.try_to_run(sql).await.unwrap();
+    }
+
+    /// The same where the database may refuse.
+    pub(crate) async fn try_to_run(&self, sql: &'static str) -> sqlx::Result<()> {
         let url = self.url.expose_secret();
         if url.starts_with("sqlite") {
-            let mut connection = SqliteConnection::connect(url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            let mut connection = SqliteConnection::connect(url).await?;
+            sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
         } else {
-            let mut connection = PgConnection::connect(url).await.unwrap();
-            sqlx::raw_sql(sql).execute(&mut connection).await.unwrap();
+            let mut connection = PgConnection::connect(url).await?;
+            sqlx::raw_sql(sql).execute(&mut connection).await.map(drop)
         }
     }
 }

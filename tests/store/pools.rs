@@ -1,8 +1,8 @@
 use std::collections::BTreeSet;
 
 use tollway::store::{
-    AccountEvent, AccountId, AccountScope, AccountShare, Decision, DecisionFilter, KeptSession, KeyId, Names, NewKey,
-    PoolId, Store, StoreError, Strategy,
+    AccountChange, AccountEvent, AccountId, AccountScope, AccountShare, Decision, DecisionFilter, KeptSession, KeyId,
+    Names, NewKey, PoolDraft, PoolId, Store, StoreError, Strategy,
 };
 
 use crate::database::{Database, NOW, add, key};
@@ -13,13 +13,20 @@ fn names(text: &str) -> Names {
 
 async fn put(store: &Store, name: &str, tags: &str, accounts: &[AccountId]) -> PoolId {
     let accounts: BTreeSet<_> = accounts.iter().copied().collect();
-    store.pools().put(name, Strategy::FillFirst, &names(tags), &accounts, NOW).await.unwrap();
-    store.pools().find(name).await.unwrap().id
+    let draft = PoolDraft { name: name.to_owned(), strategy: Strategy::FillFirst, tags: names(tags), accounts };
+    match store.pools().find(name).await {
+        Ok(pool) => {
+            store.pools().update(pool.id, &draft, Some(pool.version)).await.unwrap();
+            pool.id
+        }
+        Err(_) => store.pools().create(draft, NOW).await.unwrap().id,
+    }
 }
 
 async fn tag(store: &Store, account: AccountId, tags: &str) {
     let share = AccountShare { weight: 0.5, priority: -3, tags: names(tags) };
-    assert!(store.accounts().set_share(account, &share, NOW).await.unwrap());
+    let change = AccountChange { share: Some(share), ..AccountChange::default() };
+    store.accounts().change(account, &change, None, NOW).await.unwrap();
 }
 
 pub(crate) async fn a_pool_holds_its_accounts_and_those_of_its_tags(db: Database) {
@@ -36,7 +43,10 @@ pub(crate) async fn a_pool_holds_its_accounts_and_those_of_its_tags(db: Database
     assert_eq!(store.pools().list().await.unwrap()[0].members, [carol]);
     assert!(store.accounts().remove(carol).await.unwrap());
     assert_eq!(store.pools().find("p").await.unwrap().members, []);
-    let refused = store.pools().put("q", Strategy::Quota, &names(""), &[AccountId::new()].into(), NOW).await;
+    let refused = store
+        .pools()
+        .create(PoolDraft { name: "q".into(), accounts: [AccountId::new()].into(), ..PoolDraft::default() }, NOW)
+        .await;
     assert!(matches!(refused, Err(StoreError::NotFound { what: "account", .. })), "{refused:?}");
     assert_eq!(store.pools().list().await.unwrap().len(), 1);
 }

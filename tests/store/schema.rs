@@ -1,4 +1,6 @@
-use tollway::store::{AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError};
+use tollway::store::{
+    AccountChange, AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError,
+};
 
 use crate::database::{Database, NEW_KEY, NOW, OLD_KEY, account, add, credentials, key};
 
@@ -21,8 +23,9 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     assert_eq!((saved, moved().await), (Saved::Stored { generation: 3 }, (1, 0)));
     accounts.set_state(ada, Some(3), AccountState::Quarantined, None, None, NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "state");
-    accounts.set_paused(ada, true, NOW).await.unwrap();
-    assert_eq!(moved().await, (1, 0), "paused");
+    let paused = AccountChange { paused: Some(true), ..AccountChange::default() };
+    accounts.change(ada, &paused, None, NOW).await.unwrap();
+    assert_eq!(moved().await, (1, 1), "paused");
     accounts.set_limited(ada, Some(NOW), None, NOW).await.unwrap();
     assert_eq!(moved().await, (1, 0), "limited");
     let laptop = keys.create(key("laptop", 1, AccountScope::All), NOW).await.unwrap().id;
@@ -36,7 +39,7 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
 
     store.pepper().await.unwrap();
     accounts.remove(ada).await.unwrap();
-    accounts.set_paused(AccountId::new(), true, NOW).await.unwrap();
+    accounts.change(AccountId::new(), &paused, None, NOW).await.unwrap_err();
     let saved = accounts.save_refreshed(ada, 3, &credentials("ada", 3), NOW).await.unwrap();
     assert_eq!(saved, Saved::Gone);
     keys.revoke(KeyId::new(), NOW).await.unwrap();

@@ -6,18 +6,22 @@ mod row;
 use secrecy::{ExposeSecret, SecretString};
 
 pub use model::{
-    Account, AccountShare, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState, Upserted,
+    Account, AccountChange, AccountShare, AccountState, Credentials, NewAccount, NewCredentials, Saved, UnknownState,
+    Upserted,
 };
 
 use super::{
     AccountId, Store, UnixMillis,
+    audit::Note,
     backend::{Topic, Write, execute, fetch_all, fetch_one, fetch_optional},
-    error::Result,
+    error::{Result, StoreError},
     find,
     pools::write_names,
+    tenants::check_version,
     vault::Place,
 };
 use row::{ACCOUNT, ACCOUNTS, AccountRow, CredentialsRow};
+use serde_json::{Value, json};
 
 const ACCESS_TOKEN: &str = "access_token";
 const REFRESH_TOKEN: &str = "refresh_token";
@@ -105,6 +109,9 @@ impl<'a> AccountStore<'a> {
         }
         self.put_credentials(&mut write, &id, &new.credentials, now).await?;
         let account = Account::try_from(fetch_one!(&mut write, AccountRow, ACCOUNT, id.as_str())?)?;
+        let action = if is_new { "account.create" } else { "account.login" };
+        let after = Some(told(&account));
+        self.store.note(&mut write, Note { action, id: &id, name: &name, before: None, after }).await?;
         write.commit().await?;
         Ok(if is_new { Upserted::Created(account) } else { Upserted::Replaced(account) })
     }
@@ -183,33 +190,44 @@ impl<'a> AccountStore<'a> {
         commit_if(write, changed).await
     }
 
-    /// Pauses or resumes an account. Returns whether it is there.
-    pub async fn set_paused(&self, id: AccountId, paused: bool, now: UnixMillis) -> Result<bool> {
-        let mut write = self.store.backend.write(&[Topic::Accounts]).await?;
-        let changed = execute!(
-            &mut write,
-            "UPDATE accounts SET paused = $2, updated_at = $3 WHERE id = $1",
-            id.to_string(),
-            paused,
-            now,
-        )?;
-        commit_if(write, changed).await
-    }
-
-    /// Sets an account's part in its pools. Returns whether it is there. What keys may use follows
-    /// from tags, so that they are read again too.
-    pub async fn set_share(&self, id: AccountId, share: &AccountShare, now: UnixMillis) -> Result<bool> {
+    /// Changes what people say of an account; only its `version`, if one is given, else `Outdated`. A
+    /// name that is taken is `Taken`. What keys may use follows from tags, so that they are read again too.
+    pub async fn change(
+        &self,
+        id: AccountId,
+        change: &AccountChange,
+        version: Option<i64>,
+        now: UnixMillis,
+    ) -> Result<Account> {
         let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
+        let id = id.to_string();
+        let row = fetch_optional!(&mut write, AccountRow, ACCOUNT, id.as_str())?;
+        let not_found = || StoreError::NotFound { what: "account", asked: id.clone() };
+        let old = Account::try_from(row.ok_or_else(not_found)?)?;
+        check_version("account", &id, Some((old.version,)), version)?;
+        let name = change.name.as_deref().unwrap_or(&old.name);
+        let share = change.share.as_ref().unwrap_or(&old.share);
         let changed = execute!(
             &mut write,
-            "UPDATE accounts SET weight = $2, priority = $3, tags = $4, updated_at = $5 WHERE id = $1",
-            id.to_string(),
+            "UPDATE accounts SET name = $2, paused = $3, weight = $4, priority = $5, tags = $6, updated_at = $7,
+                version = version + 1
+             WHERE id = $1 AND NOT EXISTS (SELECT 1 FROM accounts WHERE name = $2 AND id <> $1)",
+            id.as_str(),
+            name,
+            change.paused.unwrap_or(old.paused),
             share.weight,
             i64::from(share.priority),
             write_names(&share.tags),
             now,
         )?;
-        commit_if(write, changed).await
+        if changed == 0 {
+            return Err(StoreError::Taken { what: "account", name: name.to_owned() });
+        }
+        let new = Account::try_from(fetch_one!(&mut write, AccountRow, ACCOUNT, id.as_str())?)?;
+        let (before, after) = (Some(told(&old)), Some(told(&new)));
+        self.store.note(&mut write, Note { action: "account.update", id: &id, name, before, after }).await?;
+        write.commit().await?;
+        Ok(new)
     }
 
     /// Sets or, with `None`, clears until when the backend's limit is used up. Returns whether the
@@ -237,7 +255,13 @@ impl<'a> AccountStore<'a> {
     /// or to none; it never becomes a key for every account. Returns whether it was there.
     pub async fn remove(&self, id: AccountId) -> Result<bool> {
         let mut write = self.store.backend.write(&[Topic::Accounts, Topic::Keys]).await?;
-        let changed = execute!(&mut write, "DELETE FROM accounts WHERE id = $1", id.to_string())?;
+        let id = id.to_string();
+        let Some(row) = fetch_optional!(&mut write, AccountRow, ACCOUNT, id.as_str())? else { return Ok(false) };
+        let account = Account::try_from(row)?;
+        let changed = execute!(&mut write, "DELETE FROM accounts WHERE id = $1", id.as_str())?;
+        let before = Some(told(&account));
+        let note = Note { action: "account.remove", id: &id, name: &account.name, before, after: None };
+        self.store.note(&mut write, note).await?;
         commit_if(write, changed).await
     }
 
@@ -270,6 +294,15 @@ impl<'a> AccountStore<'a> {
             id: new.id_token.as_ref().map(|token| seal(ID_TOKEN, token)).transpose()?,
         })
     }
+}
+
+/// What the audit log says of an account.
+fn told(account: &Account) -> Value {
+    let Account { name, email, plan, paused, share, .. } = account;
+    json!({
+        "name": name, "email": email, "plan": plan, "paused": paused,
+        "weight": share.weight, "priority": share.priority, "tags": share.tags,
+    })
 }
 
 /// The envelopes of one set of credentials.
@@ -318,7 +351,7 @@ async fn replace(write: &mut Write, id: &str, name: &str, new: &NewAccount, now:
     execute!(
         write,
         "UPDATE accounts SET name = $2, email = COALESCE($3, email), plan = COALESCE($4, plan),
-            fedramp = $5, state_since = CASE WHEN state = $6 THEN state_since ELSE $7 END, state = $6,
+            fedramp = $5, version = version + 1, state_since = CASE WHEN state = $6 THEN state_since ELSE $7 END, state = $6,
             state_reason = NULL, state_detail = NULL, limited_until = NULL, limit_reason = NULL,
             updated_at = $7
          WHERE id = $1",

@@ -106,6 +106,19 @@ pub struct Account {
     pub created_at: UnixMillis,
     /// When anything about it last changed.
     pub updated_at: UnixMillis,
+    /// Goes up with each change by people.
+    pub version: i64,
+}
+
+/// What people change of an account; `None` leaves it as it is.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct AccountChange {
+    /// What operators call it; unique.
+    pub name: Option<String>,
+    /// Whether it is left out of service.
+    pub paused: Option<bool>,
+    /// Its part in its pools.
+    pub share: Option<AccountShare>,
 }
 
 /// An account's stored credentials, opened.

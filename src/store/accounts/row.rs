@@ -10,7 +10,7 @@ macro_rules! accounts {
                 a.state, a.state_reason, a.state_detail, a.state_since, a.paused, a.weight, a.priority, a.tags,
                 a.limited_until,
                 a.limit_reason, c.access_expires_at, c.last_refresh_at, c.generation, a.created_at,
-                a.updated_at
+                a.updated_at, a.version
              FROM accounts a JOIN credentials c ON c.account_id = a.id ",
             $rest
         )
@@ -46,6 +46,7 @@ pub(super) struct AccountRow {
     generation: i64,
     created_at: UnixMillis,
     updated_at: UnixMillis,
+    version: i64,
 }
 
 impl TryFrom<AccountRow> for Account {
@@ -80,6 +81,7 @@ impl TryFrom<AccountRow> for Account {
             generation: row.generation,
             created_at: row.created_at,
             updated_at: row.updated_at,
+            version: row.version,
         })
     }
 }
