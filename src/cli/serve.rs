@@ -9,6 +9,9 @@ pub(super) struct Options {
     /// Where the API listens
     #[arg(long, value_name = "ADDRESS")]
     listen: Option<String>,
+    /// Where the admin API listens
+    #[arg(long, value_name = "ADDRESS")]
+    admin_listen: Option<String>,
     /// Where /healthz, /readyz and /metrics listen
     #[arg(long, value_name = "ADDRESS")]
     ops_listen: Option<String>,
@@ -22,6 +25,7 @@ pub(super) async fn run(common: &Common, options: &Options) -> anyhow::Result<()
     let no_keys = options.insecure_no_keys.then(|| "true".to_owned());
     let flags = [
         ("server.listen", "--listen", &options.listen),
+        ("admin.listen", "--admin-listen", &options.admin_listen),
         ("server.ops_listen", "--ops-listen", &options.ops_listen),
         ("server.insecure_no_keys", "--insecure-no-keys", &no_keys),
     ];
@@ -30,13 +34,14 @@ pub(super) async fn run(common: &Common, options: &Options) -> anyhow::Result<()
             sources.flags.push((key, flag, value.clone()));
         }
     }
-    let settings = crate::config::load(&sources)?.settings;
+    let loaded = crate::config::load(&sources)?;
+    let (shown, settings) = (loaded.show(), loaded.settings);
     // The exporter's HTTP client blocks where it is built.
     let telemetry_options = settings.telemetry();
     let telemetry = tokio::task::spawn_blocking(move || Telemetry::install(&telemetry_options)).await??;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), backend = %settings.backend.base_url, "starting");
     let store = open::store(&settings).await?;
-    let served = crate::server::run(&settings, store.clone(), telemetry.clone()).await;
+    let served = crate::server::run(&settings, shown, store.clone(), telemetry.clone()).await;
     store.close().await;
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
     Ok(served?)

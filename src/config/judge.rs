@@ -2,7 +2,8 @@
 //! stumble over a setting afterwards, so what can be known without a socket is judged here.
 
 use super::fault::Fault;
-use super::{Server, Settings, field};
+use super::{Admin, Settings, field};
+use crate::store::Role;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
@@ -15,13 +16,21 @@ type Broken = (&'static str, String);
 
 /// How reqwest can reach a proxy.
 const PROXY_SCHEMES: [&str; 5] = ["http", "https", "socks4", "socks5", "socks5h"];
+/// A shorter admin key could be guessed.
+const SHORTEST_ADMIN_KEY: usize = 24;
 /// What the store can open.
 const DATABASES: [&str; 3] = ["sqlite:", "postgres://", "postgresql://"];
 
 /// Every rule that the settings break.
 pub(super) fn judge(settings: &Settings, layers: &Figment) -> Vec<Fault> {
-    let broken =
-        [listeners(&settings.server), numbers(settings), texts(settings), aliases(settings), headers(settings)];
+    let broken = [
+        listeners(settings),
+        admin(&settings.admin),
+        numbers(settings),
+        texts(settings),
+        aliases(settings),
+        headers(settings),
+    ];
     broken.into_iter().flatten().map(|(key, problem)| Fault::new(key, field::origin(layers, key), problem)).collect()
 }
 
@@ -30,7 +39,8 @@ fn unless<const N: usize>(rules: [(bool, &'static str, &str); N]) -> Vec<Broken>
     rules.into_iter().filter(|(holds, ..)| !holds).map(|(_, key, problem)| (key, problem.to_owned())).collect()
 }
 
-fn listeners(server: &Server) -> Vec<Broken> {
+fn listeners(settings: &Settings) -> Vec<Broken> {
+    let Settings { server, admin, .. } = settings;
     unless([
         (
             !server.insecure_no_keys || server.listen.ip().is_loopback(),
@@ -42,7 +52,34 @@ fn listeners(server: &Server) -> Vec<Broken> {
             "server.ops_listen",
             "takes the port of server.listen; give each its own port",
         ),
+        (
+            !collide(server.listen, admin.listen) && !collide(server.ops_listen, admin.listen),
+            "admin.listen",
+            "takes the port of another listener; give each its own port",
+        ),
     ])
+}
+
+fn admin(admin: &Admin) -> Vec<Broken> {
+    let mut broken = unless([
+        (
+            admin.key.as_ref().is_none_or(|key| key.expose_secret().trim().len() >= SHORTEST_ADMIN_KEY),
+            "admin.key",
+            "is too short: give at least 24 characters, such as those of `openssl rand -base64 32`",
+        ),
+        (
+            admin.oidc_issuer.is_none() || admin.public_url.is_some(),
+            "admin.public_url",
+            "is needed for signing in with admin.oidc_issuer",
+        ),
+        (!admin.session_lifetime.is_zero(), "admin.session_lifetime", "must be longer than nothing"),
+    ]);
+    let is_role = |grant: &str| grant.split('@').next().is_some_and(|role| role.parse::<Role>().is_ok());
+    let wrong = admin.oidc_groups.iter().filter(|(_, grant)| !is_role(grant));
+    broken.extend(wrong.map(|(group, grant)| {
+        ("admin.oidc_groups", format!("`{group}`: `{grant}` is not owner, operator or viewer, nor one of them `@TEAM`"))
+    }));
+    broken
 }
 
 /// Whether the second listener would find the port taken. Port 0 is any free one.

@@ -17,8 +17,8 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top, WebSocket,
-    Webhook,
+    Accounts, Admin, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top,
+    WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
 
@@ -35,6 +35,8 @@ pub struct Settings {
     pub top: Top,
     /// Listeners and limits.
     pub server: Server,
+    /// The admin API.
+    pub admin: Admin,
     /// The Codex backend.
     pub backend: Backend,
     /// The issuer of the accounts' tokens.
@@ -66,6 +68,7 @@ pub fn fields() -> Vec<Field> {
     [
         Top::FIELDS,
         Server::FIELDS,
+        Admin::FIELDS,
         Backend::FIELDS,
         OAuth::FIELDS,
         Accounts::FIELDS,
@@ -138,6 +141,7 @@ fn read_all(sources: &Sources) -> Read {
 fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
+    let admin = Admin::read(reader);
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
@@ -146,6 +150,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     Some(Settings {
         top: top?,
         server: server?,
+        admin: admin?,
         backend: backend?,
         oauth: oauth?,
         accounts: accounts?,

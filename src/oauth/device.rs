@@ -7,6 +7,7 @@ use serde::Deserialize;
 use serde_json::json;
 use tokio::time::Instant;
 use url::Url;
+use zeroize::Zeroizing;
 
 use super::client::{OAuthClient, refused, success};
 use super::error::{DeviceError, OAuthError};
@@ -28,6 +29,24 @@ pub struct DeviceCode {
     /// How long to wait between two polls.
     pub interval: Duration,
     device_auth_id: String,
+}
+
+impl DeviceCode {
+    /// For a login that another process may end: to be kept sealed.
+    pub fn to_note(&self) -> Zeroizing<Vec<u8>> {
+        let seconds = self.interval.as_secs().to_string();
+        let parts = [self.user_code.as_str(), self.page.as_str(), &seconds, &self.device_auth_id];
+        Zeroizing::new(parts.join("\n").into_bytes())
+    }
+
+    /// What [`DeviceCode::to_note`] kept.
+    pub fn of_note(note: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(note).ok()?.split('\n');
+        let mut next = || parts.next().map(str::to_owned);
+        let (user_code, page, seconds, device_auth_id) = (next()?, next()?, next()?, next()?);
+        let (page, interval) = (Url::parse(&page).ok()?, Duration::from_secs(seconds.parse().ok()?));
+        Some(Self { user_code, page, interval, device_auth_id })
+    }
 }
 
 /// What a poll found.

@@ -2,8 +2,9 @@
 //! an address that a person pastes.
 
 use aws_lc_rs::constant_time::verify_slices_are_equal;
-use secrecy::SecretString;
+use secrecy::{ExposeSecret, SecretString};
 use url::{Url, form_urlencoded};
+use zeroize::Zeroizing;
 
 use super::client::OAuthClient;
 use super::error::{LoginError, clean_message};
@@ -48,6 +49,20 @@ impl PendingLogin {
             verifier: pkce.verifier,
             redirect_uri,
         }
+    }
+
+    /// For a login that another process may end: to be kept sealed.
+    pub fn to_note(&self) -> Zeroizing<Vec<u8>> {
+        let parts = [self.url.as_str(), &self.state, self.verifier.expose_secret(), &self.redirect_uri];
+        Zeroizing::new(parts.join("\n").into_bytes())
+    }
+
+    /// What [`PendingLogin::to_note`] kept.
+    pub fn of_note(note: &[u8]) -> Option<Self> {
+        let mut parts = std::str::from_utf8(note).ok()?.split('\n');
+        let mut next = || parts.next().map(str::to_owned);
+        let (url, state, verifier, redirect_uri) = (next()?, next()?, next()?, next()?);
+        Some(Self { url: Url::parse(&url).ok()?, state, verifier: verifier.into(), redirect_uri })
     }
 
     /// Ends the login with what a person pasted: the whole address that the browser ended at, its

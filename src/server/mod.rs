@@ -1,23 +1,28 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
+pub mod admin;
 mod alerts;
 pub mod assemble;
 mod batches;
 mod data;
 mod listen;
 mod ops;
+mod origin;
 mod shutdown;
+mod standing;
 mod state;
 
 use crate::account::{StoreFault, ahead, keeper};
 use crate::batch::{self, Batches};
-use crate::config::Settings;
+use crate::config::{Settings, Shown};
 use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
 use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
+use admin::{Admin, Live, Parts};
+use axum::Router;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -63,9 +68,15 @@ pub enum ServerError {
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
 /// Serves until SIGTERM or SIGINT, then drains. The store is open and migrated.
-pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Result<(), ServerError> {
+pub async fn run(
+    settings: &Settings,
+    shown: Vec<Shown>,
+    store: Store,
+    telemetry: Telemetry,
+) -> Result<(), ServerError> {
     let api = bind("server.listen", settings.server.listen).await?;
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
+    let administration = bind("admin.listen", settings.admin.listen).await?;
     let background = TaskTracker::new();
     let stop = CancellationToken::new();
     let state = build(settings, store, telemetry, &background, &stop).await?;
@@ -78,11 +89,13 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let api = tokio::spawn(listen::serve(api, data::router(state.clone()), options, closing.clone()));
     let ops_closing = CancellationToken::new();
     let ops = tokio::spawn(listen::serve(operations, ops::router(state.clone()), options, ops_closing.clone()));
+    let admin = admin_router(settings, shown, &state);
+    let admin = tokio::spawn(listen::serve(administration, admin, options, closing.clone()));
 
     shutdown::signal().await;
     shutdown::drain(&state, settings.server.drain_delay, settings.server.drain_grace).await;
     closing.cancel();
-    let _ = api.await;
+    let _ = tokio::join!(api, admin);
     stop.cancel();
     background.close();
     if tokio::time::timeout(LAST_WRITES, background.wait()).await.is_err() {
@@ -96,6 +109,15 @@ pub async fn run(settings: &Settings, store: Store, telemetry: Telemetry) -> Res
     let _ = ops.await;
     tracing::info!("stopped");
     Ok(())
+}
+
+/// The admin API over what runs.
+fn admin_router(settings: &Settings, shown: Vec<Shown>, state: &State) -> Router {
+    let State { accounts, relay, books, .. } = state;
+    let parts = Parts { accounts: accounts.clone(), relay: relay.clone(), books: books.clone() };
+    let currency = books.prices.currency().to_owned();
+    let admin = Admin::new(state.store.clone(), Live::running(settings, parts), currency, shown);
+    admin::router(admin, state.trusted_proxies.clone())
 }
 
 async fn bind(setting: &'static str, address: SocketAddr) -> Result<TcpListener, ServerError> {

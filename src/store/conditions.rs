@@ -99,6 +99,33 @@ impl<'a> ConditionStore<'a> {
         Ok(rows.into_iter().map(event).collect())
     }
 
+    /// The history of one account or all, the newest first, each event with its id: at most `limit`,
+    /// and only those before the one that is `before`.
+    pub async fn events(
+        &self,
+        account: Option<AccountId>,
+        before: Option<&str>,
+        limit: u32,
+    ) -> Result<Vec<(String, AccountEvent)>> {
+        type Row = (String, String, UnixMillis, String, String, Option<String>, Option<UnixMillis>);
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            Row,
+            "SELECT id, account_id, at, was, became, reason, until FROM account_events
+             WHERE ($1 IS NULL OR account_id = $1) AND ($2 IS NULL OR id < $2) ORDER BY id DESC LIMIT $3",
+            account.map(|account| account.to_string()),
+            before,
+            i64::from(limit),
+        )?;
+        let event = |(id, account, at, was, became, reason, until): Row| {
+            let damaged =
+                |_| StoreError::Damaged { table: "account_events", row: id.clone(), problem: "its account is no UUID" };
+            let account = account.parse().map_err(damaged)?;
+            Ok((id, AccountEvent { account, at, was, became, reason, until }))
+        };
+        rows.into_iter().map(event).collect()
+    }
+
     /// Forgets history from before.
     pub async fn forget(&self, before: UnixMillis) -> Result<u64> {
         let mut write = self.store.backend.write(&[]).await?;

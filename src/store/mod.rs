@@ -221,6 +221,11 @@ impl Store {
         BatchStore::new(self)
     }
 
+    /// The id of the master key that seals.
+    pub fn sealing_key_id(&self) -> &str {
+        self.keyring.sealing_key_id()
+    }
+
     /// Whether several servers may work on this database at once.
     pub fn is_shared(&self) -> bool {
         matches!(self.backend, Backend::Postgres(_))

@@ -8,6 +8,8 @@ use secrecy::{ExposeSecret, SecretString};
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "tw-";
+/// Keys of the admin API are told apart at a glance, by people and by scanners.
+const ADMIN_PREFIX: &str = "twa-";
 /// 256 bits in base64url.
 const RANDOM_LEN: usize = 43;
 /// 32 bits in base64url.
@@ -37,15 +39,33 @@ pub struct RandomUnavailable;
 impl KeySecret {
     /// A new key.
     pub fn mint() -> Result<Self, RandomUnavailable> {
+        Self::mint_with(PREFIX)
+    }
+
+    /// A new key of the admin API.
+    pub fn mint_admin() -> Result<Self, RandomUnavailable> {
+        Self::mint_with(ADMIN_PREFIX)
+    }
+
+    fn mint_with(prefix: &str) -> Result<Self, RandomUnavailable> {
         let mut random = Zeroizing::new([0u8; 32]);
         rand::fill(random.as_mut()).map_err(|_| RandomUnavailable)?;
         let body = Zeroizing::new(URL_SAFE_NO_PAD.encode(random.as_ref()));
-        Ok(Self(format!("{PREFIX}{}{}", body.as_str(), checksum(&body)).into()))
+        Ok(Self(format!("{prefix}{}{}", body.as_str(), checksum(&body)).into()))
     }
 
     /// Reads a presented key; nothing but its form is checked.
     pub fn parse(presented: &str) -> Result<Self, KeyFormatError> {
-        let rest = presented.strip_prefix(PREFIX).ok_or(KeyFormatError::NotOurs)?;
+        Self::parse_with(presented, PREFIX)
+    }
+
+    /// The same for a key of the admin API.
+    pub fn parse_admin(presented: &str) -> Result<Self, KeyFormatError> {
+        Self::parse_with(presented, ADMIN_PREFIX)
+    }
+
+    fn parse_with(presented: &str, prefix: &str) -> Result<Self, KeyFormatError> {
+        let rest = presented.strip_prefix(prefix).ok_or(KeyFormatError::NotOurs)?;
         if rest.len() != RANDOM_LEN + CHECKSUM_LEN || !rest.is_ascii() {
             return Err(KeyFormatError::NotOurs);
         }
@@ -92,6 +112,13 @@ mod tests {
         assert_eq!(minted.hash(&[7; 32]), read.hash(&[7; 32]));
         assert_ne!(minted.hash(&[7; 32]), minted.hash(&[8; 32]), "the pepper counts");
         assert_eq!(minted.prefix().len(), 9);
+    }
+
+    #[test]
+    fn an_admin_key_is_no_gateway_key() {
+        let (admin, plain) = (KeySecret::mint_admin().expect("random"), KeySecret::mint().expect("random"));
+        assert!(KeySecret::parse_admin(admin.reveal()).is_ok() && KeySecret::parse(admin.reveal()).is_err());
+        assert!(KeySecret::parse_admin(plain.reveal()).is_err());
     }
 
     #[test]

@@ -34,6 +34,8 @@ pub(crate) struct Gateway {
     pub(crate) url: String,
     /// Where `/readyz` and `/metrics` are.
     pub(crate) ops: String,
+    /// Where the admin API is.
+    pub(crate) admin: String,
     /// For requests of the test's own.
     pub(crate) http: reqwest::Client,
 }
@@ -160,9 +162,10 @@ impl Gateway {
         let http = reqwest::Client::builder().no_proxy().build().expect("a client");
         // Between the choice of a port and its use somebody else may take it.
         for _ in 0..5 {
-            let [api, ops] = free_addresses();
+            let [api, ops, admin] = free_addresses();
             let mut command = setup.command(&["serve"]);
             command.env("TOLLWAY_SERVER__LISTEN", &api).env("TOLLWAY_SERVER__OPS_LISTEN", &ops);
+            command.env("TOLLWAY_ADMIN__LISTEN", &admin);
             let mut program = Program::start(command, &setup.log_path());
             let ready = format!("http://{ops}/readyz");
             let started = eventually("a ready gateway", async || {
@@ -173,7 +176,8 @@ impl Gateway {
                 answer.status().is_success().then_some(true)
             });
             if started.await {
-                return Self { setup, program, url: format!("http://{api}"), ops: format!("http://{ops}"), http };
+                let [url, ops, admin] = [api, ops, admin].map(|address| format!("http://{address}"));
+                return Self { setup, program, url, ops, admin, http };
             }
             let log = setup.log();
             assert!(log.contains("in use"), "the gateway ended at its start:\n{log}");

@@ -4,79 +4,26 @@ use super::local;
 use super::openapi;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::server::assemble::unix_millis;
+use crate::server::standing;
 use crate::server::state::State;
-use crate::store::{BudgetUnit, GatewayKey, UnixMillis};
-use crate::tenant::{self, Counted, Standing};
+use crate::tenant;
 use axum::extract::State as Shared;
 use axum::http::HeaderMap;
 use axum::response::Response;
-use serde_json::{Value, json};
 use std::sync::Arc;
-use time::OffsetDateTime;
-use time::format_description::well_known::Rfc3339;
 
 /// This key: its limits, what is used of them, and when they reset
 ///
 /// `GET /v1/me`. The numbers are those that requests are judged by at this moment.
 #[utoipa::path(
     get, path = "/v1/me", tag = "Gateway",
-    responses((status = 200, description = "The key", body = Value), openapi::OpenAiErrors)
+    responses((status = 200, description = "The key", body = serde_json::Value), openapi::OpenAiErrors)
 )]
 pub(super) async fn me(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
     local::answer(&state, Dialect::Responses, "/v1/me", &headers, async |id| {
         let gone = |error: tenant::KeyRefusal| Problem::new(ProblemKind::InvalidKey, error.to_string());
         let key = state.keys.holder(id, unix_millis()).map_err(gone)?;
-        Ok(body(&key, &state.books.standings(&key), state.books.prices.currency()).to_string())
+        Ok(standing::body(&key, &state.books.standings(&key), state.books.prices.currency()).to_string())
     })
     .await
-}
-
-fn body(key: &GatewayKey, standings: &[Standing], currency: &str) -> Value {
-    let rules = tenant::limits(key).map(|(level, name, limits)| {
-        json!({
-            "of": level.as_str(),
-            "name": name,
-            "models": limits.models,
-            "dialects": limits.dialects,
-            "max_effort": limits.max_effort,
-            "networks": limits.networks,
-            "expires_at": limits.expires_at.and_then(moment),
-        })
-    });
-    json!({
-        "object": "tollway.key",
-        "name": key.name,
-        "prefix": key.prefix,
-        "user": key.user.as_ref().map(|user| &user.name),
-        "team": key.team.as_ref().map(|team| &team.name),
-        "pool": key.pool.as_ref().map(|pool| &pool.name),
-        "rights": key.rights.iter().map(|right| right.as_str()).collect::<Vec<_>>(),
-        "expires_at": key.expires_at.and_then(moment),
-        "currency": currency,
-        "limits": standings.iter().map(limit).collect::<Vec<_>>(),
-        "rules": rules.collect::<Vec<_>>(),
-    })
-}
-
-fn limit(standing: &Standing) -> Value {
-    let Standing { level, name, gauge } = standing;
-    let (what, unit, per) = match gauge.what {
-        Counted::Requests => ("requests", "requests", Some("minute".to_owned())),
-        Counted::Tokens => ("tokens", "tokens", Some("minute".to_owned())),
-        Counted::Concurrent => ("concurrent_requests", "requests", None),
-        Counted::Budget(budget) => {
-            let unit = if budget.unit == BudgetUnit::Cost { "cost_micros" } else { "tokens" };
-            ("budget", unit, Some(budget.per.to_string()))
-        }
-    };
-    json!({
-        "of": level.as_str(), "name": name, "what": what, "unit": unit, "per": per,
-        "limit": gauge.limit, "used": gauge.used, "held": gauge.held,
-        "remaining": gauge.limit.saturating_sub(gauge.used), "resets_at": moment(gauge.resets_at),
-    })
-}
-
-fn moment(at: UnixMillis) -> Option<String> {
-    let seconds = at.div_euclid(1000) + i64::from(at.rem_euclid(1000) > 0);
-    OffsetDateTime::from_unix_timestamp(seconds).ok()?.format(&Rfc3339).ok()
 }

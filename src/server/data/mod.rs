@@ -14,7 +14,6 @@ mod local;
 mod me;
 mod models;
 mod openapi;
-mod origin;
 mod reply;
 mod request;
 mod serve;

@@ -1,9 +1,10 @@
 //! From a request on the wire to what the relay takes: its ticket, its key, its body.
 
-use super::{origin, reply};
+use super::reply;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::relay::{Outcome, Ticket};
 use crate::server::assemble::unix_millis;
+use crate::server::origin;
 use crate::server::state::State;
 use crate::store::GatewayKey;
 use crate::telemetry::traces;

@@ -2,8 +2,9 @@
 //! where nothing is served.
 
 use super::request::{self, Arrival};
-use super::{address, origin, reply};
+use super::{address, reply};
 use crate::dialect::{Problem, ProblemKind};
+use crate::server::origin;
 use crate::server::state::State;
 use axum::Router;
 use axum::body::Body;

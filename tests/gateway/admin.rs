@@ -1,0 +1,284 @@
+//! The admin API over a real socket: what each role may do on every route, that another team's objects
+//! are not there, bad input, and the audit row of every change.
+
+use crate::support::{Gateway, Setup, Sim};
+use reqwest::{Method, StatusCode};
+use serde_json::{Value, json};
+
+const BOOTSTRAP: &str = "an-admin-key-that-is-long-enough";
+
+/// Every operation: method, path, a body that is right, the lowest role (0 viewer, 1 operator, 2 owner),
+/// whether those of one team may, the status of success, the action in the audit log.
+type Row = (&'static str, &'static str, Value, usize, bool, u16, &'static str);
+
+fn table() -> Vec<Row> {
+    let empty = || Value::Null;
+    vec![
+        ("GET", "/accounts", empty(), 0, false, 200, ""),
+        ("POST", "/accounts", json!({"auth_json": "AUTH"}), 1, false, 201, "account.login"),
+        ("GET", "/accounts/{account}", empty(), 0, false, 200, ""),
+        ("PATCH", "/accounts/{account}", json!({"weight": 2.0, "tags": ["night"]}), 1, false, 200, "account.update"),
+        ("POST", "/accounts/{account}/refresh", empty(), 1, false, 200, "account.refresh"),
+        ("POST", "/accounts/{account}/probe", empty(), 1, false, 200, ""),
+        ("GET", "/events", empty(), 0, false, 200, ""),
+        ("POST", "/account-logins", json!({"method": "browser"}), 1, false, 201, ""),
+        ("POST", "/account-logins/{id}/finish", json!({"callback": "CALLBACK"}), 1, false, 201, "account."),
+        ("GET", "/pools", empty(), 0, false, 200, ""),
+        ("POST", "/pools", json!({"name": "NEW", "tags": ["night"]}), 1, false, 201, "pool.create"),
+        ("GET", "/pools/{pool}", empty(), 0, false, 200, ""),
+        ("PATCH", "/pools/{pool}", json!({"strategy": "round_robin"}), 1, false, 200, "pool.update"),
+        ("GET", "/explain", empty(), 0, false, 200, ""),
+        ("GET", "/decisions", empty(), 0, false, 200, ""),
+        ("GET", "/teams", empty(), 0, true, 200, ""),
+        ("POST", "/teams", json!({"name": "NEW"}), 1, false, 201, "team.create"),
+        ("GET", "/teams/{team}", empty(), 0, true, 200, ""),
+        ("PATCH", "/teams/{team}", json!({"limits": {"budgets": ["5M/day"]}}), 1, false, 200, "team.update"),
+        ("GET", "/users", empty(), 0, true, 200, ""),
+        ("POST", "/users", json!({"name": "NEW"}), 1, true, 201, "user.create"),
+        ("GET", "/users/{user}", empty(), 0, true, 200, ""),
+        ("PATCH", "/users/{user}", json!({"email": "ada@example.com"}), 1, true, 200, "user.update"),
+        ("GET", "/keys", empty(), 0, true, 200, ""),
+        ("POST", "/keys", json!({"name": "NEW", "limits": {"requests_per_minute": 9}}), 1, true, 201, "key.create"),
+        ("GET", "/keys/{key}", empty(), 0, true, 200, ""),
+        ("PATCH", "/keys/{key}", json!({"limits": {"max_effort": "low"}}), 1, true, 200, "key.update"),
+        ("POST", "/keys/{key}/rotate", json!({"grace_seconds": 9}), 1, true, 201, "key.rotate"),
+        ("GET", "/keys/{key}/standing", empty(), 0, true, 200, ""),
+        ("DELETE", "/keys/{key}", empty(), 1, true, 200, "key.revoke"),
+        ("GET", "/usage", empty(), 0, true, 200, ""),
+        ("GET", "/requests", empty(), 0, true, 200, ""),
+        ("GET", "/requests/{id}", empty(), 0, true, 200, ""),
+        ("GET", "/me", empty(), 0, true, 200, ""),
+        ("GET", "/admin-keys", empty(), 2, false, 200, ""),
+        ("POST", "/admin-keys", json!({"name": "NEW", "role": "viewer"}), 2, false, 201, "admin_key.create"),
+        ("DELETE", "/admin-keys/{key}", empty(), 2, false, 200, "admin_key.revoke"),
+        ("GET", "/audit", empty(), 0, false, 200, ""),
+        ("GET", "/settings", empty(), 0, false, 200, ""),
+        ("GET", "/keyring", empty(), 2, false, 200, ""),
+        ("POST", "/keyring/rotate", empty(), 2, false, 200, "keyring.rotate"),
+        ("DELETE", "/pools/{pool}", empty(), 1, false, 204, "pool.remove"),
+        ("DELETE", "/users/{user}", empty(), 1, true, 204, "user.remove"),
+        ("DELETE", "/teams/{team}", empty(), 1, false, 204, "team.remove"),
+        ("DELETE", "/accounts/{account}", empty(), 1, false, 204, "account.remove"),
+    ]
+}
+
+struct Caller<'a> {
+    gateway: &'a Gateway,
+    key: String,
+}
+
+impl<'a> Caller<'a> {
+    fn owner(gateway: &'a Gateway) -> Self {
+        Self { gateway, key: BOOTSTRAP.to_owned() }
+    }
+
+    async fn call(&self, method: &str, path: &str, body: &Value) -> (u16, Value) {
+        let url = format!("{}/admin/v1{path}", self.gateway.admin);
+        let method = Method::from_bytes(method.as_bytes()).expect("a method");
+        let mut request = self.gateway.http.request(method, url);
+        if !self.key.is_empty() {
+            request = request.bearer_auth(&self.key);
+        }
+        if !body.is_null() {
+            request = request.json(body);
+        }
+        let answer = request.send().await.expect("an answer");
+        let (status, text) = (answer.status().as_u16(), answer.text().await.expect("a body"));
+        let value = serde_json::from_str(&text).unwrap_or(Value::Null);
+        if status >= 400 {
+            assert_eq!(value["status"], json!(status), "a problem says its status: {text}");
+            assert!(value["type"].as_str().is_some_and(|kind| kind.starts_with("urn:tollway:problem:")), "{text}");
+        }
+        (status, value)
+    }
+
+    async fn made(&self, path: &str, body: Value) -> Value {
+        let (status, value) = self.call("POST", path, &body).await;
+        assert_eq!(status, 201, "{path}: {value}");
+        value
+    }
+
+    /// Somebody with a key of this role.
+    async fn with(&self, role: &str, team: Option<&str>) -> Caller<'a> {
+        let body = json!({"name": format!("{role} {team:?}"), "role": role, "team": team});
+        let key = self.made("/admin-keys", body).await["secret"].as_str().expect("a key").to_owned();
+        Caller { gateway: self.gateway, key }
+    }
+}
+
+async fn gateway(sim: &Sim) -> Gateway {
+    Setup::new(sim).set("TOLLWAY_ADMIN__KEY", BOOTSTRAP).serve().await
+}
+
+/// Things of a team, each of the kinds that a path may name.
+struct Things {
+    team: String,
+    user: String,
+    key: String,
+    key_secret: String,
+    request: String,
+}
+
+async fn things(owner: &Caller<'_>, name: &str) -> Things {
+    let id = |value: &Value| value["id"].as_str().expect("an id").to_owned();
+    let team = id(&owner.made("/teams", json!({"name": name})).await);
+    let user = id(&owner.made("/users", json!({"name": format!("{name}-user"), "team": team})).await);
+    let key = owner.made("/keys", json!({"name": format!("{name}-key"), "user": user})).await;
+    let key_secret = key["secret"].as_str().expect("a key").to_owned();
+    let body = json!({"model": "gpt-5.5", "input": "hello"});
+    let asked = owner.gateway.http.post(format!("{}/v1/responses", owner.gateway.url)).bearer_auth(&key_secret);
+    let answer = asked.json(&body).send().await.expect("an answer");
+    assert_eq!(answer.status(), StatusCode::OK, "{:?}", answer.text().await);
+    let request = answer.headers()["x-request-id"].to_str().expect("an id").to_owned();
+    Things { team, user, key: id(&key), key_secret, request }
+}
+
+/// A path with what it names.
+fn filled(path: &str, things: &Things, others: &[(&str, &str)]) -> String {
+    let mut path = path.to_owned();
+    for (name, value) in others {
+        path = path.replace(name, value);
+    }
+    if path == "/explain" {
+        path = format!("/explain?key={}&offline=true", things.key);
+    }
+    path.replace("{team}", &things.team)
+        .replace("{user}", &things.user)
+        .replace("{key}", &things.key)
+        .replace("/requests/{id}", &format!("/requests/{}", things.request))
+}
+
+async fn written(owner: &Caller<'_>, request: &str) {
+    crate::support::eventually("the request is on the books", async || {
+        let (status, _) = owner.call("GET", &format!("/requests/{request}"), &Value::Null).await;
+        (status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_route_holds_for_every_role_and_notes_what_it_changes() {
+    let sim = Sim::start().await;
+    let account = sim.account(json!({"email": "one@example.com"})).await;
+    let gateway = gateway(&sim).await;
+    let owner = Caller::owner(&gateway);
+    let roles = [owner.with("viewer", None).await, owner.with("operator", None).await, owner.with("owner", None).await];
+    let enrolled = owner.made("/accounts", json!({"auth_json": account.auth_json})).await;
+    let account_id = enrolled["accounts"][0]["id"].as_str().expect("an id").to_owned();
+    let pool = owner.made("/pools", json!({"name": "p"})).await["id"].as_str().expect("an id").to_owned();
+    let ours = things(&owner, "ours").await;
+    let theirs = things(&owner, "theirs").await;
+    written(&owner, &ours.request).await;
+    written(&owner, &theirs.request).await;
+    let team_roles = [owner.with("viewer", Some("ours")).await, owner.with("operator", Some("ours")).await];
+    let spare_key = owner.made("/admin-keys", json!({"name": "spare", "role": "viewer"})).await;
+    let spare_key = spare_key["id"].as_str().expect("an id");
+
+    let document: Value = gateway
+        .http
+        .get(format!("{}/admin/v1/openapi.json", gateway.admin))
+        .send()
+        .await
+        .unwrap()
+        .json()
+        .await
+        .unwrap();
+    let mut described: Vec<String> = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for method in ["get", "post", "patch", "delete", "put"].iter().filter(|method| item[**method].is_object()) {
+            described.push(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let mut tabled: Vec<String> = table().iter().map(|(method, path, ..)| format!("{method} {path}")).collect();
+    described.sort();
+    tabled.sort();
+    assert_eq!(described, tabled, "every operation is in the table");
+
+    for (method, path, body, role, of_team, success, action) in table() {
+        let what = format!("{method} {path}");
+        let mut others = vec![("{account}", account_id.as_str()), ("{pool}", pool.as_str())];
+        if path.starts_with("/admin-keys/") {
+            others.push(("{key}", spare_key));
+        }
+        let mut body = body;
+        let mut login = String::new();
+        if body["auth_json"] == "AUTH" {
+            body["auth_json"] = account.auth_json.clone();
+        }
+        if body["name"] == "NEW" {
+            body["name"] = json!(format!("new {}", path.trim_start_matches('/')));
+        }
+        if path.starts_with("/account-logins/{id}") {
+            let began = owner.made("/account-logins", json!({"method": "browser"})).await;
+            login = began["id"].as_str().expect("an id").to_owned();
+            let browser = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+            let page = browser.get(began["url"].as_str().expect("an address")).send().await.expect("the issuer");
+            body["callback"] = json!(page.headers()["location"].to_str().expect("an address"));
+        }
+        if !login.is_empty() {
+            others.push(("{id}", &login));
+        }
+        let path = filled(path, &ours, &others);
+
+        // Nobody, and those who may not.
+        let nobody = Caller { gateway: &gateway, key: String::new() };
+        assert_eq!(nobody.call(method, &path, &body).await.0, 401, "{what}: nobody");
+        for (held, caller) in roles.iter().enumerate().take(role) {
+            assert_eq!(caller.call(method, &path, &body).await.0, 403, "{what}: role {held}");
+        }
+        for (held, caller) in team_roles.iter().enumerate() {
+            let expected = if of_team && held >= role { None } else { Some(403) };
+            if let Some(expected) = expected {
+                assert_eq!(caller.call(method, &path, &body).await.0, expected, "{what}: team role {held}");
+            }
+            // Another team's object is not there, for whoever may see objects of that kind.
+            let foreign = filled(&what[method.len() + 1..], &theirs, &[]);
+            if of_team && held >= role && what.contains('{') {
+                assert_eq!(caller.call(method, &foreign, &body).await.0, 404, "{what}: another team's");
+            }
+        }
+        // Bad input loses nothing.
+        if !body.is_null() {
+            let (status, _) = roles[role].call(method, &path, &json!({"no such field": 1})).await;
+            assert_eq!(status, 422, "{what}: an unknown field");
+            let url = format!("{}/admin/v1{path}", gateway.admin);
+            let verb = Method::from_bytes(method.as_bytes()).unwrap();
+            let raw = gateway.http.request(verb, url).bearer_auth(BOOTSTRAP).header("content-type", "application/json");
+            assert_eq!(raw.body("{").send().await.unwrap().status(), 400, "{what}: no JSON");
+        }
+        if method == "DELETE" && path.starts_with("/teams/") {
+            let keys = owner.call("GET", "/admin-keys?limit=500", &Value::Null).await.1;
+            for key in keys["data"].as_array().unwrap().iter().filter(|key| !key["team_id"].is_null()) {
+                owner.call("DELETE", &format!("/admin-keys/{}", key["id"].as_str().unwrap()), &Value::Null).await;
+            }
+        }
+        // The lowest role that may, does; and it is noted once.
+        let before = owner.call("GET", "/audit?limit=500", &Value::Null).await.1;
+        let (status, answer) = roles[role].call(method, &path, &body).await;
+        assert_eq!(status, success, "{what}: {answer}");
+        let after = owner.call("GET", "/audit?limit=500", &Value::Null).await.1;
+        let count = |log: &Value| log["data"].as_array().expect("rows").len();
+        let expected = usize::from(!action.is_empty());
+        assert_eq!(count(&after) - count(&before), expected, "{what}: rows in the audit log");
+        if expected == 1 {
+            let row = &after["data"][0];
+            assert!(row["action"].as_str().is_some_and(|noted| noted.starts_with(action)), "{what}: {row}");
+            assert!(row["actor"].as_str().is_some_and(|actor| actor.starts_with("admin_key:")), "{row}");
+            assert_eq!(row["source"], "127.0.0.1", "{row}");
+        }
+        if path == format!("/keys/{}", ours.key) && method == "DELETE" {
+            // So that its user and its team can go too.
+            let successor = owner.call("GET", "/keys?limit=500", &Value::Null).await.1;
+            for key in successor["data"].as_array().expect("keys").iter().filter(|key| key["team"] == "ours") {
+                owner.call("DELETE", &format!("/keys/{}", key["id"].as_str().unwrap()), &Value::Null).await;
+            }
+        }
+    }
+    let log = owner.call("GET", "/audit?limit=500", &Value::Null).await.1.to_string();
+    for secret in
+        [&ours.key_secret, &owner.key, &roles[0].key, account.auth_json["tokens"]["refresh_token"].as_str().unwrap()]
+    {
+        assert!(!log.contains(secret.as_str()), "no secret is in the audit log");
+        assert!(!gateway.setup.log().contains(secret.as_str()), "no secret is in the log");
+    }
+}
