@@ -47,7 +47,7 @@ async fn show(settings: &Settings) -> Result<()> {
 }
 
 async fn rotate(settings: &Settings) -> Result<()> {
-    let store = open::store(settings).await?;
+    let store = open::store_as_operator(settings).await?;
     let rotated = store.rotate_keyring(Rotation::default()).await;
     store.close().await;
     let report = rotated?;

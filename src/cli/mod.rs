@@ -2,6 +2,8 @@
 //! the same rooms as the server; what it changes, a running server sees within a second.
 
 mod account;
+mod admin_key;
+mod api;
 mod config;
 mod healthcheck;
 mod key;
@@ -75,6 +77,11 @@ enum Command {
     /// Gateway keys
     #[command(subcommand)]
     Key(key::Command),
+    /// Keys of the admin API
+    #[command(subcommand)]
+    AdminKey(admin_key::Command),
+    /// Call the admin API, of this machine's gateway or of a remote one
+    Api(api::Options),
     /// The master keys that credentials are sealed under
     #[command(subcommand)]
     Keyring(keyring::Command),
@@ -148,6 +155,8 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::User(command) => tenant::run_user(&common.load()?.settings, command).await?,
         Command::Usage(options) => usage::run(&common.load()?.settings, options).await?,
         Command::Key(command) => key::run(&common.load()?.settings, command).await?,
+        Command::AdminKey(command) => admin_key::run(&common.load()?.settings, command).await?,
+        Command::Api(options) => api::run(common.load()?, options).await?,
         Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
         Command::Healthcheck(options) => return healthcheck::run(&common, options).await,
         Command::Version => say!("tollway {}", env!("CARGO_PKG_VERSION"))?,

@@ -1,8 +1,9 @@
 //! Opens the store as the settings say, in the order that a wrong key changes nothing.
 
 use crate::config::Settings;
+use crate::server::assemble::unix_millis;
 use crate::store::vault::{KeyFile, KeyFileOrigin, Keyring};
-use crate::store::{OpenOptions, Store};
+use crate::store::{Actor, OpenOptions, Store};
 use anyhow::{Context, Result, bail};
 
 /// The open and migrated store.
@@ -26,6 +27,20 @@ pub(super) async fn store(settings: &Settings) -> Result<Store> {
     let store = Store::open(OpenOptions { url, keyring }).await?;
     store.migrate().await?;
     Ok(store)
+}
+
+/// The same, for a command of somebody's: what it changes is in the audit log as theirs.
+pub(super) async fn store_as_operator(settings: &Settings) -> Result<Store> {
+    let name = operator();
+    let actor =
+        Actor { id: format!("cli:{name}"), name, source: None, request_id: None, at: unix_millis(), once: None };
+    Ok(store(settings).await?.acting(actor))
+}
+
+/// Who runs this command, as far as the system says.
+pub(super) fn operator() -> String {
+    let named = ["SUDO_USER", "USER", "LOGNAME"].into_iter().filter_map(|name| std::env::var(name).ok());
+    named.into_iter().find(|name| !name.trim().is_empty()).unwrap_or_else(|| "unknown".to_owned())
 }
 
 /// Said once, and loudly: whoever loses this file loses every account's login.

@@ -78,7 +78,7 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
-    let store = open::store(settings).await?;
+    let store = open::store_as_operator(settings).await?;
     let now = unix_millis();
     let done = match command {
         Command::List { json } => list(&store, json).await,

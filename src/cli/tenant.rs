@@ -125,7 +125,7 @@ pub(super) enum UserCommand {
 
 /// Runs a command on teams.
 pub(super) async fn run_team(settings: &Settings, command: TeamCommand) -> Result<()> {
-    let store = open::store(settings).await?;
+    let store = open::store_as_operator(settings).await?;
     let done = team(&store, command, unix_millis()).await;
     store.close().await;
     done
@@ -133,7 +133,7 @@ pub(super) async fn run_team(settings: &Settings, command: TeamCommand) -> Resul
 
 /// Runs a command on users.
 pub(super) async fn run_user(settings: &Settings, command: UserCommand) -> Result<()> {
-    let store = open::store(settings).await?;
+    let store = open::store_as_operator(settings).await?;
     let done = user(&store, command, unix_millis()).await;
     store.close().await;
     done

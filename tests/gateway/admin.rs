@@ -371,3 +371,33 @@ async fn one_team_s_operator_runs_that_team_and_guessing_is_slow() {
     assert_eq!((statuses[0], statuses[11]), (401, 429), "{statuses:?}");
     assert_eq!(owner.call("GET", "/me", &Value::Null).await.0, 200, "the bootstrap key is asked for first");
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_command_line_calls_it_here_and_from_afar_and_is_noted() {
+    let sim = Sim::start().await;
+    let gateway = gateway(&sim).await;
+    let setup = gateway.setup.clone();
+    let made: Value =
+        serde_json::from_str(&setup.ok(&["api", "POST", "/teams", "--data", r#"{"name": "core"}"#])).unwrap();
+    assert_eq!(made["name"], "core");
+    setup.key("laptop");
+    let told = setup.fails(&["api", "GET", "/teams/nobody"], "");
+    assert!(told.contains("404") && told.contains("urn:tollway:problem:not_found"), "{told}");
+
+    let admin_key = setup.ok(&["admin-key", "create", "--name", "ci", "--role", "viewer", "--team", "core"]);
+    assert!(setup.ok(&["admin-key", "list"]).contains("viewer"));
+    let remote = setup.clone().set("TOLLWAY_ADMIN__KEY", admin_key.trim());
+    let teams: Value = serde_json::from_str(&remote.ok(&["api", "GET", "/teams", "--url", &gateway.admin])).unwrap();
+    assert_eq!(teams["data"][0]["name"], "core");
+    let told = remote.fails(&["api", "POST", "/teams", "--data", r#"{"name": "x"}"#, "--url", &gateway.admin], "");
+    assert!(told.contains("403"), "{told}");
+    setup.ok(&["admin-key", "revoke", "ci"]);
+    let told = remote.fails(&["api", "GET", "/teams", "--url", &gateway.admin], "");
+    assert!(told.contains("401"), "{told}");
+
+    let log = setup.ok(&["api", "GET", "/audit"]);
+    let log: Value = serde_json::from_str(&log).unwrap();
+    let noted: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| row["action"].as_str().unwrap()).collect();
+    assert_eq!(noted, ["admin_key.revoke", "admin_key.create", "key.create", "team.create"]);
+    assert!(log["data"][0]["actor"].as_str().is_some_and(|actor| actor.starts_with("cli:")));
+}
