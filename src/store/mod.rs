@@ -147,6 +147,7 @@ impl Store {
     }
 
     /// The same store, which notes every change as this actor's in the audit log.
+    #[must_use]
     pub fn acting(&self, actor: Actor) -> Self {
         Self { actor: Some(Arc::new(actor)), ..self.clone() }
     }

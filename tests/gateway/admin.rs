@@ -1,10 +1,12 @@
 //! The admin API over a real socket: what each role may do on every route, that another team's objects
 //! are not there, bad input, and the audit row of every change.
 
-use crate::support::{Gateway, Setup, Sim};
+use crate::support::{Gateway, Setup, Sim, Tools, run, skip};
 use reqwest::{Method, StatusCode};
 use serde_json::{Value, json};
 
+/// No 5xx, and nothing that is not described.
+const CHECKS: &str = "not_a_server_error,status_code_conformance,content_type_conformance,response_schema_conformance";
 const BOOTSTRAP: &str = "an-admin-key-that-is-long-enough";
 
 /// Every operation: method, path, a body that is right, the lowest role (0 viewer, 1 operator, 2 owner),
@@ -152,6 +154,37 @@ fn filled(path: &str, things: &Things, others: &[(&str, &str)]) -> String {
         .replace("/requests/{id}", &format!("/requests/{}", things.request))
 }
 
+async fn every_operation_is_in_the_table(gateway: &Gateway) {
+    let url = format!("{}/admin/v1/openapi.json", gateway.admin);
+    let document: Value = gateway.http.get(url).send().await.expect("an answer").json().await.expect("a document");
+    let mut described: Vec<String> = Vec::new();
+    for (path, item) in document["paths"].as_object().expect("paths") {
+        for method in ["get", "post", "patch", "delete", "put"].iter().filter(|method| item[**method].is_object()) {
+            described.push(format!("{} {path}", method.to_uppercase()));
+        }
+    }
+    let mut tabled: Vec<String> = table().iter().map(|(method, path, ..)| format!("{method} {path}")).collect();
+    described.sort();
+    tabled.sort();
+    assert_eq!(described, tabled);
+}
+
+async fn refuses_bad_input(caller: &Caller<'_>, method: &str, path: &str) {
+    let (status, _) = caller.call(method, path, &json!({"no such field": 1})).await;
+    assert_eq!(status, 422, "{method} {path}: an unknown field");
+    let url = format!("{}/admin/v1{path}", caller.gateway.admin);
+    let verb = Method::from_bytes(method.as_bytes()).expect("a method");
+    let raw = caller.gateway.http.request(verb, url).bearer_auth(BOOTSTRAP).header("content-type", "application/json");
+    assert_eq!(raw.body("{").send().await.expect("an answer").status(), 400, "{method} {path}: no JSON");
+}
+
+async fn revoke_team_keys(owner: &Caller<'_>) {
+    let keys = owner.call("GET", "/admin-keys?limit=500", &Value::Null).await.1;
+    for key in keys["data"].as_array().expect("keys").iter().filter(|key| !key["team_id"].is_null()) {
+        owner.call("DELETE", &format!("/admin-keys/{}", key["id"].as_str().expect("an id")), &Value::Null).await;
+    }
+}
+
 async fn written(owner: &Caller<'_>, request: &str) {
     crate::support::eventually("the request is on the books", async || {
         let (status, _) = owner.call("GET", &format!("/requests/{request}"), &Value::Null).await;
@@ -178,26 +211,7 @@ async fn every_route_holds_for_every_role_and_notes_what_it_changes() {
     let spare_key = owner.made("/admin-keys", json!({"name": "spare", "role": "viewer"})).await;
     let spare_key = spare_key["id"].as_str().expect("an id");
 
-    let document: Value = gateway
-        .http
-        .get(format!("{}/admin/v1/openapi.json", gateway.admin))
-        .send()
-        .await
-        .unwrap()
-        .json()
-        .await
-        .unwrap();
-    let mut described: Vec<String> = Vec::new();
-    for (path, item) in document["paths"].as_object().expect("paths") {
-        for method in ["get", "post", "patch", "delete", "put"].iter().filter(|method| item[**method].is_object()) {
-            described.push(format!("{} {path}", method.to_uppercase()));
-        }
-    }
-    let mut tabled: Vec<String> = table().iter().map(|(method, path, ..)| format!("{method} {path}")).collect();
-    described.sort();
-    tabled.sort();
-    assert_eq!(described, tabled, "every operation is in the table");
-
+    every_operation_is_in_the_table(&gateway).await;
     for (method, path, body, role, of_team, success, action) in table() {
         let what = format!("{method} {path}");
         let mut others = vec![("{account}", account_id.as_str()), ("{pool}", pool.as_str())];
@@ -241,20 +255,11 @@ async fn every_route_holds_for_every_role_and_notes_what_it_changes() {
                 assert_eq!(caller.call(method, &foreign, &body).await.0, 404, "{what}: another team's");
             }
         }
-        // Bad input loses nothing.
         if !body.is_null() {
-            let (status, _) = roles[role].call(method, &path, &json!({"no such field": 1})).await;
-            assert_eq!(status, 422, "{what}: an unknown field");
-            let url = format!("{}/admin/v1{path}", gateway.admin);
-            let verb = Method::from_bytes(method.as_bytes()).unwrap();
-            let raw = gateway.http.request(verb, url).bearer_auth(BOOTSTRAP).header("content-type", "application/json");
-            assert_eq!(raw.body("{").send().await.unwrap().status(), 400, "{what}: no JSON");
+            refuses_bad_input(&roles[role], method, &path).await;
         }
         if method == "DELETE" && path.starts_with("/teams/") {
-            let keys = owner.call("GET", "/admin-keys?limit=500", &Value::Null).await.1;
-            for key in keys["data"].as_array().unwrap().iter().filter(|key| !key["team_id"].is_null()) {
-                owner.call("DELETE", &format!("/admin-keys/{}", key["id"].as_str().unwrap()), &Value::Null).await;
-            }
+            revoke_team_keys(&owner).await;
         }
         // The lowest role that may, does; and it is noted once.
         let before = owner.call("GET", "/audit?limit=500", &Value::Null).await.1;
@@ -400,4 +405,23 @@ async fn the_command_line_calls_it_here_and_from_afar_and_is_noted() {
     let noted: Vec<_> = log["data"].as_array().unwrap().iter().map(|row| row["action"].as_str().unwrap()).collect();
     assert_eq!(noted, ["admin_key.revoke", "admin_key.create", "key.create", "team.create"]);
     assert!(log["data"][0]["actor"].as_str().is_some_and(|actor| actor.starts_with("cli:")));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn every_answer_is_as_its_document_says() {
+    let Some(schemathesis) = Tools::new().find("venv/bin/st") else { return skip("schemathesis") };
+    let sim = Sim::start().await;
+    let gateway = gateway(&sim).await;
+    let owner = Caller::owner(&gateway);
+    let account = sim.account(json!({})).await;
+    owner.made("/accounts", json!({"auth_json": account.auth_json, "name": "0"})).await;
+    things(&owner, "0").await;
+    let mut command = std::process::Command::new(schemathesis);
+    command.args(["run", &format!("{}/admin/v1/openapi.json", gateway.admin), "--checks", CHECKS]);
+    command.args(["--header", &format!("Authorization: Bearer {BOOTSTRAP}"), "--phases", "examples,coverage,fuzzing"]);
+    command.args(["--max-examples", "25", "--seed", "1", "--suppress-health-check", "all", "--no-color"]);
+    command.current_dir(gateway.setup.root());
+    let output = tokio::task::spawn_blocking(|| run(command, "")).await.expect("schemathesis runs");
+    println!("{}", String::from_utf8_lossy(&output.stdout));
+    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stderr), gateway.log());
 }

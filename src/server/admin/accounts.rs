@@ -290,7 +290,7 @@ pub(super) async fn probe(_: As<RunsAll>, Shared(admin): Shared<Arc<Admin>>, Pat
     let now = unix_millis();
     let (limits, _) = member.limits(now).ok_or_else(|| Fault::new("upstream", "the backend told of no window"))?;
     let told = |window: Window| value!({"used_percent": window.used_percent, "window_minutes": window.window_minutes, "resets_at": window.resets_at});
-    let windows: Vec<_> = [limits.primary.clone(), limits.secondary.clone()].into_iter().flatten().map(told).collect();
+    let windows: Vec<_> = [limits.primary, limits.secondary].into_iter().flatten().map(told).collect();
     let body = value!({
         "account": member.name(), "plan": limits.plan, "windows": windows, "credits": limits.credits,
         "was_limited": was_limited, "limited_until": member.condition().limited_until(now),

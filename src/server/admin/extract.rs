@@ -133,11 +133,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Seen {
 }
 
 /// An answer with a body.
+#[expect(clippy::unnecessary_wraps, reason = "it is what a handler ends with")]
 pub(super) fn json(status: StatusCode, body: &impl Serialize) -> Answer {
     Ok((status, Json(body)).into_response())
 }
 
 /// An answer with a body and its version.
+#[expect(clippy::unnecessary_wraps, reason = "it is what a handler ends with")]
 pub(super) fn versioned(status: StatusCode, version: i64, body: &impl Serialize) -> Answer {
     let mut headers = HeaderMap::new();
     if let Ok(tag) = HeaderValue::try_from(format!("\"v{version}\"")) {

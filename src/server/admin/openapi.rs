@@ -110,12 +110,12 @@ fn common(operation: &mut Operation, method: &str, path: &str) {
         ("429", "Too many failed attempts"),
     ];
     problems.push(("404", "There is no such thing, or it is another team's"));
-    if method != "get" {
+    if method == "get" {
+        problems.push(("409", "More than one thing is called so"));
+    } else {
         problems.push(("409", "Something stands in the way"));
         problems.push(("412", "It was changed meanwhile"));
         problems.push(("422", "A value cannot be used"));
-    } else {
-        problems.push(("409", "More than one thing is called so"));
     }
     if matches!(method, "post" | "patch") {
         problems.push(("413", "The body is too large"));
