@@ -174,6 +174,7 @@ impl Drop for Ticket {
             duration,
             first_byte: self.first_byte,
             usage: self.usage,
+            estimated: self.usage_is_estimated,
         });
         self.record_span(outcome, status);
         self.log(outcome, status, duration);

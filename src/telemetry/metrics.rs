@@ -56,7 +56,10 @@ fn describe() {
     describe_counter!(REQUESTS, "Requests answered, by dialect, model and HTTP status (499: the client hung up first)");
     describe_histogram!(DURATION, Unit::Seconds, "From a request's arrival to the last byte of its answer");
     describe_histogram!(FIRST_BYTE, Unit::Seconds, "From a request's arrival to the first byte of a good answer");
-    describe_counter!(TOKENS, "Tokens as the backend reports them; input includes cached, output includes reasoning");
+    describe_counter!(
+        TOKENS,
+        "Tokens; input includes cached, output includes reasoning. By source: reported by the backend, or estimated for a request that ended before the backend had counted all of it"
+    );
     describe_gauge!(IN_FLIGHT, "Requests that are being answered");
     describe_counter!(ATTEMPTS, "Calls of the backend, by outcome; more than one a request after a failover");
     describe_counter!(
@@ -104,8 +107,10 @@ pub struct RequestFinished<'a> {
     pub duration: Duration,
     /// From arrival to the first byte.
     pub first_byte: Option<Duration>,
-    /// Tokens, if the backend reported them.
+    /// Tokens, if any are known of.
     pub usage: Option<Usage>,
+    /// Whether the backend did not report them, or not all of them.
+    pub estimated: bool,
 }
 
 /// A request has arrived.
@@ -127,8 +132,10 @@ pub fn request_finished(request: &RequestFinished<'_>) {
     let Some(usage) = request.usage else { return };
     let kinds =
         [("input", usage.input), ("cached", usage.cached), ("output", usage.output), ("reasoning", usage.reasoning)];
+    // Apart, as in the books: what was reported can be checked against the backend to the token.
+    let source = if request.estimated { "estimated" } else { "reported" };
     for (kind, tokens) in kinds {
-        counter!(TOKENS, "model" => model.clone(), "kind" => kind).increment(tokens);
+        counter!(TOKENS, "model" => model.clone(), "kind" => kind, "source" => source).increment(tokens);
     }
 }
 

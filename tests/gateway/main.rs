@@ -21,6 +21,7 @@ mod images;
 mod keep_alive;
 mod kept_responses;
 mod keys;
+mod ledger;
 mod limits;
 mod models;
 mod observability;

@@ -3,16 +3,42 @@
 
 use secrecy::{ExposeSecret as _, SecretString};
 use tollway::store::vault::Keyring;
-use tollway::store::{OpenOptions, Store};
+use tollway::store::{AttemptRow, OpenOptions, Store, UsageFilter, UsageRow};
 
 use super::{MASTER_KEY, Setup, SimAccount};
 
 impl Setup {
-    /// The refresh token that is stored for an account.
-    pub(crate) async fn refresh_token(&self, account: &SimAccount) -> String {
+    async fn store(&self) -> Store {
         let url = SecretString::from(format!("sqlite://{}", self.database().display()));
         let keyring = Keyring::parse(&SecretString::from(MASTER_KEY)).expect("the master key");
-        let store = Store::open(OpenOptions { url, keyring }).await.expect("the database opens");
+        Store::open(OpenOptions { url, keyring }).await.expect("the database opens")
+    }
+
+    /// The rows of the ledger for requests that arrived from `since` on (Unix milliseconds), the
+    /// oldest first, without their attempts.
+    pub(crate) async fn usage_rows(&self, since: i64) -> Vec<UsageRow> {
+        let store = self.store().await;
+        let filter = UsageFilter { from: since, until: i64::MAX, ..UsageFilter::default() };
+        let mut rows = store.ledger().requests(&filter, None, u32::MAX).await.expect("the ledger");
+        store.close().await;
+        rows.reverse();
+        rows
+    }
+
+    /// The calls of the backend that these requests made.
+    pub(crate) async fn usage_attempts(&self, rows: &[UsageRow]) -> Vec<AttemptRow> {
+        let store = self.store().await;
+        let mut attempts = Vec::new();
+        for row in rows {
+            attempts.extend(store.ledger().request(&row.id).await.expect("the request").attempts);
+        }
+        store.close().await;
+        attempts
+    }
+
+    /// The refresh token that is stored for an account.
+    pub(crate) async fn refresh_token(&self, account: &SimAccount) -> String {
+        let store = self.store().await;
         let found = store.accounts().find(&account.email).await.expect("the account");
         let credentials = store.accounts().credentials(found.id).await.expect("a look-up").expect("credentials");
         store.close().await;
