@@ -22,6 +22,7 @@ mod keep_alive;
 mod kept_responses;
 mod keys;
 mod ledger;
+mod ledger_crash;
 mod limits;
 mod models;
 mod observability;
