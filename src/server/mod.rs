@@ -204,6 +204,7 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     let pace = batches::Pace { concurrency: batches.concurrency, patience: batches.patience, spare: batches.spare };
     background.spawn(batches::work(state.clone(), pace, stop.clone()));
     background.spawn(state.batches.clone().sweep(stop.clone()));
+    background.spawn(admin::sweep(state.store.clone(), stop.clone()));
     spawn_pool(settings, state, background, stop);
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }

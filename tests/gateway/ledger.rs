@@ -91,7 +91,7 @@ impl Proof {
     async fn ask(&self, number: usize, dialect: Dialect, client: Client) -> bool {
         let length = if matches!(client, Client::Patient { .. }) { 6 } else { 1500 };
         // Some again, so that there is something in the cache; some with reasoning.
-        let reasons = if number % 4 == 0 { "[reason]" } else { "" };
+        let reasons = if number.is_multiple_of(4) { "[reason]" } else { "" };
         let mut body = dialect.ask(&format!("[long {length}] {reasons} number {}", number % 60));
         if let Client::Stopping { .. } = client {
             let field = if dialect == Dialect::Messages { "stop_sequences" } else { "stop" };

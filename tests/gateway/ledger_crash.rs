@@ -126,7 +126,7 @@ impl Load {
 /// One request, in each of the ways by turns; an error when the answer did not come whole.
 async fn ask(http: &reqwest::Client, url: &str, key: &str, step: usize) -> reqwest::Result<Received> {
     let dialect = Dialect::ALL[step % 3];
-    let streams = step % 2 == 0;
+    let streams = step.is_multiple_of(2);
     let body = if streams { dialect.ask_streamed("hello") } else { dialect.ask("hello") };
     let answer = http.post(format!("{url}{}", dialect.path())).bearer_auth(key).json(&body).send().await?;
     let id = answer.headers()["x-request-id"].to_str().expect("text").to_owned();

@@ -19,6 +19,7 @@ mod usage;
 
 pub(in crate::server) use live::{Live, Parts};
 
+use super::assemble::unix_millis;
 use super::origin;
 use crate::config::{Settings, Shown};
 use crate::store::{Role, Store};
@@ -32,6 +33,8 @@ use gate::Guard;
 use ipnet::IpNet;
 use secrecy::SecretString;
 use std::sync::Arc;
+use std::time::Duration;
+use tokio_util::sync::CancellationToken;
 use tower::util::{MapRequest, MapRequestLayer};
 
 /// What the handlers share.
@@ -52,6 +55,18 @@ impl Admin {
     pub(in crate::server) fn new(store: Store, live: Live, currency: String, shown: Vec<Shown>) -> Arc<Self> {
         let bootstrap = live.settings().admin.key.clone();
         Arc::new(Self { store, live, currency, shown, bootstrap, guard: Guard::default() })
+    }
+}
+
+/// How often slips that have ended are thrown away.
+const SWEEP: Duration = Duration::from_mins(10);
+
+/// Throws slips away that have ended, until `stop`.
+pub(super) async fn sweep(store: Store, stop: CancellationToken) {
+    while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
+        if let Err(error) = store.slips().forget(unix_millis()).await {
+            tracing::warn!(error = &error as &dyn std::error::Error, "slips that have ended were not thrown away");
+        }
     }
 }
 
