@@ -74,6 +74,7 @@ pub async fn run(
     store: Store,
     telemetry: Telemetry,
 ) -> Result<(), ServerError> {
+    let told_to_stop = shutdown::signal();
     let api = bind("server.listen", settings.server.listen).await?;
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
     let administration = bind("admin.listen", settings.admin.listen).await?;
@@ -92,7 +93,7 @@ pub async fn run(
     let admin = admin_router(settings, shown, &state);
     let admin = tokio::spawn(listen::serve(administration, admin, options, closing.clone()));
 
-    shutdown::signal().await;
+    told_to_stop.await;
     shutdown::drain(&state, settings.server.drain_delay, settings.server.drain_grace).await;
     closing.cancel();
     let _ = tokio::join!(api, admin);

@@ -5,13 +5,16 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
 
-/// Waits for SIGTERM or SIGINT.
-pub(super) async fn signal() {
+/// Waits for SIGTERM or SIGINT. From the call on, not from the first look, neither kills the process:
+/// whoever has seen that it is ready may tell it to stop.
+pub(super) fn signal() -> impl Future<Output = ()> {
     // As process 1 in a container nothing but a handler makes SIGTERM count.
     let (terminate, interrupt) = (unix_signal(SignalKind::terminate()), unix_signal(SignalKind::interrupt()));
-    tokio::select! {
-        () = received(terminate) => tracing::info!("SIGTERM: draining"),
-        () = received(interrupt) => tracing::info!("SIGINT: draining"),
+    async {
+        tokio::select! {
+            () = received(terminate) => tracing::info!("SIGTERM: draining"),
+            () = received(interrupt) => tracing::info!("SIGINT: draining"),
+        }
     }
 }
 
