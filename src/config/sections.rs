@@ -138,7 +138,7 @@ section! {
 section! {
     /// Who is told of what somebody has to act on.
     Webhook in "webhook." {
-        url: Option<Url>, "Where events are posted, as Standard Webhooks: `account.needs_login`, `account.quarantined`, `account.recovered`, `pool.nearly_exhausted`. Kept in the database and tried again for a day and more.";
+        url: Option<Url>, "Where events are posted, as Standard Webhooks: `account.needs_login`, `account.quarantined`, `account.recovered`, `pool.nearly_exhausted`, `budget.hit`. Kept in the database and tried again for a day and more.";
         secret: Option<SecretString>, "What signs them: `whsec_` and at least 24 bytes in base64. Needed where there is an address.";
         nearly_exhausted: f64 = "10", "The share of its accounts' quota, in percent, below which a pool is nearly exhausted.";
     }

@@ -1,11 +1,12 @@
 //! What somebody has to act on, told in the log and to the operator's webhook: an account needs a
-//! login, a pool is nearly used up. Budgets will be told the same way.
+//! login, a pool is nearly used up, a budget is used up.
 
 use super::assemble::unix_millis;
 use super::state::State;
 use crate::account::keeper::Change;
 use crate::account::pool::{Candidate, Reason, exclusion};
 use crate::store::{AccountScope, UnixMillis};
+use crate::tenant::{Counted, Meters, Spent};
 use crate::webhook::{Event, Outbox};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -77,6 +78,35 @@ pub(super) async fn watch_pools(state: Arc<State>, outbox: Outbox, mark: f64, st
             }
         }
     }
+}
+
+/// Tells of budgets that are used up, until `stop` and with what was used up by then.
+pub(super) async fn watch_budgets(meters: Arc<Meters>, outbox: Outbox, stop: CancellationToken) {
+    loop {
+        let is_last = stop.is_cancelled();
+        for spent in meters.take_spent() {
+            tell_spent(&spent, &outbox);
+        }
+        if is_last {
+            return;
+        }
+        tokio::select! {
+            () = stop.cancelled() => {}
+            () = meters.crossed() => {}
+        }
+    }
+}
+
+fn tell_spent(spent: &Spent, outbox: &Outbox) {
+    let Spent { level, id, name, gauge } = spent;
+    let Counted::Budget(budget) = gauge.what else { return };
+    let (level, text) = (level.as_str(), budget.to_string());
+    tracing::error!(level, id, name, budget = text, used = gauge.used, "a budget is used up");
+    let data = json!({
+        "level": level, "id": id, "name": name, "budget": text, "unit": budget.unit.as_str(),
+        "limit": gauge.limit, "used": gauge.used, "resets_at": gauge.resets_at,
+    });
+    outbox.put(Event { kind: "budget.hit", data });
 }
 
 /// How much a pool has left.

@@ -227,6 +227,7 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
         settings.webhook.nearly_exhausted,
         stop.clone(),
     ));
+    background.spawn(alerts::watch_budgets(state.books.meters.clone(), outbox.clone(), stop.clone()));
     let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
     background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
 }

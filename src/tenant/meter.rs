@@ -143,16 +143,28 @@ impl Meter {
         self.requests.add(1, now);
     }
 
-    /// It is over, and has used this much. Budgets count it where it began, as the books do.
-    pub(super) fn settle(&mut self, demand: &Demand, used: Amount, began: Option<UnixMillis>, now: UnixMillis) {
+    /// It is over, and has used this much. Budgets count it where it began, as the books do; those of
+    /// `budgets` that it has used up are given back.
+    pub(super) fn settle(
+        &mut self,
+        demand: &Demand,
+        used: Amount,
+        began: Option<UnixMillis>,
+        budgets: &[Budget],
+        now: UnixMillis,
+    ) -> Vec<Gauge> {
         self.in_flight = self.in_flight.saturating_sub(1);
         self.held.tokens = self.held.tokens.saturating_sub(demand.most.tokens);
         self.held.cost = self.held.cost.saturating_sub(demand.most.cost);
         self.held_likely = self.held_likely.saturating_sub(demand.likely_tokens);
         self.tokens.add(used.tokens, now);
-        if let Some(began) = began {
-            self.spend(began.div_euclid(HOUR), used);
-        }
+        let Some(began) = began else { return Vec::new() };
+        let gauges =
+            |meter: &Self| budgets.iter().map(|budget| meter.budget_gauge(*budget, now)).collect::<Vec<Gauge>>();
+        let before = gauges(self);
+        self.spend(began.div_euclid(HOUR), used);
+        let is_crossed = |(before, after): &(Gauge, Gauge)| before.used < before.limit && after.used >= after.limit;
+        before.into_iter().zip(gauges(self)).filter(is_crossed).map(|(_, after)| after).collect()
     }
 
     fn spend(&mut self, hour: i64, used: Amount) {

@@ -18,7 +18,7 @@ fn most(tokens: u64) -> Demand {
 fn run(meter: &mut Meter, limits: &Limits, demand: Demand, used: u64, now: UnixMillis) -> Result<(), Full> {
     meter.fits(limits, &demand, now)?;
     meter.take(&demand, now);
-    meter.settle(&demand, Amount { tokens: used, cost: used * 10 }, Some(now), now);
+    meter.settle(&demand, Amount { tokens: used, cost: used * 10 }, Some(now), &[], now);
     Ok(())
 }
 
@@ -43,7 +43,7 @@ fn tokens_of_requests_under_way_are_kept_free_in_the_minute() {
     meter.take(&most(60), T);
     let full = meter.fits(&limits, &most(60), T).unwrap_err();
     assert!(full.awaits_others && full.gauge.held == 60 && full.gauge.used == 0);
-    meter.settle(&most(60), Amount { tokens: 10, cost: 0 }, None, T + 1000);
+    meter.settle(&most(60), Amount { tokens: 10, cost: 0 }, None, &[], T + 1000);
     meter.fits(&limits, &most(60), T + 1000).unwrap();
     // A request above the limit fits an empty minute, and only that.
     let full = meter.fits(&limits, &most(1_000), T + 1000).unwrap_err();
@@ -60,7 +60,7 @@ fn the_rest_of_a_budget_goes_to_one_request_at_a_time() {
     meter.take(&most(50), T);
     let full = meter.fits(&limits, &most(5), T).unwrap_err();
     assert!(full.awaits_others, "what is left is held");
-    meter.settle(&most(50), Amount { tokens: 30, cost: 0 }, Some(T), T);
+    meter.settle(&most(50), Amount { tokens: 30, cost: 0 }, Some(T), &[], T);
     let full = meter.fits(&limits, &most(5), T).unwrap_err();
     assert_eq!((full.gauge.used, full.gauge.remaining(), full.awaits_others), (120, 0, false));
     let midnight = period::end(Period::Day, T).unwrap();
@@ -108,7 +108,7 @@ proptest! {
         for (choice, size) in steps {
             if choice == 0 && !under_way.is_empty() {
                 let demand: Demand = under_way.remove(0);
-                meter.settle(&demand, demand.most, Some(T), T);
+                meter.settle(&demand, demand.most, Some(T), &[], T);
                 used += demand.most.tokens;
             } else if meter.fits(&limits, &most(size), T).is_ok() {
                 meter.take(&most(size), T);

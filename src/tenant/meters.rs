@@ -6,7 +6,7 @@
 
 use super::meter::{Amount, Demand, Full, Gauge, Meter};
 use super::rules::{Level, limits};
-use crate::store::{GatewayKey, Holder, HourlySum, Limits, UnixMillis};
+use crate::store::{Budget, GatewayKey, Holder, HourlySum, Limits, UnixMillis};
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
@@ -42,12 +42,27 @@ pub struct Standing {
     pub gauge: Gauge,
 }
 
+/// A budget that has just been used up, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Spent {
+    /// The team's, the user's, or the key's own.
+    pub level: Level,
+    /// The holder's id.
+    pub id: String,
+    /// What operators call it.
+    pub name: String,
+    /// The budget, as it stands.
+    pub gauge: Gauge,
+}
+
 /// The meters. One for the process.
 #[derive(Debug, Default)]
 pub struct Meters {
     state: Mutex<State>,
     /// Told whenever a request gives back what it held.
     released: Notify,
+    /// Told whenever a budget was used up.
+    crossed: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -55,16 +70,40 @@ struct State {
     meters: HashMap<Subject, Meter>,
     /// The holders whose hours are kept.
     counted: HashSet<Subject>,
+    /// Budgets that were used up and that nobody has been told of.
+    spent: Vec<Spent>,
 }
 
 /// A request's place; dropped without being settled, it has used nothing.
 #[derive(Debug)]
 pub struct Reservation {
     meters: Arc<Meters>,
-    subjects: Vec<Subject>,
+    /// Whose meters it is on.
+    holders: Vec<Held>,
     demand: Demand,
     began: UnixMillis,
     open: bool,
+}
+
+/// A holder as a request found it: limits may change while it runs.
+#[derive(Debug)]
+struct Held {
+    subject: Subject,
+    level: Level,
+    /// Empty where there is no budget to tell of.
+    name: String,
+    budgets: Vec<Budget>,
+}
+
+impl Held {
+    fn new(subject: Subject, level: Level, name: &str, limits: &Limits) -> Self {
+        let name = if limits.budgets.is_empty() { String::new() } else { name.to_owned() };
+        Self { subject, level, name, budgets: limits.budgets.clone() }
+    }
+
+    fn spent(&self, gauge: Gauge) -> Spent {
+        Spent { level: self.level, id: self.subject.id.clone(), name: self.name.clone(), gauge }
+    }
 }
 
 impl Meters {
@@ -76,17 +115,17 @@ impl Meters {
         now: UnixMillis,
     ) -> Result<Reservation, Exceeded> {
         let mut state = self.lock();
-        let mut subjects = Vec::new();
+        let mut holders = Vec::new();
         for (level, name, limits) in limits(key) {
             let subject = subject(key, level);
             let exceeded = |full| Exceeded { level, name: name.to_owned(), full };
             state.meters.entry(subject.clone()).or_default().fits(limits, &demand, now).map_err(exceeded)?;
-            subjects.push(subject);
+            holders.push(Held::new(subject, level, name, limits));
         }
-        for subject in &subjects {
-            state.meters.entry(subject.clone()).or_default().take(&demand, now);
+        for holder in &holders {
+            state.meters.entry(holder.subject.clone()).or_default().take(&demand, now);
         }
-        Ok(Reservation { meters: Arc::clone(self), subjects, demand, began: now, open: true })
+        Ok(Reservation { meters: Arc::clone(self), holders, demand, began: now, open: true })
     }
 
     /// How a key's limits stand, its own first.
@@ -105,6 +144,17 @@ impl Meters {
     /// that it follows.
     pub fn released(&self) -> tokio::sync::futures::Notified<'_> {
         self.released.notified()
+    }
+
+    /// Waits until a budget was used up that nobody was told of by [`Meters::take_spent`].
+    pub async fn crossed(&self) {
+        self.crossed.notified().await;
+    }
+
+    /// The budgets that requests have used up since this was asked last: each once in its period, or,
+    /// of a rolling one, each time that it fills. What the books said at the start is not news.
+    pub fn take_spent(&self) -> Vec<Spent> {
+        std::mem::take(&mut self.lock().spent)
     }
 
     /// The holders among these keys' that have budgets whose hours are not kept yet, with the limits.
@@ -145,7 +195,7 @@ impl Meters {
         for key in keys {
             known.extend(limits(key).map(|(level, _, limits)| (subject(key, level), limits)));
         }
-        let State { meters, counted } = &mut *state;
+        let State { meters, counted, .. } = &mut *state;
         counted.retain(|subject| known.get(subject).is_some_and(|limits| !limits.budgets.is_empty()));
         let nothing = Limits::default();
         meters.retain(|subject, meter| {
@@ -156,15 +206,20 @@ impl Meters {
 
     fn settle(&self, reservation: &Reservation, used: Amount, now: UnixMillis) {
         let mut state = self.lock();
-        let State { meters, counted } = &mut *state;
-        for subject in &reservation.subjects {
-            let began = counted.contains(subject).then_some(reservation.began);
-            if let Some(meter) = meters.get_mut(subject) {
-                meter.settle(&reservation.demand, used, began, now);
+        let State { meters, counted, spent } = &mut *state;
+        for holder in &reservation.holders {
+            let began = counted.contains(&holder.subject).then_some(reservation.began);
+            if let Some(meter) = meters.get_mut(&holder.subject) {
+                let crossed = meter.settle(&reservation.demand, used, began, &holder.budgets, now);
+                spent.extend(crossed.into_iter().map(|gauge| holder.spent(gauge)));
             }
         }
+        let is_news = !spent.is_empty();
         drop(state);
         self.released.notify_waiters();
+        if is_news {
+            self.crossed.notify_one();
+        }
     }
 
     fn lock(&self) -> std::sync::MutexGuard<'_, State> {
@@ -201,7 +256,7 @@ fn subject(key: &GatewayKey, level: Level) -> Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::store::{Budget, BudgetUnit, Period};
+    use crate::store::{BudgetUnit, Period};
     use crate::tenant::testing::{key, team};
 
     const T: UnixMillis = 1_700_094_400_000;
@@ -248,5 +303,36 @@ mod tests {
         assert_eq!(meters.standings(&one, T)[0].gauge.used, 13);
         meters.tidy(&[], T + 100 * 86_400_000);
         assert_eq!(meters.uncounted(&keys).len(), 1, "a holder that comes back is read anew");
+    }
+
+    #[test]
+    fn a_budget_is_told_by_the_request_that_uses_it_up_and_by_no_other() {
+        let meters = Arc::new(Meters::default());
+        let day = |amount| Budget { unit: BudgetUnit::Tokens, amount, per: Period::Day };
+        let team = team(Limits { budgets: vec![day(30)], ..Limits::default() });
+        let one = Arc::new(key(Limits { budgets: vec![day(10), day(20)], ..Limits::default() }, None, Some(team)));
+        for (subject, _) in meters.uncounted(&[Arc::clone(&one)]) {
+            meters.count(subject.clone());
+            meters.prime(&subject, &[]);
+        }
+        let spend = |tokens, now| {
+            // All at once: what is under way when a budget is used up does not use it up again.
+            let places = [(); 2].map(|()| meters.reserve(&one, Demand::default(), now).unwrap());
+            for place in places {
+                place.settle(Amount { tokens, cost: 0 }, now);
+            }
+            meters.take_spent().into_iter().map(|one| (one.level, one.gauge.limit, one.gauge.used)).collect::<Vec<_>>()
+        };
+        assert_eq!(spend(4, T), []);
+        assert_eq!(spend(5, T), [(Level::Key, 10, 13)]);
+        assert_eq!(meters.reserve(&one, Demand::default(), T).unwrap_err().level, Level::Key);
+        assert_eq!(spend(5, T + 86_400_000), [(Level::Key, 10, 10)], "the next day");
+        // What the books say at a start was told before.
+        let again = Arc::new(Meters::default());
+        for (subject, _) in again.uncounted(&[Arc::clone(&one)]) {
+            again.count(subject.clone());
+            again.prime(&subject, &[(T / 3_600_000, 18, 0)]);
+        }
+        assert!(again.reserve(&one, Demand::default(), T).is_err() && again.take_spent().is_empty());
     }
 }

@@ -16,6 +16,6 @@ pub(crate) mod testing;
 pub use directory::{KeyRefusal, Keys, Prepare};
 pub use key::{KeyFormatError, KeySecret};
 pub use meter::{Amount, Counted, Demand, Full, Gauge};
-pub use meters::{Exceeded, Meters, Reservation, Standing, Subject};
+pub use meters::{Exceeded, Meters, Reservation, Spent, Standing, Subject};
 pub use period::first_hour_of_all;
 pub use rules::{Forbidden, Level, Shut, admits, allows, limits, may_see};

@@ -107,6 +107,45 @@ async fn a_pool_that_is_nearly_used_up_is_told_once() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_budget_that_is_used_up_is_told_once_for_each_holder() {
+    let sim = Sim::start().await;
+    let (receiver, url) = Receiver::start(&[]).await;
+    let setup = with_webhook(Setup::new(&sim), &url);
+    setup.import(&sim.account(json!({})).await);
+    setup.ok(&["team", "create", "core", "--budget", "300/day"]);
+    setup.ok(&["user", "create", "ada", "--team", "core"]);
+    let small = setup.key_with(&["--name", "laptop", "--user", "ada", "--budget", "100/day"]);
+    let large = setup.key_with(&["--name", "desktop", "--user", "ada"]);
+    let gateway = setup.serve().await;
+    let ask = async |key: &str, times: usize| {
+        let answers = futures_util::future::join_all((0..times).map(|_| gateway.status(key))).await;
+        answers.into_iter().filter(|status| *status == 429).count()
+    };
+    assert!(ask(&small, 60).await > 10, "many find the budget used up");
+    let (_, event) = eventually("the key's event", async || receiver.got("budget.hit").pop()).await;
+    let (data, day) = (&event["data"], 86_400_000);
+    assert_eq!((&data["level"], &data["name"]), (&json!("key"), &json!("laptop")), "{event}");
+    assert_eq!((&data["budget"], &data["unit"]), (&json!("100 tokens/day"), &json!("tokens")), "{event}");
+    assert!(data["limit"] == 100 && data["used"].as_u64() >= Some(100), "{event}");
+    let resets_at = data["resets_at"].as_i64().expect("milliseconds");
+    let row = eventually("a row", async || gateway.setup.usage_rows(0).await.into_iter().next()).await;
+    assert!(resets_at % day == 0 && resets_at > row.at, "{event}");
+    assert_eq!(data["id"], json!(row.key_id), "{event}");
+    // The team's, which another key uses up.
+    while ask(&large, 20).await == 0 {}
+    eventually("the team's event", async || (receiver.got("budget.hit").len() == 2).then_some(())).await;
+    let (_, event) = receiver.got("budget.hit").remove(1);
+    assert_eq!((&event["data"]["level"], &event["data"]["name"]), (&json!("team"), &json!("core")), "{event}");
+    // Neither refusals nor a start tell it again.
+    let gateway = gateway.stop().await.serve().await;
+    for key in [&small, &large] {
+        assert_eq!(gateway.status(key).await, 429);
+    }
+    gateway.stop().await;
+    assert_eq!(receiver.got("budget.hit").len(), 2);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn an_address_without_a_good_secret_is_refused_at_the_start() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim).set("TOLLWAY_WEBHOOK__URL", "http://127.0.0.1:9/hook");
