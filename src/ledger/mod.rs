@@ -8,4 +8,4 @@ pub mod prices;
 mod writer;
 
 pub use prices::{PriceFault, Prices};
-pub use writer::{Ledger, Options};
+pub use writer::{Backlog, Ledger, Options};

@@ -4,6 +4,7 @@ use crate::store::{Store, UnixMillis, UsageRow};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
@@ -31,11 +32,43 @@ pub struct Options {
     pub hourly_retention: Duration,
 }
 
+/// What waits to be written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Backlog {
+    /// How many rows.
+    pub rows: usize,
+    /// How long the oldest has waited.
+    pub oldest: Duration,
+    /// Whether new requests have to wait.
+    pub is_full: bool,
+    /// How often a write has failed since the process began.
+    pub failures: u64,
+}
+
+/// A row that waits longer than this is no matter of batches any more.
+const LATE: Duration = Duration::from_secs(10);
+
+impl Backlog {
+    /// What an operator should see to, in words.
+    pub fn fault(&self) -> Option<String> {
+        let Self { rows, oldest, failures, .. } = self;
+        let what = if self.is_full {
+            "there is no room for more, and new requests wait".to_owned()
+        } else if *oldest > LATE {
+            format!("the oldest for {} s", oldest.as_secs())
+        } else {
+            return None;
+        };
+        Some(format!("the ledger is not written: {rows} rows wait, {what}; {failures} writes have failed"))
+    }
+}
+
 /// What somebody wants done once all rows before it are written.
 type Then = Box<dyn FnOnce(Store) -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
 enum Entry {
-    Row(Box<UsageRow>),
+    /// A row, and since when it waits.
+    Row(Box<UsageRow>, Instant),
     Then(Then),
 }
 
@@ -49,8 +82,8 @@ pub struct Ledger {
     filled: Notify,
     /// Told when something was written.
     written: Notify,
-    /// Whether the last write failed.
-    failing: std::sync::atomic::AtomicBool,
+    /// How many writes have failed.
+    failures: AtomicU64,
 }
 
 impl Ledger {
@@ -62,7 +95,7 @@ impl Ledger {
             waiting: Mutex::default(),
             filled: Notify::new(),
             written: Notify::new(),
-            failing: false.into(),
+            failures: AtomicU64::new(0),
         })
     }
 
@@ -72,7 +105,7 @@ impl Ledger {
     pub fn record(&self, row: UsageRow, alongside: impl FnOnce()) {
         let mut waiting = self.lock();
         alongside();
-        waiting.push_back(Entry::Row(Box::new(row)));
+        waiting.push_back(Entry::Row(Box::new(row), Instant::now()));
         drop(waiting);
         self.filled.notify_one();
     }
@@ -117,9 +150,20 @@ impl Ledger {
         self.len() == 0
     }
 
-    /// Whether rows wait because the database takes none.
-    pub fn is_failing(&self) -> bool {
-        self.failing.load(std::sync::atomic::Ordering::Relaxed)
+    /// What waits, and for how long.
+    pub fn backlog(&self) -> Backlog {
+        let waiting = self.lock();
+        let mut since = waiting.iter().filter_map(|entry| match entry {
+            Entry::Row(_, since) => Some(*since),
+            Entry::Then(_) => None,
+        });
+        let oldest = since.next();
+        Backlog {
+            rows: usize::from(oldest.is_some()) + since.count(),
+            oldest: oldest.map_or(Duration::ZERO, |since| since.elapsed()),
+            is_full: waiting.len() >= self.options.buffer,
+            failures: self.failures.load(Ordering::Relaxed),
+        }
     }
 
     /// Writes until `stop`, and then what is left: after `stop` every request is over.
@@ -165,18 +209,17 @@ impl Ledger {
         let rows: Vec<UsageRow> = {
             let waiting = self.lock();
             let rows = waiting.iter().take(BATCH).map_while(|entry| match entry {
-                Entry::Row(row) => Some((**row).clone()),
+                Entry::Row(row, _) => Some((**row).clone()),
                 Entry::Then(_) => None,
             });
             rows.collect()
         };
         if !rows.is_empty() {
             if let Err(error) = self.store.ledger().append(&rows).await {
-                self.failing.store(true, std::sync::atomic::Ordering::Relaxed);
+                self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, waiting = self.len(), "usage could not be written; it waits");
                 return false;
             }
-            self.failing.store(false, std::sync::atomic::Ordering::Relaxed);
             self.lock().drain(..rows.len());
             self.written.notify_waiters();
         }
@@ -219,5 +262,22 @@ impl Ledger {
 
     fn lock(&self) -> std::sync::MutexGuard<'_, VecDeque<Entry>> {
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_backlog_is_a_fault_when_it_is_late_or_full() {
+        let some = Backlog { rows: 12, oldest: Duration::from_secs(9), ..Backlog::default() };
+        assert_eq!(some.fault(), None);
+        let late = Backlog { oldest: Duration::from_secs(11), failures: 3, ..some };
+        assert_eq!(
+            late.fault().as_deref(),
+            Some("the ledger is not written: 12 rows wait, the oldest for 11 s; 3 writes have failed")
+        );
+        assert!(Backlog { is_full: true, ..some }.fault().is_some_and(|fault| fault.contains("no room")));
     }
 }

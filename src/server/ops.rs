@@ -17,7 +17,8 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .with_state(state)
 }
 
-/// Ready: requests are taken, the database answers, no refreshed token waits to be stored.
+/// Ready: requests are taken, the database answers, no refreshed token waits to be stored, and the
+/// ledger is written.
 async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     let faults = state.faults().await;
     let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };

@@ -129,6 +129,7 @@ impl State {
         for id in self.accounts.unpersisted() {
             faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
         }
+        faults.extend(self.books.ledger.backlog().fault());
         faults
     }
 
@@ -157,6 +158,8 @@ impl State {
     /// Brings the gauges up to date.
     pub(super) fn refresh_gauges(&self) {
         metrics::accounts_by_state(&self.accounts_by_state());
+        let backlog = self.books.ledger.backlog();
+        metrics::ledger(backlog.rows, backlog.oldest, backlog.failures);
         let (members, now) = (self.accounts.members(), unix_millis());
         let gauges = self.relay.candidates(None).into_iter().filter_map(|candidate| {
             #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]

@@ -30,6 +30,9 @@ const RESET: &str = "tollway_account_reset_timestamp_seconds";
 const ACCOUNT_IN_FLIGHT: &str = "tollway_account_in_flight_requests";
 const ACCOUNT_SESSIONS: &str = "tollway_account_conversations";
 const ACCOUNTS: &str = "tollway_accounts";
+const LEDGER_ROWS: &str = "tollway_ledger_pending_rows";
+const LEDGER_OLDEST: &str = "tollway_ledger_oldest_pending_seconds";
+const LEDGER_FAILURES: &str = "tollway_ledger_write_failures_total";
 const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
 const BUILD: &str = "tollway_build_info";
 
@@ -83,6 +86,9 @@ fn describe() {
         "Conversations that live on an account and were active in the last quarter of an hour"
     );
     describe_gauge!(ACCOUNTS, "Accounts, by state");
+    describe_gauge!(LEDGER_ROWS, "Rows of the ledger that wait to be written");
+    describe_gauge!(LEDGER_OLDEST, Unit::Seconds, "How long the oldest of them has waited");
+    describe_counter!(LEDGER_FAILURES, "Writes of the ledger that failed; their rows wait and are written again");
     describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
     describe_gauge!(BUILD, "1, with the version that runs");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -241,6 +247,15 @@ pub fn accounts_by_state(accounts: &BTreeMap<&'static str, usize>) {
         #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 accounts")]
         gauge!(ACCOUNTS, "state" => *state).set(*number as f64);
     }
+}
+
+/// What the ledger has not written: how many rows, the age of the oldest, and how often a write has
+/// failed since the process began.
+pub fn ledger(rows: usize, oldest: Duration, failures: u64) {
+    #[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 rows in memory")]
+    gauge!(LEDGER_ROWS).set(rows as f64);
+    gauge!(LEDGER_OLDEST).set(oldest.as_secs_f64());
+    counter!(LEDGER_FAILURES).absolute(failures);
 }
 
 /// The model's own name once the backend has served it, else `other`: clients can send any name.

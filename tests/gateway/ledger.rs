@@ -292,3 +292,43 @@ async fn rows_reports_metrics_and_the_backend_agree_to_the_token_after_every_fau
     }
     proof.gateway.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_database_that_takes_no_rows_is_told_and_costs_none() {
+    let sim = Sim::start().await;
+    let setup = Setup::new(&sim).set("TOLLWAY_LEDGER__BUFFER", "4");
+    setup.import(&sim.account(json!({})).await);
+    let key = setup.key("ada");
+    let gateway = setup.serve().await;
+    let lock = gateway.setup.lock_database().await;
+    for _ in 0..4 {
+        assert_eq!(gateway.status(&key).await, 200, "{}", gateway.log());
+    }
+    let (status, page) = gateway.ops_page("/readyz").await;
+    assert!(status == 503 && page.contains("the ledger is not written: 4 rows wait, there is no room"), "{page}");
+    let page = eventually("a write that failed", async || {
+        let (_, page) = gateway.ops_page("/metrics").await;
+        (!page.contains("tollway_ledger_write_failures_total 0")).then_some(page)
+    })
+    .await;
+    assert!(page.contains("tollway_ledger_pending_rows 4"), "{page}");
+    let age = page.lines().find_map(|line| line.strip_prefix("tollway_ledger_oldest_pending_seconds "));
+    assert!(age.and_then(|age| age.parse::<f64>().ok()) > Some(1.0), "{page}");
+    // A request has to wait now; it is served when there is room again.
+    let (waiting, ()) = tokio::join!(gateway.status(&key), async {
+        eventually("a request that waits", async || {
+            let (_, page) = gateway.ops_page("/metrics").await;
+            page.contains("tollway_in_flight_requests 1").then_some(())
+        })
+        .await;
+        lock.release().await;
+    });
+    assert_eq!(waiting, 200);
+    eventually("a written ledger", async || {
+        let (_, page) = gateway.ops_page("/metrics").await;
+        page.contains("tollway_ledger_pending_rows 0").then_some(())
+    })
+    .await;
+    assert_eq!(gateway.ops_page("/readyz").await.0, 200);
+    assert_eq!(gateway.setup.usage_rows(0).await.len(), 5);
+}

@@ -2,12 +2,31 @@
 //! see what a killed process left behind without starting another that might change it.
 
 use secrecy::{ExposeSecret as _, SecretString};
+use sqlx::{Connection as _, SqliteConnection};
 use tollway::store::vault::Keyring;
 use tollway::store::{AttemptRow, OpenOptions, Store, UsageFilter, UsageRow};
 
 use super::{MASTER_KEY, Setup, SimAccount};
 
+/// Holds the database's only place for a writer.
+pub(crate) struct DatabaseLock(SqliteConnection);
+
+impl DatabaseLock {
+    /// Lets others write.
+    pub(crate) async fn release(self) {
+        self.0.close().await.expect("a connection that closes");
+    }
+}
+
 impl Setup {
+    /// Keeps everybody from writing to the database.
+    pub(crate) async fn lock_database(&self) -> DatabaseLock {
+        let url = format!("sqlite://{}", self.database().display());
+        let mut connection = SqliteConnection::connect(&url).await.expect("the database opens");
+        sqlx::raw_sql("BEGIN IMMEDIATE").execute(&mut connection).await.expect("the lock");
+        DatabaseLock(connection)
+    }
+
     async fn store(&self) -> Store {
         let url = SecretString::from(format!("sqlite://{}", self.database().display()));
         let keyring = Keyring::parse(&SecretString::from(MASTER_KEY)).expect("the master key");
