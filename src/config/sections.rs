@@ -43,18 +43,10 @@ section! {
 }
 
 section! {
-    /// The admin API, and how people sign in to it.
+    /// The admin API.
     Admin in "admin." {
         listen: SocketAddr = "127.0.0.1:8788", "Where the admin API listens.";
         key: Option<SecretString>, "A first admin key, of an owner: at least 24 characters. Others are made with it, or with `tollway admin-key create`.";
-        public_url: Option<Url>, "Where people's browsers reach the admin API, such as `https://tollway-admin.example.com`: needed for signing in. Cookies are Secure where it is `https://`.";
-        session_lifetime: Duration = "12h", "How long somebody stays signed in.";
-        oidc_issuer: Option<Url>, "The OpenID Connect provider that people sign in with: its issuer. The redirect address to register there is `/admin/auth/callback` below `admin.public_url`.";
-        oidc_client_id: String = "tollway", "The client id at the provider.";
-        oidc_client_secret: Option<SecretString>, "The client's secret, of a confidential client.";
-        oidc_scopes: String = "openid profile email", "What a sign-in asks for, separated by spaces; some providers want `groups` too.";
-        oidc_groups_claim: String = "groups", "The claim that lists somebody's groups; dots lead into objects (`realm_access.roles`).";
-        oidc_groups: BTreeMap<String, String>, "What a group may do: `owner`, `operator` or `viewer`, for one team only as `operator@TEAM`. Who is in several gets the highest; who is in none is refused.";
     }
 }
 
