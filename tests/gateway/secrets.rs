@@ -1,7 +1,10 @@
 //! No token and no key is ever written where somebody may read it: not in the database, not in the
 //! log, not on the metrics page, not in an error.
 
+use std::ffi::OsStr;
+use std::os::unix::process::ExitStatusExt as _;
 use std::path::Path;
+use std::process::{Command, ExitStatus, Stdio};
 
 use serde_json::json;
 
@@ -65,4 +68,38 @@ async fn no_token_and_no_key_is_written_anywhere() {
             assert!(!page.contains(secret), "{name} is printed");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_crash_writes_no_memory_to_a_disk() {
+    let sim = Sim::start().await;
+    let setup = Setup::new(&sim);
+    if !crashed("cat", setup.command(&["-"])).core_dumped() {
+        eprintln!("skipped: this machine writes no core files");
+        return;
+    }
+    let status = crashed("tollway", setup.command(&["account", "import", "-"]));
+    assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status:?}");
+}
+
+/// How `command` ends, run by a shell that would have core files written, when it is told to abort
+/// while it reads its input. `program` is what it is called; another one than its own may be named.
+fn crashed(program: &str, command: Command) -> ExitStatus {
+    let path = if program == "cat" { OsStr::new("cat") } else { command.get_program() };
+    let mut shell = Command::new("bash");
+    shell.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]).arg(path).args(command.get_args());
+    shell.envs(command.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    shell
+        .current_dir(command.get_current_dir().expect("the installation's"))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null());
+    let mut child = shell.spawn().expect("a shell");
+    let stat = format!("/proc/{}/stat", child.id());
+    let waits = format!("({program}) S");
+    while !std::fs::read_to_string(&stat).expect("it runs").contains(&waits) {
+        std::thread::yield_now();
+    }
+    let sent = Command::new("kill").args(["-ABRT", &child.id().to_string()]).status();
+    assert!(sent.expect("kill can be run").success());
+    child.wait().expect("it ends")
 }
