@@ -1,0 +1,191 @@
+//! The programs that are measured: nginx as a plain proxy, and the gateway, each on the first core.
+
+use std::net::{SocketAddr, TcpListener};
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use tempfile::TempDir;
+
+/// Stands between client and backend; killed with the value.
+pub(crate) struct Contender {
+    pub(crate) name: &'static str,
+    pub(crate) address: SocketAddr,
+    pub(crate) key: String,
+    child: Child,
+    /// From the start to readiness.
+    pub(crate) ready_after: Duration,
+    _directory: TempDir,
+}
+
+/// A command on the first core.
+fn pinned(program: &str) -> Command {
+    let mut command = Command::new("taskset");
+    command.args(["-c", "0", program]);
+    command
+}
+
+pub(crate) fn free() -> Result<SocketAddr> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?)
+}
+
+impl Contender {
+    /// nginx with buffering off: it copies bytes.
+    pub(crate) fn nginx(backend: SocketAddr) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let address = free()?;
+        let root = directory.path();
+        let at = root.display();
+        let configuration = format!(
+            "daemon off; master_process off; worker_processes 1; pid {at}/pid; error_log {at}/error.log warn;\n\
+             events {{ worker_connections 40000; }}\n\
+             http {{\n access_log off; client_body_temp_path {at}/body; proxy_temp_path {at}/proxy; fastcgi_temp_path {at}/f; uwsgi_temp_path {at}/u; scgi_temp_path {at}/s;\n\
+             client_max_body_size 64m; client_body_buffer_size 1m; keepalive_requests 1000000; tcp_nodelay on;\n\
+             upstream backend {{ server {backend}; keepalive 512; keepalive_requests 1000000; }}\n\
+             server {{ listen {address};\n  location / {{ proxy_pass http://backend; proxy_http_version 1.1; proxy_set_header Connection \"\"; proxy_buffering off; proxy_request_buffering off; proxy_read_timeout 600s; }}\n }}\n}}\n"
+        );
+        let file = root.join("nginx.conf");
+        std::fs::write(&file, configuration)?;
+        let program = ["/usr/sbin/nginx", "/usr/local/sbin/nginx"].into_iter().find(|path| Path::new(path).exists());
+        let program = program.context("nginx is missing: apt-get install nginx-light")?;
+        let began = Instant::now();
+        let child = pinned(program)
+            .arg("-c")
+            .arg(&file)
+            .arg("-p")
+            .arg(root)
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let mut contender = Self {
+            name: "nginx",
+            address,
+            key: "none".into(),
+            child,
+            ready_after: Duration::ZERO,
+            _directory: directory,
+        };
+        contender.await_port(address, began)?;
+        Ok(contender)
+    }
+
+    /// The gateway as it is by default, with `accounts` accounts and `keys` keys.
+    pub(crate) fn tollway(backend: SocketAddr, accounts: usize, keys: usize) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let [address, ops, admin] = [free()?, free()?, free()?];
+        let command = |arguments: &[&str]| {
+            let mut command = pinned(env!("CARGO_BIN_EXE_tollway"));
+            command
+                .args(arguments)
+                .current_dir(directory.path())
+                .env("TOLLWAY_DATA_DIR", directory.path().join("data"))
+                .env("TOLLWAY_BACKEND__BASE_URL", format!("http://{backend}/backend-api"))
+                .env("TOLLWAY_OAUTH__ISSUER", format!("http://{backend}"))
+                .env("TOLLWAY_MASTER_KEY", "dG9sbHdheS10ZXN0cy1tYXN0ZXIta2V5LTMyLWJ5dGU=")
+                .env("TOLLWAY_SERVER__LISTEN", address.to_string())
+                .env("TOLLWAY_SERVER__OPS_LISTEN", ops.to_string())
+                .env("TOLLWAY_ADMIN__LISTEN", admin.to_string())
+                .env("TOLLWAY_LOG__FORMAT", "json");
+            command
+        };
+        for number in 0..accounts {
+            let file = directory.path().join("auth.json");
+            std::fs::write(&file, auth_json(number))?;
+            let done = command(&["account", "import"]).arg(&file).output()?;
+            if !done.status.success() {
+                bail!("account import: {}", String::from_utf8_lossy(&done.stderr));
+            }
+        }
+        let mut key = String::new();
+        for number in 0..keys {
+            let name = format!("bench-{number}");
+            let done = command(&["key", "create", "--name", &name]).output()?;
+            let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+            let word = printed.split_whitespace().find(|word| word.starts_with("tw-"));
+            key = word.with_context(|| format!("no key in {printed:?}"))?.to_owned();
+        }
+        let log = std::fs::File::create(directory.path().join("log"))?;
+        // Once without being measured: what follows is a start on an existing database.
+        let mut first = command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
+        await_ready(ops, &mut first, Instant::now())?;
+        terminate(&mut first)?;
+        let began = Instant::now();
+        let mut child = command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
+        let ready_after = await_ready(ops, &mut child, began)?;
+        Ok(Self { name: "Tollway", address, key, child, ready_after, _directory: directory })
+    }
+
+    fn await_port(&mut self, address: SocketAddr, began: Instant) -> Result<()> {
+        while std::net::TcpStream::connect(address).is_err() {
+            if self.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(10) {
+                bail!("{} did not start", self.name);
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+        self.ready_after = began.elapsed();
+        Ok(())
+    }
+
+    /// CPU time of the process so far, nanoseconds.
+    pub(crate) fn cpu(&self) -> Result<u64> {
+        let mut all = 0;
+        for task in std::fs::read_dir(format!("/proc/{}/task", self.child.id()))? {
+            let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+            all += text.split(' ').next().and_then(|first| first.parse::<u64>().ok()).context("schedstat")?;
+        }
+        Ok(all)
+    }
+
+    /// Resident memory, KiB.
+    pub(crate) fn resident(&self) -> Result<u64> {
+        let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
+        let line = text.lines().find(|line| line.starts_with("VmRSS:")).context("VmRSS")?;
+        line.split_whitespace().nth(1).and_then(|number| number.parse().ok()).context("VmRSS")
+    }
+}
+
+impl Drop for Contender {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn await_ready(ops: SocketAddr, child: &mut Child, began: Instant) -> Result<Duration> {
+    use std::io::{Read, Write};
+    loop {
+        let mut answer = String::new();
+        let asked = std::net::TcpStream::connect(ops).and_then(|mut stream| {
+            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+            stream.read_to_string(&mut answer)
+        });
+        if asked.is_ok() && answer.starts_with("HTTP/1.1 200") {
+            return Ok(began.elapsed());
+        }
+        if child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(30) {
+            bail!("the gateway did not become ready: {answer}");
+        }
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
+fn terminate(child: &mut Child) -> Result<()> {
+    Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?;
+    child.wait()?;
+    Ok(())
+}
+
+/// A login that is valid for long; nobody checks its signature.
+fn auth_json(number: usize) -> String {
+    let part = |text: &str| URL_SAFE_NO_PAD.encode(text);
+    let claims = format!(
+        r#"{{"email":"bench{number}@example.com","exp":4000000000,"iat":1790000000,"https://api.openai.com/auth":{{"chatgpt_account_id":"acct-{number}","chatgpt_user_id":"user-{number}","chatgpt_plan_type":"pro"}}}}"#
+    );
+    let token = format!("{}.{}.{}", part(r#"{"alg":"none"}"#), part(&claims), part("none"));
+    format!(
+        r#"{{"auth_mode":"chatgpt","OPENAI_API_KEY":null,"tokens":{{"id_token":"{token}","access_token":"{token}","refresh_token":"rt-{number}","account_id":"acct-{number}"}},"last_refresh":"2026-11-20T00:00:00Z"}}"#
+    )
+}

@@ -1,0 +1,85 @@
+//! The runs as a page.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use anyhow::Result;
+
+use crate::client::Dialect;
+use crate::{Held, Run, Runs, Scenario};
+
+fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut values: Vec<f64> = runs.iter().map(of).collect();
+    values.sort_by(f64::total_cmp);
+    values.get(values.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+/// Ratios to nginx are taken round by round, and their median is shown.
+fn ratio(runs: &[Run], nginx: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
+    let mut ratios: Vec<f64> = runs.iter().zip(nginx).map(|(run, nginx)| of(run) / of(nginx)).collect();
+    ratios.sort_by(f64::total_cmp);
+    ratios.get(ratios.len() / 2).copied().unwrap_or(f64::NAN)
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nanoseconds of milliseconds")]
+fn ms(nanoseconds: u64) -> f64 {
+    nanoseconds as f64 / 1e6
+}
+
+pub(crate) fn write(runs: &Runs, held: &[Held], ready_after: Duration) -> Result<String> {
+    let mut page = String::new();
+    for scenario in Scenario::ALL {
+        let Some(nginx) = runs.get(&(scenario, "nginx")) else { continue };
+        writeln!(page, "\n### {}: {}\n", scenario.name(), scenario.words())?;
+        writeln!(
+            page,
+            "| in front of the backend | CPU a request, µs | to nginx | µs a delta | first delta p50 / p99, ms | after the head, ms | transit p50 / p99, ms |"
+        )?;
+        writeln!(page, "|---|---|---|---|---|---|---|")?;
+        for who in std::iter::once("nginx").chain(Dialect::ALL.map(Dialect::name)) {
+            let Some(own) = runs.get(&(scenario, who)) else { continue };
+            let of = |pick: fn(&Run) -> u64| median(own, |run| ms(pick(run)));
+            writeln!(
+                page,
+                "| {who} | {:.0} | {:.2} | {:.2} | {:.2} / {:.2} | {:.2} | {:.3} / {:.2} |",
+                median(own, |run| run.cpu) / 1e3,
+                ratio(own, nginx, |run| run.cpu),
+                median(own, |run| run.cpu_delta) / 1e3,
+                of(|run| run.first.0),
+                of(|run| run.first.1),
+                of(|run| run.after_head),
+                of(|run| run.transit.0),
+                of(|run| run.transit.1),
+            )?;
+        }
+    }
+    if !held.is_empty() {
+        writeln!(page, "\n### Streams that are held\n\n| who | streams | idle, MiB | each, KiB |\n|---|---|---|---|")?;
+        for Held { who, streams, idle_kib, each_kib } in held {
+            writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
+        }
+    }
+    writeln!(
+        page,
+        "\nFrom its start to readiness on an existing database the gateway took {} ms.",
+        ready_after.as_millis()
+    )?;
+    Ok(page)
+}
+
+/// With where it comes from.
+pub(crate) fn page(report: &str) -> Result<String> {
+    let output = |program: &str, arguments: &[&str]| {
+        let output = std::process::Command::new(program).args(arguments).output();
+        output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
+    };
+    let cpu = std::fs::read_to_string("/proc/cpuinfo")?;
+    let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
+    Ok(format!(
+        "# Performance\n\nWritten by `cargo bench --bench speed -- --write` on {}, commit {}, {model}, one core for the \
+         program that is measured and one for the kit. nginx copies bytes; Tollway checks the key, holds limits, \
+         chooses the account, translates, counts, and writes the ledger, as it does by default.\n{report}",
+        output("date", &["-u", "+%Y-%m-%d"]),
+        output("git", &["rev-parse", "--short", "HEAD"]),
+    ))
+}
