@@ -22,6 +22,7 @@ pub mod dialect;
 pub mod kept;
 pub mod ledger;
 pub mod oauth;
+pub mod oidc;
 pub mod relay;
 pub mod server;
 pub mod store;

@@ -23,6 +23,7 @@ const ROOMS: &[(&str, &[&str])] = &[
             "telemetry",
             "codex",
             "oauth",
+            "oidc",
             "store",
         ],
     ),
@@ -34,12 +35,14 @@ const ROOMS: &[(&str, &[&str])] = &[
     ("account", &["telemetry", "codex", "oauth", "store"]),
     ("tenant", &["store"]),
     ("ledger", &["store"]),
-    // The types of its values: addresses of the issuer, strategies, formats of logs and traces.
-    ("config", &["oauth", "store", "telemetry"]),
+    // The types of its values: addresses of the issuer, grants, strategies, formats of logs and traces.
+    ("config", &["oauth", "oidc", "store", "telemetry"]),
     // What the backend counted is what the metrics count.
     ("telemetry", &["codex"]),
     ("codex", &[]),
     ("oauth", &[]),
+    // Roles are the store's, and PKCE is the same towards every provider.
+    ("oidc", &["oauth", "store"]),
     ("store", &[]),
 ];
 

@@ -44,10 +44,14 @@ fn beyond(settings: &Settings) -> Vec<(&'static str, String)> {
         None if !settings.is_sqlite() => faults.push(("master_key", "is needed with a database server".to_owned())),
         None => {}
     }
-    match assemble::http_client(settings) {
-        Ok(_) => {}
-        Err(ServerError::Setting { setting, reason }) => faults.push((setting, reason)),
-        Err(other) => faults.push(("backend", other.to_string())),
+    for (client, section) in
+        [(assemble::http_client(settings), "backend"), (assemble::provider_client(settings), "oidc")]
+    {
+        match client {
+            Ok(_) => {}
+            Err(ServerError::Setting { setting, reason }) => faults.push((setting, reason)),
+            Err(other) => faults.push((section, other.to_string())),
+        }
     }
     faults
 }
@@ -67,9 +71,10 @@ mod tests {
         let told = told(&[
             ("TOLLWAY_MASTER_KEY", "hunter2"),
             ("TOLLWAY_BACKEND__CA_FILE", "/nowhere.pem"),
+            ("TOLLWAY_OIDC__CA_FILE", "/nowhere.pem"),
             ("TOLLWAY_SERVER__MAX_BODY", "0"),
         ]);
-        for key in ["master_key (env TOLLWAY_MASTER_KEY)", "backend.ca_file", "server.max_body"] {
+        for key in ["master_key (env TOLLWAY_MASTER_KEY)", "backend.ca_file", "oidc.ca_file", "server.max_body"] {
             assert!(told.contains(key), "{key} is not in {told}");
         }
         assert!(!told.contains("hunter2"), "{told}");

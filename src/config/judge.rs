@@ -2,7 +2,9 @@
 //! stumble over a setting afterwards, so what can be known without a socket is judged here.
 
 use super::fault::Fault;
-use super::{Admin, Settings, field};
+use super::{Admin, Oidc, Settings, field};
+use crate::oidc::{self, Grant};
+use crate::store::Role;
 use figment::Figment;
 use http::{HeaderName, HeaderValue};
 use secrecy::ExposeSecret;
@@ -25,6 +27,8 @@ pub(super) fn judge(settings: &Settings, layers: &Figment) -> Vec<Fault> {
     let broken = [
         listeners(settings),
         admin(&settings.admin),
+        sign_in(&settings.oidc, &settings.admin),
+        grants(&settings.oidc),
         numbers(settings),
         texts(settings),
         aliases(settings),
@@ -60,11 +64,66 @@ fn listeners(settings: &Settings) -> Vec<Broken> {
 }
 
 fn admin(admin: &Admin) -> Vec<Broken> {
-    unless([(
-        admin.key.as_ref().is_none_or(|key| key.expose_secret().trim().len() >= SHORTEST_ADMIN_KEY),
-        "admin.key",
-        "is too short: give at least 24 characters, such as those of `openssl rand -base64 32`",
-    )])
+    unless([
+        (
+            admin.key.as_ref().is_none_or(|key| key.expose_secret().trim().len() >= SHORTEST_ADMIN_KEY),
+            "admin.key",
+            "is too short: give at least 24 characters, such as those of `openssl rand -base64 32`",
+        ),
+        (!admin.session_lifetime.is_zero(), "admin.session_lifetime", "must be longer than nothing"),
+        (
+            admin.public_url.as_ref().is_none_or(is_bare),
+            "admin.public_url",
+            "must end with its path: take what follows the `?` or `#` away",
+        ),
+    ])
+}
+
+fn sign_in(oidc: &Oidc, admin: &Admin) -> Vec<Broken> {
+    let Some(issuer) = &oidc.issuer else {
+        let alone = "does nothing without oidc.issuer: name the provider too";
+        return unless([
+            (oidc.groups.is_empty(), "oidc.groups", alone),
+            (oidc.default_role.is_none(), "oidc.default_role", alone),
+            (oidc.client_secret.is_none(), "oidc.client_secret", alone),
+        ]);
+    };
+    unless([
+        (
+            oidc::is_confidential(issuer) && is_bare(issuer),
+            "oidc.issuer",
+            "must be an https:// address without `?` or `#`; http:// only on this machine",
+        ),
+        (admin.public_url.is_some(), "admin.public_url", "is needed for signing in with oidc.issuer"),
+        (!oidc.client_id.trim().is_empty(), "oidc.client_id", "is empty: give the client id at the provider"),
+        (oidc.scopes.split_whitespace().any(|scope| scope == "openid"), "oidc.scopes", "must hold `openid`"),
+        (!oidc.groups_claim.is_empty(), "oidc.groups_claim", "is empty: give the claim's name, such as `groups`"),
+        (!oidc.timeout.is_zero(), "oidc.timeout", "must be longer than nothing"),
+        (
+            !oidc.groups.is_empty() || oidc.default_role.is_some(),
+            "oidc.groups",
+            "is needed, or nobody could sign in: say what a group may do, such as `admins = \"owner\"`",
+        ),
+    ])
+}
+
+fn grants(oidc: &Oidc) -> Vec<Broken> {
+    let problem = |text: &str| text.parse::<Grant>().err().map(|error| format!("`{text}` {error}"));
+    let entries = oidc.groups.iter();
+    let mut broken: Vec<Broken> =
+        entries.filter_map(|(group, text)| Some(("oidc.groups", format!("`{group}`: {}", problem(text)?)))).collect();
+    if let Some(text) = &oidc.default_role {
+        let owns = text.parse::<Grant>().is_ok_and(|grant| grant.role == Role::Owner);
+        let everybody = "would make everybody whom the provider knows an owner: name a group in oidc.groups";
+        let problem = if owns { Some(everybody.to_owned()) } else { problem(text) };
+        broken.extend(problem.map(|problem| ("oidc.default_role", problem)));
+    }
+    broken
+}
+
+/// Whether nothing follows the path.
+fn is_bare(url: &Url) -> bool {
+    url.query().is_none() && url.fragment().is_none()
 }
 
 /// Whether the second listener would find the port taken. Port 0 is any free one.

@@ -17,7 +17,7 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Admin, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top,
+    Accounts, Admin, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Oidc, Otlp, Pool, Responses, Server, Top,
     WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
@@ -37,6 +37,8 @@ pub struct Settings {
     pub server: Server,
     /// The admin API.
     pub admin: Admin,
+    /// How people sign in to it.
+    pub oidc: Oidc,
     /// The Codex backend.
     pub backend: Backend,
     /// The issuer of the accounts' tokens.
@@ -69,6 +71,7 @@ pub fn fields() -> Vec<Field> {
         Top::FIELDS,
         Server::FIELDS,
         Admin::FIELDS,
+        Oidc::FIELDS,
         Backend::FIELDS,
         OAuth::FIELDS,
         Accounts::FIELDS,
@@ -141,7 +144,7 @@ fn read_all(sources: &Sources) -> Read {
 fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
-    let admin = Admin::read(reader);
+    let (admin, oidc) = (Admin::read(reader), Oidc::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
@@ -151,6 +154,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         top: top?,
         server: server?,
         admin: admin?,
+        oidc: oidc?,
         backend: backend?,
         oauth: oauth?,
         accounts: accounts?,

@@ -47,6 +47,24 @@ section! {
     Admin in "admin." {
         listen: SocketAddr = "127.0.0.1:8788", "Where the admin API listens.";
         key: Option<SecretString>, "A first admin key, of an owner: at least 24 characters. Others are made with it, or with `tollway admin-key create`.";
+        public_url: Option<Url>, "Where people's browsers reach the admin API, such as `https://tollway-admin.example.com`: needed for signing in. Cookies are Secure where it is `https://`.";
+        session_lifetime: Duration = "12h", "How long somebody stays signed in.";
+    }
+}
+
+section! {
+    /// How people sign in to the admin API.
+    Oidc in "oidc." {
+        issuer: Option<Url>, "The OpenID Connect provider that people sign in with: its issuer, such as `https://id.example.com/realms/staff`. The redirect address to register there is `/admin/v1/auth/callback` below `admin.public_url`.";
+        client_id: String = "tollway", "The client id at the provider.";
+        client_secret: Option<SecretString>, "The client's secret, of a confidential client.";
+        scopes: String = "openid profile email", "What a sign-in asks for, separated by spaces; some providers want `groups` too.";
+        groups_claim: String = "groups", "The claim that lists somebody's groups, of the ID token or else of the userinfo endpoint; dots lead into objects (`realm_access.roles`).";
+        name_claim: String = "name", "The claim that says what somebody is called in the audit log.";
+        groups: BTreeMap<String, String>, "What the members of a group may do: `owner`, `operator` or `viewer`, the latter two for one team only as `operator@TEAM`. Who is in several groups gets the highest role.";
+        default_role: Option<String>, "The same for people who are in none of these groups. Without it they are refused.";
+        timeout: Duration = "10s", "For one exchange with the provider.";
+        ca_file: Option<PathBuf>, "More root certificates for the provider, PEM.";
     }
 }
 

@@ -227,3 +227,39 @@ fn the_reference_page_is_the_one_in_docs() {
     let written = std::fs::read_to_string(page).unwrap_or_default();
     assert_eq!(written, reference(), "run `tollway config reference > docs/configuration.md`");
 }
+
+#[test]
+fn a_sign_in_is_judged_as_a_whole() {
+    let right = [
+        ("TOLLWAY_OIDC__ISSUER", "https://id.example.com/realms/staff"),
+        ("TOLLWAY_ADMIN__PUBLIC_URL", "https://tollway.example.com"),
+        ("TOLLWAY_OIDC__GROUPS", "admins=owner,leads=operator@core"),
+    ];
+    let settings = load(&sources(&right)).expect("valid").settings;
+    assert_eq!(settings.oidc.groups["leads"], "operator@core");
+    let table = [
+        ("TOLLWAY_OIDC__ISSUER", "http://id.example.com", "oidc.issuer"),
+        ("TOLLWAY_OIDC__ISSUER", "https://id.example.com/?a=b", "oidc.issuer"),
+        ("TOLLWAY_ADMIN__PUBLIC_URL", "https://tollway.example.com/#a", "admin.public_url"),
+        ("TOLLWAY_OIDC__GROUPS", "admins=root", "`admins`: `root` is not owner"),
+        ("TOLLWAY_OIDC__GROUPS", "admins=owner@core", "an owner owns the whole gateway"),
+        ("TOLLWAY_OIDC__DEFAULT_ROLE", "owner", "oidc.default_role"),
+        ("TOLLWAY_OIDC__DEFAULT_ROLE", "reader", "oidc.default_role"),
+        ("TOLLWAY_OIDC__SCOPES", "profile", "must hold `openid`"),
+        ("TOLLWAY_OIDC__TIMEOUT", "0s", "oidc.timeout"),
+        ("TOLLWAY_ADMIN__SESSION_LIFETIME", "0s", "admin.session_lifetime"),
+    ];
+    for (variable, value, expected) in table {
+        let mut given = right.to_vec();
+        given.retain(|(name, _)| *name != variable);
+        given.push((variable, value));
+        let faults = faults(&sources(&given));
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{variable}={value}: {faults:?}");
+    }
+    for (left_out, expected) in [(1, "admin.public_url"), (2, "nobody could sign in"), (0, "without oidc.issuer")] {
+        let mut given = right.to_vec();
+        given.remove(left_out);
+        let faults = faults(&sources(&given));
+        assert!(faults.len() == 1 && faults[0].contains(expected), "{faults:?}");
+    }
+}

@@ -16,6 +16,7 @@ use crate::webhook::{Courier, Outbox, Receiver, Secret};
 use http::HeaderValue;
 use ipnet::IpNet;
 use std::net::IpAddr;
+use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
@@ -45,10 +46,7 @@ fn http_builder(settings: &Settings) -> Result<reqwest::ClientBuilder, ServerErr
         .no_gzip()
         .no_zstd();
     if let Some(path) = &settings.backend.ca_file {
-        let unusable = |reason: String| ServerError::Setting { setting: "backend.ca_file", reason };
-        let pem = std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
-        let roots = reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))?;
-        builder = builder.tls_certs_merge(roots);
+        builder = builder.tls_certs_merge(roots("backend.ca_file", path)?);
     }
     if let Some(proxy) = settings.backend.proxy_url() {
         // The error may repeat the address, and with it a password.
@@ -56,6 +54,25 @@ fn http_builder(settings: &Settings) -> Result<reqwest::ClientBuilder, ServerErr
         builder = builder.proxy(reqwest::Proxy::all(proxy).map_err(unusable)?);
     }
     Ok(builder)
+}
+
+/// For the provider that people sign in with. Not the backend's: its proxy and its roots are its own.
+pub fn provider_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
+    let mut builder = reqwest::Client::builder()
+        .timeout(settings.oidc.timeout)
+        .redirect(reqwest::redirect::Policy::none())
+        .user_agent(concat!("tollway/", env!("CARGO_PKG_VERSION")));
+    if let Some(path) = &settings.oidc.ca_file {
+        builder = builder.tls_certs_merge(roots("oidc.ca_file", path)?);
+    }
+    Ok(builder.build()?)
+}
+
+/// The certificates in a file.
+fn roots(setting: &'static str, path: &Path) -> Result<Vec<reqwest::Certificate>, ServerError> {
+    let unusable = |reason: String| ServerError::Setting { setting, reason };
+    let pem = std::fs::read(path).map_err(|error| unusable(format!("{}: {error}", path.display())))?;
+    reqwest::Certificate::from_pem_bundle(&pem).map_err(|error| unusable(error.to_string()))
 }
 
 /// The issuer of the accounts' tokens.

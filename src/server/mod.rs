@@ -21,7 +21,7 @@ use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
-use admin::{Admin, Live, Parts};
+use admin::{Admin, Live, Parts, SignIn};
 use axum::Router;
 use state::State;
 use std::net::SocketAddr;
@@ -75,6 +75,7 @@ pub async fn run(
     telemetry: Telemetry,
 ) -> Result<(), ServerError> {
     let told_to_stop = shutdown::signal();
+    let sign_in = SignIn::of(settings)?;
     let api = bind("server.listen", settings.server.listen).await?;
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
     let administration = bind("admin.listen", settings.admin.listen).await?;
@@ -90,7 +91,7 @@ pub async fn run(
     let api = tokio::spawn(listen::serve(api, data::router(state.clone()), options, closing.clone()));
     let ops_closing = CancellationToken::new();
     let ops = tokio::spawn(listen::serve(operations, ops::router(state.clone()), options, ops_closing.clone()));
-    let admin = admin_router(settings, shown, &state);
+    let admin = admin_router(settings, shown, &state, sign_in);
     let admin = tokio::spawn(listen::serve(administration, admin, options, closing.clone()));
 
     told_to_stop.await;
@@ -113,11 +114,11 @@ pub async fn run(
 }
 
 /// The admin API over what runs.
-fn admin_router(settings: &Settings, shown: Vec<Shown>, state: &State) -> Router {
+fn admin_router(settings: &Settings, shown: Vec<Shown>, state: &State, sign_in: Option<SignIn>) -> Router {
     let State { accounts, relay, books, .. } = state;
     let parts = Parts { accounts: accounts.clone(), relay: relay.clone(), books: books.clone() };
     let currency = books.prices.currency().to_owned();
-    let admin = Admin::new(state.store.clone(), Live::running(settings, parts), currency, shown);
+    let admin = Admin::new(state.store.clone(), Live::running(settings, parts), currency, shown, sign_in);
     admin::router(admin, state.trusted_proxies.clone())
 }
 

@@ -115,8 +115,13 @@ impl Store {
 
     /// Notes what changes nothing in the store by itself, such as a refresh that was asked for.
     pub async fn note_deed(&self, action: &'static str, id: &str, name: &str) -> Result<()> {
+        self.note_event(action, id, name, None).await
+    }
+
+    /// The same, with what is so afterwards, such as what somebody who signed in may do.
+    pub async fn note_event(&self, action: &'static str, id: &str, name: &str, after: Option<Value>) -> Result<()> {
         let mut write = self.backend.write(&[]).await?;
-        self.note(&mut write, Note { action, id, name, before: None, after: None }).await?;
+        self.note(&mut write, Note { action, id, name, before: None, after }).await?;
         write.commit().await
     }
 

@@ -4,7 +4,7 @@
 use super::Admin;
 use super::problem::Fault;
 use crate::server::assemble::unix_millis;
-use crate::store::{Actor, Role, Store, TeamId};
+use crate::store::{Actor, Role, Store, TeamId, UnixMillis};
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use std::marker::PhantomData;
@@ -30,6 +30,8 @@ pub(super) struct Caller {
     pub(super) once: Option<String>,
     /// What a page must send with changes, of a session.
     pub(super) csrf: Option<String>,
+    /// When their session ends.
+    pub(super) expires_at: Option<UnixMillis>,
 }
 
 impl Caller {

@@ -4,6 +4,7 @@
 use super::Admin;
 use super::caller::Caller;
 use super::problem::Fault;
+use super::sign_in::SignIn;
 use crate::server::assemble::unix_millis;
 use crate::server::origin;
 use crate::store::{Role, TeamId, UnixMillis};
@@ -25,10 +26,11 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 use uuid::Uuid;
 
-/// The cookie of a session.
+/// The cookie of a session, and the same over TLS: a browser takes the latter from this very host only.
 pub(super) const SESSION: &str = "tollway_session";
+pub(super) const HOST_SESSION: &str = "__Host-tollway_session";
 /// How a page proves that a change comes from it.
-const CSRF: &str = "x-csrf-token";
+pub(super) const CSRF: &str = "x-csrf-token";
 /// Failures from one address within [`WINDOW`] seconds, after which it has to wait.
 const FAILURES: u32 = 10;
 const WINDOW: u64 = 60;
@@ -48,6 +50,8 @@ pub(super) struct Session {
     pub(super) team: Option<TeamId>,
     /// What a page must send with changes.
     pub(super) csrf: String,
+    /// When it ends.
+    pub(super) expires_at: UnixMillis,
 }
 
 /// The slip of a session; its id says nothing about the cookie.
@@ -55,22 +59,36 @@ pub(super) fn slip_of(token: &str) -> String {
     format!("session:{}", URL_SAFE_NO_PAD.encode(digest(&SHA256, token.as_bytes())))
 }
 
-/// Counts failures by address.
-#[derive(Debug, Default)]
-pub(super) struct Guard(Mutex<HashMap<Option<IpAddr>, (Instant, u32)>>);
+/// Counts by address: failures, or what else there must not be too much of.
+#[derive(Debug)]
+pub(super) struct Guard {
+    most: u32,
+    seen: Mutex<HashMap<Option<IpAddr>, (Instant, u32)>>,
+}
+
+impl Default for Guard {
+    fn default() -> Self {
+        Self::new(FAILURES)
+    }
+}
 
 impl Guard {
-    /// How many seconds an address has to wait.
-    pub(super) fn shut(&self, from: Option<IpAddr>) -> Option<u64> {
-        let seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (since, failures) = seen.get(&from)?;
-        let left = WINDOW.saturating_sub(since.elapsed().as_secs());
-        (*failures >= FAILURES && left > 0).then_some(left)
+    /// One that lets so many pass within [`WINDOW`] seconds.
+    pub(super) fn new(most: u32) -> Self {
+        Self { most, seen: Mutex::default() }
     }
 
-    /// One more failure.
+    /// How many seconds an address has to wait.
+    pub(super) fn shut(&self, from: Option<IpAddr>) -> Option<u64> {
+        let seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        let (since, count) = seen.get(&from)?;
+        let left = WINDOW.saturating_sub(since.elapsed().as_secs());
+        (*count >= self.most && left > 0).then_some(left)
+    }
+
+    /// One more.
     pub(super) fn count(&self, from: Option<IpAddr>) {
-        let mut seen = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= REMEMBERED {
             seen.retain(|_, (since, _)| since.elapsed().as_secs() < WINDOW);
             if seen.len() >= REMEMBERED {
@@ -87,19 +105,68 @@ impl Guard {
 
 /// The answer to an address that has failed too often.
 pub(super) fn wait(seconds: u64) -> Fault {
-    let detail = format!("too many attempts failed from this address; try again in {seconds} s");
+    let detail = format!("too many attempts from this address; try again in {seconds} s");
     let mut fault = Fault::new("too_many_attempts", detail);
     fault.retry_after = Some(seconds);
     fault
 }
 
+/// A request as the log tells of it.
+#[derive(Debug, Clone)]
+pub(super) struct Asked {
+    began: Instant,
+    method: Method,
+    path: String,
+    /// The request's id.
+    pub(super) request_id: String,
+    /// Where it comes from.
+    pub(super) source: Option<IpAddr>,
+}
+
+/// Whose request it turned out to be, in an answer's extensions.
+#[derive(Debug, Clone)]
+pub(super) struct Whose(pub(super) String);
+
+impl Asked {
+    fn of(request: &Request<Body>) -> Self {
+        Self {
+            began: Instant::now(),
+            method: request.method().clone(),
+            path: request.uri().path().to_owned(),
+            request_id: format!("req_{}", Uuid::now_v7().simple()),
+            source: origin::of(request.headers()),
+        }
+    }
+
+    /// Logs what was answered to whom.
+    fn answered(self, actor: &str, mut response: Response) -> Response {
+        let Self { began, method, path, request_id, source } = self;
+        let status = response.status().as_u16();
+        let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
+        let source = source.map(|address| address.to_string());
+        tracing::info!(%method, path, status, actor, source, request_id, duration_ms, "admin request");
+        if let Ok(id) = HeaderValue::try_from(&request_id) {
+            response.headers_mut().insert("x-request-id", id);
+        }
+        response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        response
+    }
+}
+
+/// Lets everybody in, and logs what they did: for signing in, which nobody known does.
+pub(super) async fn watch(mut request: Request<Body>, next: Next) -> Response {
+    let asked = Asked::of(&request);
+    request.extensions_mut().insert(asked.clone());
+    let mut response = next.run(request).await;
+    let actor = response.extensions_mut().remove::<Whose>();
+    asked.answered(actor.as_ref().map_or("", |whose| &whose.0), response)
+}
+
 /// Lets in whoever is known, and logs what they did.
 pub(super) async fn admit(Shared(admin): Shared<Arc<Admin>>, mut request: Request<Body>, next: Next) -> Response {
-    let began = Instant::now();
-    let request_id = format!("req_{}", Uuid::now_v7().simple());
-    let source = origin::of(request.headers());
-    let (method, path) = (request.method().clone(), request.uri().path().to_owned());
-    let (actor, mut response) = match identify(&admin, request.headers(), &method, source, &request_id).await {
+    let asked = Asked::of(&request);
+    let identified = identify(&admin, request.headers(), &asked.method, asked.source, &asked.request_id).await;
+    let (actor, response) = match identified {
         Ok(caller) => {
             let actor = caller.id.clone();
             request.extensions_mut().insert(caller);
@@ -107,15 +174,7 @@ pub(super) async fn admit(Shared(admin): Shared<Arc<Admin>>, mut request: Reques
         }
         Err(fault) => (String::new(), fault.into_response()),
     };
-    let status = response.status().as_u16();
-    let duration_ms = u64::try_from(began.elapsed().as_millis()).unwrap_or(u64::MAX);
-    let source = source.map(|address| address.to_string());
-    tracing::info!(%method, path, status, actor, source, request_id, duration_ms, "admin request");
-    if let Ok(id) = HeaderValue::try_from(&request_id) {
-        response.headers_mut().insert("x-request-id", id);
-    }
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    asked.answered(&actor, response)
 }
 
 async fn identify(
@@ -125,7 +184,7 @@ async fn identify(
     source: Option<IpAddr>,
     request_id: &str,
 ) -> Result<Caller, Fault> {
-    let caller = |id: String, name: String, role, team, csrf| Caller {
+    let caller = |id: String, name: String, role, team, session: Option<(String, UnixMillis)>| Caller {
         id,
         name,
         role,
@@ -133,7 +192,8 @@ async fn identify(
         source,
         request_id: request_id.to_owned(),
         once: None,
-        csrf,
+        expires_at: session.as_ref().map(|(_, expires_at)| *expires_at),
+        csrf: session.map(|(csrf, _)| csrf),
     };
     let bearer = headers.get(header::AUTHORIZATION).map(|value| value.to_str().unwrap_or_default());
     let Some(bearer) = bearer else {
@@ -142,9 +202,11 @@ async fn identify(
             Fault::new("unauthenticated", "send an admin key as `Authorization: Bearer …`, or sign in")
         })?;
         if !method.is_safe() {
-            check_csrf(headers, &session)?;
+            let sent = headers.get(CSRF).map_or(&b""[..], HeaderValue::as_bytes);
+            check_csrf(sent, &session)?;
         }
-        return Ok(caller(session.id, session.name, session.role, session.team, Some(session.csrf)));
+        let of_session = Some((session.csrf, session.expires_at));
+        return Ok(caller(session.id, session.name, session.role, session.team, of_session));
     };
     let presented = bearer.split_once(' ').filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"));
     let presented: SecretString = presented.map_or("", |(_, key)| key.trim()).into();
@@ -178,9 +240,14 @@ fn is_bootstrap(admin: &Admin, presented: &SecretString) -> bool {
     known.is_some_and(|known| verify_slices_are_equal(hash(known).as_ref(), hash(presented).as_ref()).is_ok())
 }
 
-/// The session of a cookie.
-async fn session_of(admin: &Admin, headers: &HeaderMap, source: Option<IpAddr>) -> Result<Option<Session>, Fault> {
-    let Some(token) = cookie(headers, SESSION) else { return Ok(None) };
+/// The session of a cookie; there is none where nobody can sign in (any more).
+pub(super) async fn session_of(
+    admin: &Admin,
+    headers: &HeaderMap,
+    source: Option<IpAddr>,
+) -> Result<Option<Session>, Fault> {
+    let name = admin.sign_in.as_ref().map(SignIn::session_cookie);
+    let Some(token) = name.and_then(|name| cookie(headers, name)) else { return Ok(None) };
     if let Some(seconds) = admin.guard.shut(source) {
         return Err(wait(seconds));
     }
@@ -200,8 +267,7 @@ pub(super) fn cookie<'a>(headers: &'a HeaderMap, wanted: &str) -> Option<&'a str
 }
 
 /// A cookie goes along with whatever makes the browser send a request; a header does not.
-pub(super) fn check_csrf(headers: &HeaderMap, session: &Session) -> Result<(), Fault> {
-    let sent = headers.get(CSRF).map_or(&b""[..], HeaderValue::as_bytes);
+pub(super) fn check_csrf(sent: &[u8], session: &Session) -> Result<(), Fault> {
     let refused =
         |_| Fault::new("forbidden", "a change by a session needs its `csrf_token` in the header X-CSRF-Token");
     verify_slices_are_equal(sent, session.csrf.as_bytes()).map_err(refused)

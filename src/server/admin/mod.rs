@@ -11,13 +11,16 @@ mod live;
 mod logins;
 mod once;
 mod openapi;
+mod page;
 mod pools;
 mod problem;
+mod sign_in;
 mod system;
 mod tenants;
 mod usage;
 
 pub(in crate::server) use live::{Live, Parts};
+pub(in crate::server) use sign_in::SignIn;
 
 use super::assemble::unix_millis;
 use super::origin;
@@ -48,13 +51,21 @@ pub(in crate::server) struct Admin {
     /// The first owner's key.
     bootstrap: Option<SecretString>,
     guard: Guard,
+    /// Where people can sign in.
+    sign_in: Option<SignIn>,
 }
 
 impl Admin {
     /// Over a store and what lives beside it.
-    pub(in crate::server) fn new(store: Store, live: Live, currency: String, shown: Vec<Shown>) -> Arc<Self> {
+    pub(in crate::server) fn new(
+        store: Store,
+        live: Live,
+        currency: String,
+        shown: Vec<Shown>,
+        sign_in: Option<SignIn>,
+    ) -> Arc<Self> {
         let bootstrap = live.settings().admin.key.clone();
-        Arc::new(Self { store, live, currency, shown, bootstrap, guard: Guard::default() })
+        Arc::new(Self { store, live, currency, shown, bootstrap, guard: Guard::default(), sign_in })
     }
 }
 
@@ -75,7 +86,14 @@ pub(super) fn router(admin: Arc<Admin>, trusted: Arc<[IpNet]>) -> Router {
     let guarded = routes()
         .layer(from_fn_with_state(admin.clone(), once::repeat))
         .layer(from_fn_with_state(admin.clone(), gate::admit));
-    let open = openapi::routes();
+    let people = openapi::people()
+        .split_for_parts()
+        .0
+        .route("/auth", axum::routing::get(sign_in::here))
+        .method_not_allowed_fallback(system::method_not_allowed)
+        .layer(from_fn(page::for_people))
+        .layer(from_fn(gate::watch));
+    let open = openapi::routes().merge(people);
     let all = Router::new()
         .nest("/admin/v1", guarded.merge(open))
         .layer(from_fn(legible))
@@ -127,8 +145,9 @@ impl Local {
             request_id: format!("req_{}", uuid::Uuid::now_v7().simple()),
             once: None,
             csrf: None,
+            expires_at: None,
         };
-        let admin = Admin::new(store, Live::apart(settings), currency, shown);
+        let admin = Admin::new(store, Live::apart(settings), currency, shown, None);
         let router = local(admin.clone(), caller);
         Self { admin, router }
     }

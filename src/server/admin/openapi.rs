@@ -1,7 +1,7 @@
 //! The admin API describes itself: the routes are made of the same declarations as the document.
 
 use super::problem::Fault;
-use super::{Admin, accounts, keys, logins, pools, system, tenants, usage};
+use super::{Admin, accounts, keys, logins, pools, sign_in, system, tenants, usage};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -64,6 +64,15 @@ pub(super) fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(system::settings))
         .routes(routes!(system::keyring))
         .routes(routes!(system::rotate_keyring))
+        .routes(routes!(sign_in::session))
+}
+
+/// Those that people's browsers go to, before they are anybody or to be nobody again.
+pub(super) fn people() -> OpenApiRouter<Arc<Admin>> {
+    OpenApiRouter::new()
+        .routes(routes!(sign_in::login))
+        .routes(routes!(sign_in::callback))
+        .routes(routes!(sign_in::logout))
 }
 
 /// The document, which takes no key.
@@ -79,7 +88,7 @@ async fn serve() -> Response {
 
 /// The document, with what holds for every operation.
 pub(super) fn document() -> OpenApi {
-    let (_, mut document) = described().split_for_parts();
+    let (_, mut document) = described().merge(people()).split_for_parts();
     for (path, item) in &mut document.paths.paths {
         for (method, operation) in operations(item) {
             common(operation, method, path);
@@ -88,7 +97,10 @@ pub(super) fn document() -> OpenApi {
     let components = document.components.get_or_insert_default();
     let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
     components.add_security_scheme("admin_key", SecurityScheme::Http(bearer));
-    let cookie = ApiKey::Cookie(ApiKeyValue::new(super::gate::SESSION));
+    let cookie = ApiKey::Cookie(ApiKeyValue::with_description(
+        super::gate::SESSION,
+        "Given by a sign-in; over TLS its name begins with `__Host-`. Changes need X-CSRF-Token too.",
+    ));
     components.add_security_scheme("session", SecurityScheme::ApiKey(cookie));
     let either = ["admin_key", "session"].map(|name| SecurityRequirement::new(name, Vec::<String>::new()));
     document.security = Some(either.to_vec());
@@ -121,7 +133,7 @@ fn common(operation: &mut Operation, method: &str, path: &str) {
         problems.push(("413", "The body is too large"));
         problems.push(("415", "The body is not JSON"));
     }
-    if ["refresh", "probe", "account-logins"].iter().any(|word| path.contains(word)) {
+    if ["refresh", "probe", "account-logins", "auth/login", "auth/callback"].iter().any(|word| path.contains(word)) {
         problems.push(("502", "The issuer or the backend failed"));
     }
     for (status, description) in problems {

@@ -53,6 +53,11 @@ impl Fault {
         Self { kind, title, status: status.as_u16(), detail: detail.into(), retry_after: None }
     }
 
+    /// Status, title and detail, for a page.
+    pub(super) fn told(&self) -> (u16, &'static str, &str) {
+        (self.status, self.title, &self.detail)
+    }
+
     /// A value that cannot be used.
     pub(super) fn value(detail: impl Into<String>) -> Self {
         Self::new("invalid_value", detail)
@@ -88,7 +93,9 @@ impl IntoResponse for Fault {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let retry_after = self.retry_after;
-        let mut response = (status, Json(self)).into_response();
+        let mut response = (status, Json(&self)).into_response();
+        // For whoever shows it in another form.
+        response.extensions_mut().insert(self);
         let headers = response.headers_mut();
         headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         if let Some(seconds) = retry_after {

@@ -1,7 +1,7 @@
 //! The gateway itself: who I am, admin keys, the audit log, settings and master keys.
 
 use super::Admin;
-use super::caller::{As, Owns, Sees, SeesAll};
+use super::caller::{As, Caller, Owns, Sees, SeesAll};
 use super::extract::{self, Answer, Body, List, Page, Params, json};
 use super::problem::Fault;
 use super::tenants::team_of;
@@ -28,6 +28,8 @@ pub(super) struct MeView {
     team_id: Option<TeamId>,
     /// What a page sends as X-CSRF-Token with changes, of a session.
     csrf_token: Option<String>,
+    /// Unix milliseconds: when the session ends.
+    expires_at: Option<i64>,
 }
 
 /// A key of the admin API.
@@ -132,15 +134,19 @@ fn view(key: AdminKey, secret: Option<&KeySecret>) -> AdminKeyView {
 /// Who I am, and what I may do
 #[utoipa::path(get, path = "/me", tag = "Gateway", responses((status = 200, description = "The caller", body = MeView)))]
 pub(super) async fn me(caller: As<Sees>) -> Answer {
-    let caller = &*caller;
-    let me = MeView {
+    json(StatusCode::OK, &who(&caller))
+}
+
+/// The caller as they see themselves.
+pub(super) fn who(caller: &Caller) -> MeView {
+    MeView {
         id: caller.id.clone(),
         name: caller.name.clone(),
         role: caller.role.as_str(),
         team_id: caller.team,
         csrf_token: caller.csrf.clone(),
-    };
-    json(StatusCode::OK, &me)
+        expires_at: caller.expires_at,
+    }
 }
 
 /// All admin keys
