@@ -7,6 +7,7 @@
 //!      ├─> server ─> { relay, kept, batch } ─> { dialect, account, tenant, ledger } ─> { codex, oauth, store }
 //! main ┘                 config and telemetry are read by whoever is built from them;
 //!                        webhook takes what the server tells it to the outside
+//!                        oidc is how the server lets people sign in
 //! ```
 //!
 //! `dialect` knows only `codex` types and does no I/O; `store` knows the domain's plain types and

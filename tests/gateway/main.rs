@@ -33,6 +33,7 @@ mod refusals;
 mod secrets;
 mod serving;
 mod shutdown;
+mod sign_in;
 mod socket;
 mod socket_upstream;
 mod status;

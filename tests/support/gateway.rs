@@ -166,6 +166,10 @@ impl Gateway {
             let mut command = setup.command(&["serve"]);
             command.env("TOLLWAY_SERVER__LISTEN", &api).env("TOLLWAY_SERVER__OPS_LISTEN", &ops);
             command.env("TOLLWAY_ADMIN__LISTEN", &admin);
+            // A setting may name an address that is known only now.
+            for (name, value) in setup.variables.iter().filter(|(_, value)| value.contains("{admin}")) {
+                command.env(name, value.replace("{admin}", &admin));
+            }
             let mut program = Program::start(command, &setup.log_path());
             let ready = format!("http://{ops}/readyz");
             let started = eventually("a ready gateway", async || {
