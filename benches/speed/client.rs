@@ -172,7 +172,6 @@ impl Connection {
         Ok(seen)
     }
 
-
     async fn head(&mut self) -> std::io::Result<(u16, Framing)> {
         let end = loop {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {

@@ -74,17 +74,17 @@ async fn no_token_and_no_key_is_written_anywhere() {
 async fn a_crash_writes_no_memory_to_a_disk() {
     let sim = Sim::start().await;
     let setup = Setup::new(&sim);
-    if !crashed("cat", setup.command(&["-"])).core_dumped() {
+    if !crashed("cat", &setup.command(&["-"])).core_dumped() {
         eprintln!("skipped: this machine writes no core files");
         return;
     }
-    let status = crashed("tollway", setup.command(&["account", "import", "-"]));
+    let status = crashed("tollway", &setup.command(&["account", "import", "-"]));
     assert_eq!((status.signal(), status.core_dumped()), (Some(6), false), "{status:?}");
 }
 
 /// How `command` ends, run by a shell that would have core files written, when it is told to abort
 /// while it reads its input. `program` is what it is called; another one than its own may be named.
-fn crashed(program: &str, command: Command) -> ExitStatus {
+fn crashed(program: &str, command: &Command) -> ExitStatus {
     let path = if program == "cat" { OsStr::new("cat") } else { command.get_program() };
     let mut shell = Command::new("bash");
     shell.args(["-c", "ulimit -c unlimited; exec \"$0\" \"$@\""]).arg(path).args(command.get_args());

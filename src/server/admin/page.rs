@@ -54,7 +54,7 @@ pub(super) fn signed_in(session: &Session, team: Option<&str>, until: &str) -> R
         ("Team", team),
         ("Until", escaped(until)),
     ];
-    let facts: String = facts.iter().map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>")).collect();
+    let facts = facts.map(|(name, value)| format!("<dt>{name}</dt><dd>{value}</dd>")).concat();
     // Addresses are relative to /admin/v1/auth, so that a proxy may put a path before it.
     let body = format!(
         "<dl>{facts}</dl><form method=\"post\" action=\"auth/logout\">\
