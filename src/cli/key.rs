@@ -41,6 +41,11 @@ pub(super) enum Command {
         #[command(flatten)]
         limits: Box<Flags>,
     },
+    /// Print the hash of a key, read from standard input: what may stand in a file for `tollway apply`
+    Hash,
+    /// Make a key without letting it in anywhere, for a file that declares its hash: the key goes to
+    /// standard output, the hash to standard error
+    Generate,
     /// Change a key
     Set {
         /// Name, id, the start of an id, or the visible start of the key
@@ -81,6 +86,11 @@ pub(super) enum Command {
 }
 
 pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
+    match command {
+        Command::Hash => return hash(),
+        Command::Generate => return generate(),
+        _ => {}
+    }
     let store = open::store_as_operator(settings).await?;
     let now = unix_millis();
     let done = match command {
@@ -88,6 +98,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
             let order = Order { name, accounts, pool, rights: rights.into_iter().collect(), expires, user, team };
             create(&store, order, *limits, now).await
         }
+        // Done above, for they need no store.
+        Command::Hash | Command::Generate => Ok(()),
         Command::Set { key, name, limits } => change(&store, &key, name, *limits, now).await,
         Command::List { json } => list(&store, json, now).await,
         Command::Show { key, json } => show(&store, &key, json, now).await,
@@ -96,6 +108,18 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
     };
     store.close().await;
     done
+}
+
+fn hash() -> Result<()> {
+    let text = zeroize::Zeroizing::new(std::io::read_to_string(std::io::stdin())?);
+    Ok(say!("{}", KeySecret::parse(text.trim())?.digest())?)
+}
+
+fn generate() -> Result<()> {
+    let secret = KeySecret::mint()?;
+    show::hand_over(&format!("{}\n", secret.reveal()))?;
+    eprintln!("{}", secret.digest());
+    Ok(())
 }
 
 /// A key as it is asked for.
@@ -155,7 +179,7 @@ async fn stored(
     Ok(NewKey {
         name,
         prefix: secret.prefix().to_owned(),
-        hash: secret.hash(pepper.expose_secret()),
+        hash: secret.digest().hash(pepper.expose_secret()),
         accounts,
         pool: None,
         rights: Rights::new(),
@@ -173,6 +197,7 @@ fn tell(secret: &KeySecret, key: &GatewayKey, now: UnixMillis) -> Result<()> {
     })?;
     let ends = key.expires_at.map_or_else(String::new, |at| format!(", ends {}", moment(at, now)));
     eprintln!("key {} made (id {}{ends}). It is not shown again.", key.name, key.id);
+    eprintln!("its hash, for `tollway apply`: {}", secret.digest());
     Ok(())
 }
 

@@ -84,6 +84,9 @@ pub enum StoreError {
         /// The name.
         name: String,
     },
+    /// A gateway key of this hash was stored before.
+    #[error("a key of this hash is there already")]
+    KnownHash,
     /// Somebody else changed it in the meantime.
     #[error("the {what} {id} has been changed by somebody else since it was read")]
     Outdated {

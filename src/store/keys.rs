@@ -198,7 +198,12 @@ impl<'a> KeyStore<'a> {
         find::choose(self.list().await?, asked)
     }
 
-    /// Stores a key.
+    /// The key of this hash.
+    pub async fn by_hash(&self, hash: &[u8; 32]) -> Result<Option<GatewayKey>> {
+        Ok(self.list().await?.into_iter().find(|key| key.hash == *hash))
+    }
+
+    /// Stores a key. One whose hash is there already is `KnownHash`.
     pub async fn create(&self, new: NewKey, now: UnixMillis) -> Result<GatewayKey> {
         let mut write = self.store.backend.write(&[Topic::Keys]).await?;
         let key = insert(&mut write, new, now).await?;
@@ -363,11 +368,11 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
             AccountScope::Only(ids)
         }
     };
-    execute!(
+    let made = execute!(
         write,
         "INSERT INTO gateway_keys (id, name, prefix, hash, scoped, rights, created_at, expires_at, pool_id, user_id,
             team_id, limits)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12) ON CONFLICT (hash) DO NOTHING",
         id.to_string(),
         new.name.as_str(),
         new.prefix.as_str(),
@@ -381,6 +386,9 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
         new.team.filter(|_| new.user.is_none()).map(|team| team.to_string()),
         limits_text(&new.limits),
     )?;
+    if made == 0 {
+        return Err(StoreError::KnownHash);
+    }
     let pool = match new.pool {
         Some(pool) => Some(pool_of(write, pool).await?),
         None => None,

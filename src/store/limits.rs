@@ -85,7 +85,12 @@ impl fmt::Display for Budget {
         let Self { amount, per, .. } = self;
         match self.unit {
             BudgetUnit::Tokens => write!(f, "{amount} tokens/{per}"),
-            BudgetUnit::Cost => write!(f, "${}.{:02}/{per}", amount / 1_000_000, amount % 1_000_000 / 10_000),
+            BudgetUnit::Cost => {
+                // As many digits as it has, and two at least: it is read back as it was.
+                let fraction = format!("{:06}", amount % 1_000_000);
+                let (cents, rest) = fraction.split_at(2);
+                write!(f, "${}.{cents}{}/{per}", amount / 1_000_000, rest.trim_end_matches('0'))
+            }
         }
     }
 }
@@ -310,6 +315,7 @@ mod tests {
             ("1.5M/week", BudgetUnit::Tokens, 1_500_000, "1500000 tokens/week"),
             ("20k tokens/5h", BudgetUnit::Tokens, 20_000, "20000 tokens/5h"),
             ("$20.50/month", BudgetUnit::Cost, 20_500_000, "$20.50/month"),
+            ("$0.1234/day", BudgetUnit::Cost, 123_400, "$0.1234/day"),
         ] {
             let budget: Budget = text.parse().unwrap();
             assert_eq!((budget.unit, budget.amount, budget.to_string().as_str()), (unit, amount, written));

@@ -104,17 +104,23 @@ impl Keys {
         from: Option<IpAddr>,
         now: UnixMillis,
     ) -> Result<Arc<GatewayKey>, KeyRefusal> {
-        let hash = KeySecret::parse(presented)?.hash(self.pepper.expose_secret());
-        let mut found = self.by_hash.load().get(&hash).cloned();
+        let secret = KeySecret::parse(presented)?;
+        let mut found = self.known(&secret);
         if found.is_none() {
             self.look_again().await;
-            found = self.by_hash.load().get(&hash).cloned();
+            found = self.known(&secret);
         }
         let key = found.ok_or(KeyRefusal::Unknown)?;
         usable(&key, now)?;
         admits(&key, from, now)?;
         self.used.lock().unwrap_or_else(PoisonError::into_inner).insert(key.id, now);
         Ok(key)
+    }
+
+    /// The key as keys are stored now, or as they were before they could be declared by hash.
+    fn known(&self, secret: &KeySecret) -> Option<Arc<GatewayKey>> {
+        let (by_hash, pepper) = (self.by_hash.load(), self.pepper.expose_secret());
+        by_hash.get(&secret.digest().hash(pepper)).or_else(|| by_hash.get(&secret.hash(pepper))).cloned()
     }
 
     /// The key of this id, if it may be used now: for work that its holder left here.

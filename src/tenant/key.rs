@@ -1,10 +1,13 @@
 //! A gateway key as its holder has it: `tw-`, 256 random bits, and a checksum, so that secret
 //! scanners and typos are caught without a database.
 
+use aws_lc_rs::digest::{SHA256, digest};
 use aws_lc_rs::{hmac, rand};
 use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use secrecy::{ExposeSecret, SecretString};
+use std::fmt;
+use std::str::FromStr;
 use zeroize::Zeroizing;
 
 const PREFIX: &str = "tw-";
@@ -76,13 +79,18 @@ impl KeySecret {
         Ok(Self(presented.into()))
     }
 
-    /// What is stored: HMAC-SHA-256 under the store's pepper. The key is random, so a fast keyed
-    /// hash is enough, and a slow one would be paid on every request.
-    pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
-        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), self.0.expose_secret().as_bytes());
+    /// What may stand in a file in the place of the key.
+    pub fn digest(&self) -> KeyDigest {
         let mut hash = [0; 32];
-        hash.copy_from_slice(tag.as_ref());
-        hash
+        hash.copy_from_slice(digest(&SHA256, self.0.expose_secret().as_bytes()).as_ref());
+        KeyDigest(hash)
+    }
+
+    /// What is stored of an admin key, and was stored of gateway keys before they could be declared
+    /// by hash: HMAC-SHA-256 under the store's pepper. The key is random, so a fast keyed hash is
+    /// enough, and a slow one would be paid on every request.
+    pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
+        keyed(pepper, self.0.expose_secret().as_bytes())
     }
 
     /// The part that may be shown.
@@ -94,6 +102,60 @@ impl KeySecret {
     pub fn reveal(&self) -> &str {
         self.0.expose_secret()
     }
+}
+
+/// The SHA-256 of a key, `sha256:` and 64 hexadecimal digits. It says nothing of the key, which is
+/// random, and is the same in every installation, so that keys can be declared in files.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KeyDigest([u8; 32]);
+
+/// The text is no hash of a key.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("expected `sha256:` and 64 hexadecimal digits, as `tollway key hash` prints it")]
+pub struct UnknownDigest;
+
+impl KeyDigest {
+    /// What is stored of a gateway key: HMAC-SHA-256 of it under the store's pepper.
+    pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
+        keyed(pepper, &self.0)
+    }
+
+    /// What is shown in the place of a key's visible start, which nobody knows here.
+    pub fn prefix(&self) -> String {
+        self.to_string()[..DIGEST_PREFIX.len() + 6].to_owned()
+    }
+}
+
+const DIGEST_PREFIX: &str = "sha256:";
+
+impl fmt::Display for KeyDigest {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(DIGEST_PREFIX)?;
+        self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
+    }
+}
+
+impl FromStr for KeyDigest {
+    type Err = UnknownDigest;
+
+    fn from_str(text: &str) -> Result<Self, UnknownDigest> {
+        let digits = text.strip_prefix(DIGEST_PREFIX).filter(|digits| digits.len() == 64 && digits.is_ascii());
+        let digits = digits.ok_or(UnknownDigest)?;
+        let mut hash = [0; 32];
+        for (byte, pair) in hash.iter_mut().zip(digits.as_bytes().chunks_exact(2)) {
+            let digit = |byte: u8| char::from(byte).to_digit(16).ok_or(UnknownDigest);
+            let value = digit(pair[0])? * 16 + digit(pair[1])?;
+            *byte = u8::try_from(value).map_err(|_| UnknownDigest)?;
+        }
+        Ok(Self(hash))
+    }
+}
+
+fn keyed(pepper: &[u8; 32], content: &[u8]) -> [u8; 32] {
+    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), content);
+    let mut hash = [0; 32];
+    hash.copy_from_slice(tag.as_ref());
+    hash
 }
 
 fn checksum(body: &str) -> String {
@@ -112,6 +174,20 @@ mod tests {
         assert_eq!(minted.hash(&[7; 32]), read.hash(&[7; 32]));
         assert_ne!(minted.hash(&[7; 32]), minted.hash(&[8; 32]), "the pepper counts");
         assert_eq!(minted.prefix().len(), 9);
+    }
+
+    #[test]
+    fn a_digest_is_the_plain_sha_256_of_the_key_and_is_read_as_it_is_written() {
+        let key = KeySecret("abc".into());
+        let text = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad";
+        assert_eq!(key.digest().to_string(), text);
+        assert_eq!(text.parse(), Ok(key.digest()));
+        assert_eq!(text.to_uppercase().replace("SHA256", "sha256").parse(), Ok(key.digest()));
+        assert_ne!(key.digest().hash(&[7; 32]), key.hash(&[7; 32]));
+        assert_eq!(key.digest().prefix(), "sha256:ba7816");
+        for wrong in ["", "sha256:", "ba7816", "sha256:zz", &text[..70], &text.replace('b', "ä"), "tw-abc"] {
+            assert_eq!(wrong.parse::<KeyDigest>(), Err(UnknownDigest), "{wrong}");
+        }
     }
 
     #[test]

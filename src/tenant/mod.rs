@@ -14,7 +14,7 @@ mod rules;
 pub(crate) mod testing;
 
 pub use directory::{KeyRefusal, Keys, Prepare};
-pub use key::{KeyFormatError, KeySecret};
+pub use key::{KeyDigest, KeyFormatError, KeySecret, UnknownDigest};
 pub use meter::{Amount, Counted, Demand, Full, Gauge};
 pub use meters::{Exceeded, Meters, Reservation, Spent, Standing, Subject};
 pub use period::first_hour_of_all;

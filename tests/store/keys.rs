@@ -119,3 +119,13 @@ pub(crate) async fn last_use_is_noted_without_a_change_of_revision(db: Database)
     assert_eq!(store.keys().find("laptop").await.unwrap().last_used_at, Some(NOW + 7));
     assert_eq!(store.revision().await.unwrap(), before);
 }
+
+pub(crate) async fn a_hash_is_stored_once_and_found(db: Database) {
+    let store = db.store().await;
+    let made = store.keys().create(key("laptop", 1, AccountScope::All), NOW).await.unwrap();
+    let again = store.keys().create(key("other", 1, AccountScope::All), NOW).await;
+    assert!(matches!(again, Err(StoreError::KnownHash)), "{again:?}");
+    assert_eq!(store.keys().by_hash(&made.hash).await.unwrap(), Some(made));
+    assert_eq!(store.keys().by_hash(&[0; 32]).await.unwrap(), None);
+    assert_eq!(store.keys().list().await.unwrap().len(), 1);
+}

@@ -252,9 +252,11 @@ pub(super) async fn delete(
     caller: As<RunsAll>,
     Shared(admin): Shared<Arc<Admin>>,
     Path(asked): Path<String>,
+    seen: Seen,
 ) -> Answer {
     let store = caller.store(&admin);
     let account = store.accounts().find(&asked).await?;
+    seen.is_still("account", account.version)?;
     store.accounts().remove(account.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

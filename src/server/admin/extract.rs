@@ -117,6 +117,17 @@ impl Page {
 /// The version that a caller has seen, by `If-Match`; none if any will do.
 pub(super) struct Seen(pub(super) Option<i64>);
 
+impl Seen {
+    /// Refuses to remove what is not as it was seen. It is looked at just before, not in the
+    /// transaction of the removal.
+    pub(super) fn is_still(&self, what: &'static str, version: i64) -> Result<(), Fault> {
+        match self.0 {
+            Some(seen) if seen != version => Err(Fault::new("outdated", format!("the {what} was changed meanwhile"))),
+            _ => Ok(()),
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Seen {
     type Rejection = Fault;
 

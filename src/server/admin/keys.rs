@@ -9,7 +9,7 @@ use super::tenants::{hidden, known, team_of, text, user_of};
 use crate::server::assemble::unix_millis;
 use crate::server::standing;
 use crate::store::{AccountId, AccountScope, GatewayKey, KeyChange, KeyId, Limits, NewKey, Right, Rights, Store};
-use crate::tenant::KeySecret;
+use crate::tenant::{KeyDigest, KeySecret};
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
 use secrecy::ExposeSecret;
@@ -31,6 +31,9 @@ pub(super) struct KeyView {
     /// The accounts that it may use, after all limits; null for all.
     #[schema(value_type = Option<Vec<String>>)]
     accounts: Option<Vec<AccountId>>,
+    /// The accounts that it was bound to when it was made; null for all, or where a pool is named.
+    #[schema(value_type = Option<Vec<String>>)]
+    bound_to: Option<Vec<AccountId>>,
     /// The pool that it is bound to.
     pool: Option<String>,
     /// What it may do besides asking models.
@@ -66,6 +69,9 @@ pub(super) struct KeyView {
 pub(super) struct NewKeyBody {
     /// 1 to 200 characters.
     name: String,
+    /// The hash of a key that its holder has already, as `tollway key hash` prints it; without one,
+    /// a key is made and shown.
+    hash: Option<String>,
     /// The accounts it may use, by id, name or email; all if left out.
     accounts: Option<Vec<String>>,
     /// The pool it is bound to, by id or name, in the place of accounts.
@@ -116,6 +122,10 @@ pub(super) fn view(key: GatewayKey, secret: Option<&KeySecret>) -> KeyView {
             AccountScope::All => None,
             AccountScope::Only(ids) => Some(ids),
         },
+        bound_to: match key.bound_to {
+            AccountScope::Only(ids) if key.pool.is_none() => Some(ids),
+            _ => None,
+        },
         pool: key.pool.map(|pool| pool.name),
         rights: key.rights.iter().map(|right| right.as_str()).collect(),
         user: key.user.map(|user| user.name.clone()),
@@ -134,9 +144,15 @@ pub(super) fn view(key: GatewayKey, secret: Option<&KeySecret>) -> KeyView {
     }
 }
 
-/// The key that `asked` means, if the caller may see it.
+/// The key that `asked` means, by its hash too, if the caller may see it.
 pub(super) async fn key_of(caller: &Caller, store: &Store, asked: &str) -> Result<GatewayKey, Fault> {
-    let key = store.keys().find(asked).await.map_err(|error| hidden(caller, error.into(), "key", asked))?;
+    let key = match asked.parse::<KeyDigest>() {
+        Ok(digest) => {
+            let key = store.keys().by_hash(&digest.hash(store.pepper().await?.expose_secret())).await?;
+            key.ok_or_else(|| Fault::not_found("key", asked))?
+        }
+        Err(_) => store.keys().find(asked).await.map_err(|error| hidden(caller, error.into(), "key", asked))?,
+    };
     let team = key.team.as_ref().map(|team| team.id);
     if caller.sees(team) { Ok(key) } else { Err(Fault::not_found("key", asked)) }
 }
@@ -168,8 +184,20 @@ fn within_team(caller: &Caller, body: &Value) -> Result<(), Fault> {
     Ok(())
 }
 
-async fn draft(caller: &Caller, store: &Store, body: &Value, secret: &KeySecret) -> Result<NewKey, Fault> {
-    known(body, &["name", "accounts", "pool", "rights", "user", "team", "limits", "expires_at"])?;
+/// The hash of a key that somebody has already.
+fn declared(body: &Value) -> Result<Option<KeyDigest>, Fault> {
+    let hash = text(body, "hash")?.map(|hash| hash.parse::<KeyDigest>());
+    hash.transpose().map_err(|error| Fault::value(format!("hash: {error}")))
+}
+
+async fn draft(
+    caller: &Caller,
+    store: &Store,
+    body: &Value,
+    prefix: String,
+    digest: KeyDigest,
+) -> Result<NewKey, Fault> {
+    known(body, &["name", "hash", "accounts", "pool", "rights", "user", "team", "limits", "expires_at"])?;
     within_team(caller, body)?;
     let mut ids = Vec::new();
     for asked in body["accounts"].as_array().into_iter().flatten() {
@@ -191,8 +219,8 @@ async fn draft(caller: &Caller, store: &Store, body: &Value, secret: &KeySecret)
     }
     Ok(NewKey {
         name: extract::name(&text(body, "name")?.unwrap_or_default())?,
-        prefix: secret.prefix().to_owned(),
-        hash: secret.hash(store.pepper().await?.expose_secret()),
+        prefix,
+        hash: digest.hash(store.pepper().await?.expose_secret()),
         accounts: if ids.is_empty() { AccountScope::All } else { AccountScope::Only(ids) },
         pool: match text(body, "pool")? {
             Some(asked) => Some(store.pools().find(&asked).await?.id),
@@ -218,25 +246,30 @@ pub(super) async fn list(caller: As<Sees>, Shared(admin): Shared<Arc<Admin>>, Pa
     json(StatusCode::OK, &page.of(keys.map(|key| view(key, None)).collect(), |key| key.id.to_string())?)
 }
 
-/// Make a key
-#[utoipa::path(post, path = "/keys", tag = "Keys", request_body = NewKeyBody, responses((status = 201, description = "Made; the only time that the key is shown", body = KeyView)))]
+/// Make a key, or let one in by its hash
+#[utoipa::path(post, path = "/keys", tag = "Keys", request_body = NewKeyBody, responses((status = 201, description = "Made; the only time that the key is shown, unless it came by its hash", body = KeyView)))]
 pub(super) async fn create(caller: As<Runs>, Shared(admin): Shared<Arc<Admin>>, Body(body): Body<Value>) -> Answer {
     let store = caller.store(&admin);
+    if let Some(digest) = declared(&body)? {
+        let new = draft(&caller, &store, &body, digest.prefix(), digest).await?;
+        let key = store.keys().create(new, unix_millis()).await?;
+        return versioned(StatusCode::CREATED, key.version, &view(key, None));
+    }
     let secret = mint()?;
-    let new = draft(&caller, &store, &body, &secret).await?;
+    let new = draft(&caller, &store, &body, secret.prefix().to_owned(), secret.digest()).await?;
     let key = store.keys().create(new, unix_millis()).await?;
     versioned(StatusCode::CREATED, key.version, &view(key, Some(&secret)))
 }
 
 /// One key
-#[utoipa::path(get, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name or visible start")), responses((status = 200, description = "The key", body = KeyView)))]
+#[utoipa::path(get, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name, visible start or hash")), responses((status = 200, description = "The key", body = KeyView)))]
 pub(super) async fn get(caller: As<Sees>, Shared(admin): Shared<Arc<Admin>>, Path(asked): Path<String>) -> Answer {
     let key = key_of(&caller, &admin.store, &asked).await?;
     versioned(StatusCode::OK, key.version, &view(key, None))
 }
 
 /// Change a key
-#[utoipa::path(patch, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name or visible start")), request_body(content = KeyPatch, content_type = "application/merge-patch+json"), responses((status = 200, description = "Changed", body = KeyView)))]
+#[utoipa::path(patch, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name, visible start or hash")), request_body(content = KeyPatch, content_type = "application/merge-patch+json"), responses((status = 200, description = "Changed", body = KeyView)))]
 pub(super) async fn patch(
     caller: As<Runs>,
     Shared(admin): Shared<Arc<Admin>>,
@@ -269,16 +302,22 @@ pub(super) async fn patch(
 }
 
 /// Revoke a key for good; it stays in lists
-#[utoipa::path(delete, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name or visible start")), responses((status = 200, description = "Revoked, now or before", body = KeyView)))]
-pub(super) async fn revoke(caller: As<Runs>, Shared(admin): Shared<Arc<Admin>>, Path(asked): Path<String>) -> Answer {
+#[utoipa::path(delete, path = "/keys/{key}", tag = "Keys", params(("key" = String, Path, description = "Id, name, visible start or hash")), responses((status = 200, description = "Revoked, now or before", body = KeyView)))]
+pub(super) async fn revoke(
+    caller: As<Runs>,
+    Shared(admin): Shared<Arc<Admin>>,
+    Path(asked): Path<String>,
+    seen: Seen,
+) -> Answer {
     let store = caller.store(&admin);
     let key = key_of(&caller, &store, &asked).await?;
+    seen.is_still("key", key.version)?;
     store.keys().revoke(key.id, unix_millis()).await?;
     json(StatusCode::OK, &view(store.keys().find(&key.id.to_string()).await?, None))
 }
 
 /// Make a new key in the place of an old one, which goes on working for a while
-#[utoipa::path(post, path = "/keys/{key}/rotate", tag = "Keys", params(("key" = String, Path, description = "Id, name or visible start")), request_body = RotateBody, responses((status = 201, description = "The new key; the only time that it is shown", body = KeyView)))]
+#[utoipa::path(post, path = "/keys/{key}/rotate", tag = "Keys", params(("key" = String, Path, description = "Id, name, visible start or hash")), request_body = RotateBody, responses((status = 201, description = "The new key; the only time that it is shown", body = KeyView)))]
 pub(super) async fn rotate(
     caller: As<Runs>,
     Shared(admin): Shared<Arc<Admin>>,
@@ -291,7 +330,7 @@ pub(super) async fn rotate(
     let new = NewKey {
         name: old.name.clone(),
         prefix: secret.prefix().to_owned(),
-        hash: secret.hash(store.pepper().await?.expose_secret()),
+        hash: secret.digest().hash(store.pepper().await?.expose_secret()),
         accounts: old.bound_to.clone(),
         pool: old.pool.as_ref().map(|pool| pool.id),
         rights: old.rights.clone(),
@@ -307,7 +346,7 @@ pub(super) async fn rotate(
 }
 
 /// How a key's limits stand at this moment, with its user's and its team's
-#[utoipa::path(get, path = "/keys/{key}/standing", tag = "Keys", params(("key" = String, Path, description = "Id, name or visible start")), responses((status = 200, description = "As its holder sees it at `/v1/me`", body = Value)))]
+#[utoipa::path(get, path = "/keys/{key}/standing", tag = "Keys", params(("key" = String, Path, description = "Id, name, visible start or hash")), responses((status = 200, description = "As its holder sees it at `/v1/me`", body = Value)))]
 pub(super) async fn standing(caller: As<Sees>, Shared(admin): Shared<Arc<Admin>>, Path(asked): Path<String>) -> Answer {
     let key = key_of(&caller, &admin.store, &asked).await?;
     let books = admin.live.books(&admin.store, &key).await?;

@@ -132,9 +132,11 @@ pub(super) async fn delete(
     caller: As<RunsAll>,
     Shared(admin): Shared<Arc<Admin>>,
     Path(asked): Path<String>,
+    seen: Seen,
 ) -> Answer {
     let store = caller.store(&admin);
     let pool = store.pools().find(&asked).await?;
+    seen.is_still("pool", pool.version)?;
     store.pools().remove(pool.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }

@@ -74,7 +74,10 @@ impl From<StoreError> for Fault {
         let kind = match &error {
             StoreError::NotFound { .. } => "not_found",
             StoreError::Ambiguous { .. } => "ambiguous",
-            StoreError::Taken { .. } | StoreError::InUse { .. } | StoreError::NotCurrent { .. } => "conflict",
+            StoreError::Taken { .. }
+            | StoreError::KnownHash
+            | StoreError::InUse { .. }
+            | StoreError::NotCurrent { .. } => "conflict",
             StoreError::Outdated { .. } => "outdated",
             StoreError::Repeated => {
                 let detail = "this Idempotency-Key has made its change before, and the answer is not known (yet): look at what it made";

@@ -227,9 +227,11 @@ pub(super) async fn delete_team(
     caller: As<RunsAll>,
     Shared(admin): Shared<Arc<Admin>>,
     Path(asked): Path<String>,
+    seen: Seen,
 ) -> Answer {
     let store = caller.store(&admin);
     let team = team_of(&caller, &store, &asked).await?;
+    seen.is_still("team", team.version)?;
     store.tenants().remove_team(team.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
@@ -297,9 +299,11 @@ pub(super) async fn delete_user(
     caller: As<Runs>,
     Shared(admin): Shared<Arc<Admin>>,
     Path(asked): Path<String>,
+    seen: Seen,
 ) -> Answer {
     let store = caller.store(&admin);
     let user = user_of(&caller, &store, &asked).await?;
+    seen.is_still("user", user.version)?;
     store.tenants().remove_user(user.id).await?;
     Ok(StatusCode::NO_CONTENT.into_response())
 }
