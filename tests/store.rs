@@ -7,6 +7,8 @@
 mod accounts;
 #[path = "store/admin.rs"]
 mod admin;
+#[path = "store/aliases.rs"]
+mod aliases;
 #[path = "store/batches.rs"]
 mod batches;
 #[path = "store/database.rs"]
@@ -49,6 +51,8 @@ macro_rules! on_both_databases {
 }
 
 on_both_databases![
+    aliases::aliases_are_kept_and_changed_by_one_at_a_time,
+    keys::a_hash_is_stored_once_and_found,
     accounts::an_account_comes_back_as_it_was_stored,
     accounts::the_same_user_in_the_same_workspace_is_the_same_account,
     accounts::a_login_replaces_credentials_and_clears_what_was_wrong,

@@ -18,7 +18,7 @@ pub mod responses;
 mod signature;
 mod tokens;
 
-pub use model::{ModelMap, ResolvedModel};
+pub use model::{ModelMap, ResolvedModel, Slugs};
 pub use problem::{Overflow, Problem, ProblemKind, Rendered};
 
 use crate::codex::event::Depth;

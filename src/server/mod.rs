@@ -6,6 +6,7 @@ pub mod assemble;
 mod batches;
 mod data;
 mod listen;
+mod models;
 mod ops;
 mod origin;
 mod shutdown;
@@ -15,7 +16,6 @@ mod state;
 use crate::account::{StoreFault, ahead, keeper};
 use crate::batch::{self, Batches};
 use crate::config::{Settings, Shown};
-use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
 use crate::store::{Store, StoreError, UnixMillis};
 use crate::telemetry::Telemetry;
@@ -23,6 +23,7 @@ use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use admin::{Admin, Live, Parts, SignIn};
 use axum::Router;
+use models::Models;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -147,6 +148,7 @@ async fn build(
     background.spawn(books.ledger.clone().write(stop.clone()));
     let (accounts, relay) = assemble::relay(settings, &store, books.clone(), background.clone(), stop.clone()).await?;
     let keys = Keys::load(store.clone(), assemble::prime(&books)).await?;
+    let models = Models::load(store.clone(), &settings.models.aliases, settings.models.fallback.as_deref()).await?;
     if settings.server.insecure_no_keys {
         tracing::warn!("server.insecure_no_keys is set: anybody on this machine is served without a key");
     }
@@ -170,7 +172,7 @@ async fn build(
         store,
         accounts,
         keys,
-        models: ModelMap::new(&settings.models.aliases).with_fallback(settings.models.fallback.as_deref()),
+        models,
         image_model: settings.models.images.clone(),
         telemetry,
         max_body: settings.server.max_body.bytes(),
@@ -198,6 +200,7 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(state.accounts.clone().watch(interval));
     background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
+    background.spawn(state.models.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));

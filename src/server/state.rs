@@ -1,10 +1,10 @@
 //! What the handlers share.
 
 use super::assemble::unix_millis;
+use super::models::Models;
 use crate::account::Accounts;
 use crate::account::pool::{self, Reason};
 use crate::batch::Batches;
-use crate::dialect::ModelMap;
 use crate::kept::Kept;
 use crate::relay::{Books, Relay};
 use crate::store::{AccountScope, Store};
@@ -42,7 +42,7 @@ pub(super) struct State {
     /// Requests that are answered when there is room.
     pub batches: Arc<Batches>,
     /// What model names mean.
-    pub models: ModelMap,
+    pub models: Arc<Models>,
     /// The model that uses the backend's picture tool for `/v1/images`, as a client would name it.
     pub image_model: String,
     /// Renders the metrics.

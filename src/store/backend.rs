@@ -107,6 +107,7 @@ pub(super) use {execute, fetch_all, fetch_one, fetch_optional, on_either};
 pub(super) enum Topic {
     Accounts,
     Keys,
+    Models,
 }
 
 impl Topic {
@@ -114,6 +115,7 @@ impl Topic {
         match self {
             Self::Accounts => "accounts",
             Self::Keys => "keys",
+            Self::Models => "models",
         }
     }
 }

@@ -53,6 +53,10 @@ id!(
     TeamId
 );
 id!(
+    /// The id of a model alias.
+    AliasId
+);
+id!(
     /// The id of a key of the admin API.
     AdminKeyId
 );

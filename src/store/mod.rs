@@ -16,6 +16,7 @@
 
 mod accounts;
 mod admin_keys;
+mod aliases;
 mod audit;
 mod backend;
 mod batches;
@@ -51,13 +52,14 @@ pub use accounts::{
     UnknownState, Upserted,
 };
 pub use admin_keys::{AdminKey, AdminKeyStore, NewAdminKey, Role, UnknownRole};
+pub use aliases::{Alias, AliasDraft, AliasStore};
 pub use audit::{Actor, AuditFilter, AuditRow};
 pub use batches::{BatchCounts, BatchOutcome, BatchStore, ClaimedRequest, Deletion, NewBatch, PageSide, StoredBatch};
 pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError};
-pub use id::{AccountId, AdminKeyId, KeyId, PoolId, TeamId, UserId};
+pub use id::{AccountId, AdminKeyId, AliasId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use ledger::{
     AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
@@ -94,6 +96,8 @@ pub struct Revision {
     pub accounts: i64,
     /// Gateway keys, but not when they were last used.
     pub keys: i64,
+    /// Model aliases.
+    pub models: i64,
 }
 
 /// The open store. Clones share their connections.
@@ -143,7 +147,7 @@ impl Store {
         let of = |wanted: Topic| {
             rows.iter().find(|(topic, _)| topic == wanted.as_str()).map_or(0, |(_, revision)| *revision)
         };
-        Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys) })
+        Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys), models: of(Topic::Models) })
     }
 
     /// The same store, which notes every change as this actor's in the audit log.
@@ -200,6 +204,11 @@ impl Store {
     /// Keys of the admin API.
     pub fn admin_keys(&self) -> AdminKeyStore<'_> {
         AdminKeyStore::new(self)
+    }
+
+    /// Models by other names.
+    pub fn aliases(&self) -> AliasStore<'_> {
+        AliasStore::new(self)
     }
 
     /// Sealed notes that end by themselves.

@@ -1,17 +1,19 @@
 use tollway::store::{
-    AccountChange, AccountId, AccountScope, AccountState, KeyId, Revision, Rotation, Saved, StoreError,
+    AccountChange, AccountId, AccountScope, AccountState, AliasDraft, KeyId, Revision, Rotation, Saved, StoreError,
 };
 
 use crate::database::{Database, NEW_KEY, NOW, OLD_KEY, account, add, credentials, key};
 
 pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Database) {
     let store = db.store().await;
-    let (accounts, keys) = (store.accounts(), store.keys());
+    let (accounts, keys, aliases) = (store.accounts(), store.keys(), store.aliases());
     let mut last = store.revision().await.unwrap();
+    let mut models = 0;
     let mut moved = async || {
-        let Revision { accounts, keys } = store.revision().await.unwrap();
-        let moved = (accounts - last.accounts, keys - last.keys);
-        last = Revision { accounts, keys };
+        let now = store.revision().await.unwrap();
+        let moved = (now.accounts - last.accounts, now.keys - last.keys);
+        models += now.models - last.models;
+        last = now;
         moved
     };
 
@@ -37,6 +39,12 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     accounts.remove(ada).await.unwrap();
     assert_eq!(moved().await, (1, 1), "removed, from the keys too");
 
+    let draft = AliasDraft { name: "fast".into(), target: "gpt-5.5".into() };
+    let fast = aliases.create(draft.clone(), NOW).await.unwrap().id;
+    aliases.update(fast, &draft, Some(1)).await.unwrap();
+    aliases.remove(fast, Some(2)).await.unwrap();
+    assert_eq!(moved().await, (0, 0), "aliases have a revision of their own");
+
     store.pepper().await.unwrap();
     accounts.remove(ada).await.unwrap();
     accounts.change(AccountId::new(), &paused, None, NOW).await.unwrap_err();
@@ -46,7 +54,9 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     keys.rotate(laptop, key("laptop", 3, AccountScope::All), NOW, NOW).await.unwrap_err();
     let both = db.open(&format!("{NEW_KEY},{OLD_KEY}")).await.unwrap();
     both.rotate_keyring(Rotation::default()).await.unwrap();
+    assert!(!aliases.remove(fast, None).await.unwrap());
     assert_eq!(moved().await, (0, 0), "nothing of that is a change to a reader");
+    assert_eq!(models, 3, "aliases made, changed and removed");
 }
 
 pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Database) {
@@ -70,7 +80,7 @@ pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Dat
     }
     let store = db.store().await;
     store.ping().await.unwrap();
-    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1 });
+    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1, models: 1 });
     add(&store, "ada").await;
 }
 

@@ -2,6 +2,7 @@
 //! thin: who calls and what they may do is in a handler's signature, what it does is the store's.
 
 mod accounts;
+mod aliases;
 mod caller;
 mod extract;
 mod gate;

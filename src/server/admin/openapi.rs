@@ -1,7 +1,7 @@
 //! The admin API describes itself: the routes are made of the same declarations as the document.
 
 use super::problem::Fault;
-use super::{Admin, accounts, keys, logins, pools, sign_in, system, tenants, usage};
+use super::{Admin, accounts, aliases, keys, logins, pools, sign_in, system, tenants, usage};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -54,6 +54,8 @@ pub(super) fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(keys::get, keys::patch, keys::revoke))
         .routes(routes!(keys::rotate))
         .routes(routes!(keys::standing))
+        .routes(routes!(aliases::list, aliases::create))
+        .routes(routes!(aliases::get, aliases::patch, aliases::delete))
         .routes(routes!(usage::report))
         .routes(routes!(usage::requests))
         .routes(routes!(usage::request))

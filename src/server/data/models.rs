@@ -128,8 +128,9 @@ async fn known(
 ) -> Result<(Arc<GatewayKey>, Vec<Model>), Problem> {
     let key = arrival.authenticate(state, headers).await?;
     let listing = state.relay.catalogue(&key, None).await?;
-    catalogue::models(&listing.body, &state.models)
-        .map(|models| models.into_iter().filter(|model| may_see(&key, &state.models.resolve(&model.id).slug)).collect())
+    let names = state.models.now();
+    catalogue::models(&listing.body, &names)
+        .map(|models| models.into_iter().filter(|model| may_see(&key, &names.resolve(&model.id).slug)).collect())
         .map(|models| (key, models))
         .map_err(|_| Problem::new(ProblemKind::Upstream, "The backend's model catalogue is not legible"))
 }
