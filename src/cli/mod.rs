@@ -3,8 +3,11 @@
 
 mod account;
 mod admin_key;
+mod alias;
 mod api;
+mod apply;
 mod config;
+mod gateway;
 mod healthcheck;
 mod key;
 mod keyring;
@@ -74,6 +77,9 @@ enum Command {
     User(tenant::UserCommand),
     /// What was used
     Usage(usage::Options),
+    /// Models by other names
+    #[command(subcommand)]
+    Alias(alias::Command),
     /// Gateway keys
     #[command(subcommand)]
     Key(key::Command),
@@ -82,6 +88,8 @@ enum Command {
     AdminKey(admin_key::Command),
     /// Call the admin API, of this machine's gateway or of a remote one
     Api(api::Options),
+    /// Make a gateway as a file says, after showing what would change
+    Apply(apply::Options),
     /// The master keys that credentials are sealed under
     #[command(subcommand)]
     Keyring(keyring::Command),
@@ -164,9 +172,11 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Team(command) => tenant::run_team(&common.load()?.settings, command).await?,
         Command::User(command) => tenant::run_user(&common.load()?.settings, command).await?,
         Command::Usage(options) => usage::run(&common.load()?.settings, options).await?,
+        Command::Alias(command) => alias::run(&common.load()?.settings, command).await?,
         Command::Key(command) => key::run(&common.load()?.settings, command).await?,
         Command::AdminKey(command) => admin_key::run(&common.load()?.settings, command).await?,
         Command::Api(options) => api::run(common.load()?, options).await?,
+        Command::Apply(options) => return apply::run(common.load()?, options).await,
         Command::Keyring(command) => keyring::run(&common.load()?.settings, command).await?,
         Command::Healthcheck(options) => return healthcheck::run(&common, options).await,
         Command::Version => say!("tollway {}", env!("CARGO_PKG_VERSION"))?,

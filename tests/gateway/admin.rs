@@ -46,6 +46,11 @@ fn table() -> Vec<Row> {
         ("POST", "/keys/{key}/rotate", json!({"grace_seconds": 9}), 1, true, 201, "key.rotate"),
         ("GET", "/keys/{key}/standing", empty(), 0, true, 200, ""),
         ("DELETE", "/keys/{key}", empty(), 1, true, 200, "key.revoke"),
+        ("GET", "/aliases", empty(), 0, false, 200, ""),
+        ("POST", "/aliases", json!({"name": "NEW", "target": "gpt-5.5:low"}), 1, false, 201, "alias.create"),
+        ("GET", "/aliases/{alias}", empty(), 0, false, 200, ""),
+        ("PATCH", "/aliases/{alias}", json!({"target": "gpt-5.5"}), 1, false, 200, "alias.update"),
+        ("DELETE", "/aliases/{alias}", empty(), 1, false, 204, "alias.remove"),
         ("GET", "/usage", empty(), 0, true, 200, ""),
         ("GET", "/requests", empty(), 0, true, 200, ""),
         ("GET", "/requests/{id}", empty(), 0, true, 200, ""),
@@ -208,6 +213,8 @@ async fn every_route_holds_for_every_role_and_notes_what_it_changes() {
     let enrolled = owner.made("/accounts", json!({"auth_json": account.auth_json})).await;
     let account_id = enrolled["accounts"][0]["id"].as_str().expect("an id").to_owned();
     let pool = owner.made("/pools", json!({"name": "p"})).await["id"].as_str().expect("an id").to_owned();
+    let alias = owner.made("/aliases", json!({"name": "fast*", "target": "gpt-5.5"})).await;
+    let alias = alias["id"].as_str().expect("an id").to_owned();
     let ours = things(&owner, "ours").await;
     let theirs = things(&owner, "theirs").await;
     written(&owner, &ours.request).await;
@@ -219,7 +226,8 @@ async fn every_route_holds_for_every_role_and_notes_what_it_changes() {
     every_operation_is_in_the_table(&gateway).await;
     for (method, path, body, role, of_team, success, action) in table() {
         let what = format!("{method} {path}");
-        let mut others = vec![("{account}", account_id.as_str()), ("{pool}", pool.as_str())];
+        let mut others =
+            vec![("{account}", account_id.as_str()), ("{pool}", pool.as_str()), ("{alias}", alias.as_str())];
         if path.starts_with("/admin-keys/") {
             others.push(("{key}", spare_key));
         }
@@ -347,6 +355,40 @@ async fn changes_are_made_to_what_was_seen_and_creates_once() {
     assert_eq!(owner.call("GET", "/keys?cursor=nonsense!", &Value::Null).await.0, 400);
     assert_eq!(owner.call("GET", "/nothing", &Value::Null).await.0, 404);
     assert_eq!(owner.call("DELETE", "/keys", &Value::Null).await.0, 405);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_is_let_in_by_its_hash_and_found_by_it() {
+    let sim = Sim::start().await;
+    let gateway = gateway(&sim).await;
+    let owner = Caller::owner(&gateway);
+    for team in ["ours", "theirs"] {
+        owner.made("/teams", json!({"name": team})).await;
+    }
+    let (ours, theirs) = (owner.with("operator", Some("ours")).await, owner.with("operator", Some("theirs")).await);
+    let secret = gateway.setup.ok(&["key", "generate"]);
+    let hash = gateway.setup.ok_with(&["key", "hash"], &secret).trim().to_owned();
+    let made = ours.made("/keys", json!({"name": "ci", "hash": hash})).await;
+    assert_eq!((&made["team"], &made["secret"]), (&json!("ours"), &Value::Null), "{made}");
+    assert!(!made.to_string().contains(&hash), "only its start is shown: {made}");
+    let path = format!("/keys/{hash}");
+    assert_eq!(ours.call("GET", &path, &Value::Null).await.1["id"], made["id"]);
+    assert_eq!(theirs.call("GET", &path, &Value::Null).await.0, 404, "another team's");
+    assert_eq!(owner.call("POST", "/keys", &json!({"name": "x", "hash": hash})).await.0, 409, "it is there");
+    for wrong in ["", "sha256:12", secret.trim()] {
+        let (status, told) = owner.call("POST", "/keys", &json!({"name": "x", "hash": wrong})).await;
+        assert_eq!(status, 422, "{told}");
+        assert!(!told.to_string().contains(secret.trim()), "a key in the wrong place is not repeated");
+    }
+    let me = gateway.http.get(format!("{}/v1/me", gateway.url)).bearer_auth(secret.trim());
+    assert_eq!(me.send().await.expect("an answer").status(), StatusCode::OK, "its holder is let in");
+    let shown = owner.made("/keys", json!({"name": "made here"})).await;
+    let hash = gateway.setup.ok_with(&["key", "hash"], shown["secret"].as_str().expect("a key"));
+    let path = format!("/keys/{}", hash.trim());
+    assert_eq!(owner.call("GET", &path, &Value::Null).await.1["id"], shown["id"], "any key is found by its hash");
+    let stale = gateway.http.delete(format!("{}/admin/v1{path}", gateway.admin)).header("if-match", "\"v9\"");
+    let status = stale.bearer_auth(BOOTSTRAP).send().await.expect("an answer").status();
+    assert_eq!(status, StatusCode::PRECONDITION_FAILED, "only what was seen is removed");
 }
 
 #[tokio::test(flavor = "multi_thread")]

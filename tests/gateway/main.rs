@@ -7,6 +7,7 @@ mod support;
 mod accounts;
 mod admin;
 mod anything;
+mod apply;
 mod background;
 mod batches;
 mod clients;
