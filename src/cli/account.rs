@@ -57,6 +57,9 @@ pub(super) enum Command {
     Set {
         /// Name, email, id or the start of an id
         account: String,
+        /// A new name
+        #[arg(long)]
+        name: Option<String>,
         /// Its share of new work among its like, 1 as a rule
         #[arg(long)]
         weight: Option<f64>,
@@ -111,8 +114,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
         Command::Show { account, json } => show(&store, &account, json, now).await,
         Command::Pause { account } => pause(&store, &account, true, now).await,
         Command::Resume { account } => pause(&store, &account, false, now).await,
-        Command::Set { account, weight, priority, tags } => {
-            set(&store, &account, weight, priority, tags.as_deref(), now).await
+        Command::Set { account, name, weight, priority, tags } => {
+            set(&store, &account, name, (weight, priority, tags.as_deref()), now).await
         }
         Command::Probe { account, json } => probe(settings, &store, &account, json).await,
         Command::History { account, last, json } => history(&store, &account, last, json, now).await,
@@ -268,9 +271,8 @@ async fn pause(store: &Store, asked: &str, paused: bool, now: UnixMillis) -> Res
 async fn set(
     store: &Store,
     asked: &str,
-    weight: Option<f64>,
-    priority: Option<i32>,
-    tags: Option<&[String]>,
+    name: Option<String>,
+    (weight, priority, tags): (Option<f64>, Option<i32>, Option<&[String]>),
     now: UnixMillis,
 ) -> Result<()> {
     let account = store.accounts().find(asked).await?;
@@ -282,8 +284,8 @@ async fn set(
         priority: priority.unwrap_or(account.share.priority),
         tags: tags.map_or(Ok(account.share.tags), tags_of)?,
     };
-    let change = AccountChange { share: Some(share.clone()), ..AccountChange::default() };
-    store.accounts().change(account.id, &change, None, now).await?;
+    let change = AccountChange { name, share: Some(share.clone()), ..AccountChange::default() };
+    let account = store.accounts().change(account.id, &change, None, now).await?;
     let tags = share.tags.iter().cloned().collect::<Vec<_>>().join(", ");
     let tags = if tags.is_empty() { "none".to_owned() } else { tags };
     say!("account {}: weight {}, priority {}, tags: {tags}", account.name, share.weight, share.priority)?;

@@ -53,6 +53,12 @@ pub(super) enum Command {
         /// A new name
         #[arg(long)]
         name: Option<String>,
+        /// What it may do besides asking models: auth:refresh, accounts:email; or none
+        #[arg(long = "right", value_delimiter = ',', value_name = "RIGHT,…")]
+        rights: Option<Vec<String>>,
+        /// When it ends, from now: 90d, 12h; or never
+        #[arg(long, value_name = "TIME")]
+        expires: Option<String>,
         #[command(flatten)]
         limits: Box<Flags>,
     },
@@ -100,7 +106,15 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
         }
         // Done above, for they need no store.
         Command::Hash | Command::Generate => Ok(()),
-        Command::Set { key, name, limits } => change(&store, &key, name, *limits, now).await,
+        Command::Set { key, name, rights, expires, limits } => {
+            let change = KeyChange {
+                name,
+                rights: rights.as_deref().map(read_rights).transpose()?,
+                expires_at: expires.map(|text| end_of(&text, now)).transpose()?,
+                limits: None,
+            };
+            self::change(&store, &key, change, *limits, now).await
+        }
         Command::List { json } => list(&store, json, now).await,
         Command::Show { key, json } => show(&store, &key, json, now).await,
         Command::Revoke { key } => revoke(&store, &key, now).await,
@@ -159,11 +173,23 @@ async fn create(store: &Store, order: Order, limits: Flags, now: UnixMillis) -> 
     tell(&secret, &key, now)
 }
 
-async fn change(store: &Store, asked: &str, name: Option<String>, limits: Flags, now: UnixMillis) -> Result<()> {
+fn read_rights(given: &[String]) -> Result<Rights> {
+    let rights = given.iter().map(|right| right.trim()).filter(|right| *right != "none");
+    rights.map(|right| right.parse::<Right>().with_context(|| format!("--right: {right:?}"))).collect()
+}
+
+fn end_of(text: &str, now: UnixMillis) -> Result<Option<UnixMillis>> {
+    match text {
+        "never" => Ok(None),
+        life => Ok(Some(after(now, humantime::parse_duration(life).context("--expires")?))),
+    }
+}
+
+async fn change(store: &Store, asked: &str, change: KeyChange, limits: Flags, now: UnixMillis) -> Result<()> {
     let key = store.keys().find(asked).await?;
     let limits = limits.apply(key.limits.clone(), store, now).await?;
     let line = limits::line(&limits);
-    let change = KeyChange { name, limits: Some(limits), ..KeyChange::default() };
+    let change = KeyChange { limits: Some(limits), ..change };
     store.keys().update(key.id, &change, Some(key.version)).await?;
     Ok(say!("key {} ({}…): {line}", key.name, key.prefix)?)
 }

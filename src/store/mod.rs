@@ -236,6 +236,11 @@ impl Store {
         self.keyring.sealing_key_id()
     }
 
+    /// The ids of all master keys that are given; the first is the one that seals.
+    pub fn key_ids(&self) -> impl Iterator<Item = &str> {
+        self.keyring.key_ids()
+    }
+
     /// Whether several servers may work on this database at once.
     pub fn is_shared(&self) -> bool {
         matches!(self.backend, Backend::Postgres(_))

@@ -2,7 +2,7 @@
 
 use crate::support::{Gateway, Setup, Sim, eventually};
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::to_bytes;
 use axum::extract::{Request, State};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -166,7 +166,7 @@ async fn pass(State(meddler): State<Arc<Meddler>>, request: Request) -> Response
         assert_eq!(change.send().await.expect("an answer").status(), StatusCode::OK);
     }
     let url = format!("{}{}", meddler.gateway, head.uri);
-    let body = to_bytes(Body::new(body), 1 << 20).await.expect("a body");
+    let body = to_bytes(body, 1 << 20).await.expect("a body");
     let mut request = meddler.http.request(head.method, url).body(body);
     for name in ["authorization", "content-type", "if-match", "idempotency-key"] {
         if let Some(value) = head.headers.get(name) {

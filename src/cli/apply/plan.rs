@@ -85,7 +85,8 @@ impl Step {
 
 /// The steps in their order: objects are made before those that name them, and removed after them.
 pub(super) fn plan(declared: &Declared, current: &Current, prune: bool) -> Result<Vec<Step>, Vec<Fault>> {
-    let mut planner = Planner { declared, current, judge: Judge::default(), taken: BTreeSet::new() };
+    let mut planner =
+        Planner { declared, current, judge: Judge::default(), taken: BTreeSet::new(), renamed: BTreeMap::new() };
     let mut steps = Vec::new();
     for kind in Kind::ALL {
         for (name, fields) in declared.of(kind).into_iter().flatten() {
@@ -106,6 +107,8 @@ struct Planner<'a> {
     judge: Judge,
     /// The ids of what is declared.
     taken: BTreeSet<String>,
+    /// The names that accounts get before anything names them.
+    renamed: BTreeMap<String, String>,
 }
 
 impl<'a> Planner<'a> {
@@ -128,6 +131,9 @@ impl<'a> Planner<'a> {
             Some(object) => {
                 if !self.taken.insert(object.id.clone()) {
                     self.judge.fault(&path, format!("another entry means {} {} too", kind.word(), object.name));
+                }
+                if let Some(name) = fields.get("name").and_then(Value::as_str) {
+                    self.renamed.insert(object.id.clone(), name.to_owned());
                 }
                 let changes = self.changes(kind, &name, &fields, object, &path);
                 match changes.is_empty() {
@@ -246,7 +252,7 @@ impl<'a> Planner<'a> {
         }];
         let mut found = ways.iter().map(|way| all.iter().filter(|one| way(one)).collect::<Vec<_>>());
         match found.find(|found| !found.is_empty()).unwrap_or_default().as_slice() {
-            [one] => Some(one.name.clone()),
+            [one] => Some(self.renamed.get(&one.id).unwrap_or(&one.name).clone()),
             [] => {
                 let hint =
                     if kind == Kind::Account { "; log it in first" } else { ", neither here nor at the gateway" };
@@ -375,6 +381,18 @@ mod tests {
         });
         let expected = ["account One@example.com =", "pool night =", "team core ="];
         assert_eq!(planned(&declared, &now, true).expect("a plan"), expected);
+    }
+
+    #[test]
+    fn what_names_a_renamed_account_uses_its_new_name() {
+        let one = Object { label: Some("one@example.com".into()), ..object("1", json!({"name": "1"})) };
+        let now = current([(Kind::Account, vec![one])]);
+        let declared = json!({
+            "accounts": {"one@example.com": {"name": "first"}},
+            "pools": {"p": {"accounts": ["one@example.com"]}},
+        });
+        let expected = ["account one@example.com ~ id of 1 v3 name: 1 -> first", r#"pool p + {"accounts":["first"]}"#];
+        assert_eq!(planned(&declared, &now, false).expect("a plan"), expected);
     }
 
     #[test]

@@ -108,6 +108,8 @@ pub(super) struct SettingView {
 pub(super) struct KeyringView {
     /// The id of the key that seals.
     sealing: String,
+    /// The ids of all keys that this gateway was given, and opens with.
+    given: Vec<String>,
     /// The ids of all keys that the database's secrets are sealed under.
     in_use: Vec<String>,
 }
@@ -256,7 +258,8 @@ pub(super) async fn settings(_: As<SeesAll>, Shared(admin): Shared<Arc<Admin>>) 
 pub(super) async fn keyring(_: As<Owns>, Shared(admin): Shared<Arc<Admin>>) -> Answer {
     let in_use = Store::key_ids_in_use(&admin.live.settings().database_url()).await?;
     let sealing = admin.store.sealing_key_id().to_owned();
-    json(StatusCode::OK, &KeyringView { sealing, in_use: in_use.into_iter().collect() })
+    let given = admin.store.key_ids().map(str::to_owned).collect();
+    json(StatusCode::OK, &KeyringView { sealing, given, in_use: in_use.into_iter().collect() })
 }
 
 /// Seal everything under the first master key; safe to repeat
