@@ -39,6 +39,7 @@ const EMBEDDED: &[Embedded] = embedded![
     5 "pool" "0005_pool.sql",
     6 "tenants" "0006_tenants.sql",
     7 "admin" "0007_admin.sql",
+    8 "aliases" "0008_aliases.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

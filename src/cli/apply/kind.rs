@@ -194,10 +194,10 @@ impl Form {
             }),
             Self::Budgets => set(value, path, judge, budget),
             Self::Limits => {
-                let mut limits = judge.fields(value, path, LIMITS)?;
+                let mut said = judge.expect(value.as_object(), path, "expected a table")?.clone();
                 // What is not limited need not be said.
-                limits.retain(|name, limit| !limit.is_null() && (name != "budgets" || *limit != json!([])));
-                Some(Value::Object(limits))
+                said.retain(|name, limit| !limit.is_null() && (name != "budgets" || *limit != json!([])));
+                judge.fields(&Value::Object(said), path, LIMITS).map(Value::Object)
             }
         }
     }
