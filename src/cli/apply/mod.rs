@@ -24,6 +24,7 @@ const WOULD_CHANGE: u8 = 2;
 
 /// Make a gateway as a file says, after showing what would change; docs/apply.md
 #[derive(clap::Args)]
+#[expect(clippy::struct_excessive_bools, reason = "flags of a command")]
 pub(super) struct Options {
     /// What is declared, in TOML, YAML or JSON; - for standard input
     #[arg(short, long, value_name = "FILE")]

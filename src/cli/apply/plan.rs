@@ -136,9 +136,10 @@ impl<'a> Planner<'a> {
                     self.renamed.insert(object.id.clone(), name.to_owned());
                 }
                 let changes = self.changes(kind, &name, &fields, object, &path);
-                match changes.is_empty() {
-                    true => Action::Keep,
-                    false => Action::Change { id: object.id.clone(), version: object.version, changes },
+                if changes.is_empty() {
+                    Action::Keep
+                } else {
+                    Action::Change { id: object.id.clone(), version: object.version, changes }
                 }
             }
         };
