@@ -134,7 +134,7 @@ impl Declared {
                     declared.kinds.insert(kind, read);
                 }
                 None => {
-                    judge.unknown(&below("", section), "section", section, Kind::ALL.map(Kind::section).into_iter())
+                    judge.unknown(&below("", section), "section", section, Kind::ALL.map(Kind::section).into_iter());
                 }
             }
         }
@@ -145,7 +145,6 @@ impl Declared {
 fn named(fields: &Fields, forms: &[Field], kinds: &mut BTreeSet<Kind>) {
     for (name, form) in forms {
         match (form, fields.get(*name)) {
-            (_, None) => {}
             (Form::One(kind) | Form::Many(kind), Some(_)) => {
                 kinds.insert(*kind);
             }

@@ -115,7 +115,7 @@ impl<'a> Planner<'a> {
     fn step(&mut self, kind: Kind, name: &str, declared: &Fields) -> Option<Step> {
         let path = below(kind.section(), name);
         let (name, mut fields) = (name.to_owned(), declared.clone());
-        self.resolve(&mut fields, kind, kind.fields(), &path);
+        self.resolve(&mut fields, kind.fields(), &path);
         let known = self.known(kind, &name, &fields, &path)?;
         let action = match known {
             None if kind == Kind::Account => {
@@ -217,7 +217,7 @@ impl<'a> Planner<'a> {
     }
 
     /// Puts the names that the gateway uses in the place of those that the file uses.
-    fn resolve(&mut self, fields: &mut Fields, of: Kind, forms: &[Field], path: &str) {
+    fn resolve(&mut self, fields: &mut Fields, forms: &[Field], path: &str) {
         for (field, form) in forms {
             let Some(value) = fields.get_mut(*field) else { continue };
             let path = below(path, field);
@@ -237,7 +237,7 @@ impl<'a> Planner<'a> {
                     names.dedup();
                     *list = names.into_iter().map(Value::from).collect();
                 }
-                (Form::Limits, Value::Object(limits)) => self.resolve(limits, of, LIMITS, &path),
+                (Form::Limits, Value::Object(limits)) => self.resolve(limits, LIMITS, &path),
                 _ => {}
             }
         }
@@ -303,7 +303,7 @@ mod tests {
         format!("sha256:{}", String::from(digit).repeat(64))
     }
 
-    fn object(name: &str, fields: Value) -> Object {
+    fn object(name: &str, fields: &Value) -> Object {
         let fields = fields.as_object().expect("fields").clone();
         Object { id: format!("id of {name}"), name: name.to_owned(), version: 3, fields, ..Object::default() }
     }
@@ -368,12 +368,12 @@ mod tests {
     fn what_is_as_declared_is_kept_and_what_is_not_named_is_left_alone() {
         let one = Object {
             label: Some("one@example.com".into()),
-            ..object("one", json!({"name": "one", "weight": 1.0, "tags": ["a"], "paused": true}))
+            ..object("one", &json!({"name": "one", "weight": 1.0, "tags": ["a"], "paused": true}))
         };
         let now = current([
             (Kind::Account, vec![one]),
-            (Kind::Pool, vec![object("night", json!({"accounts": ["one"], "strategy": "quota"}))]),
-            (Kind::Team, vec![object("core", json!({"suspended": true, "limits": {"max_effort": "low"}}))]),
+            (Kind::Pool, vec![object("night", &json!({"accounts": ["one"], "strategy": "quota"}))]),
+            (Kind::Team, vec![object("core", &json!({"suspended": true, "limits": {"max_effort": "low"}}))]),
         ]);
         let declared = json!({
             "accounts": {"One@example.com": {"weight": 1}},
@@ -386,7 +386,7 @@ mod tests {
 
     #[test]
     fn what_names_a_renamed_account_uses_its_new_name() {
-        let one = Object { label: Some("one@example.com".into()), ..object("1", json!({"name": "1"})) };
+        let one = Object { label: Some("one@example.com".into()), ..object("1", &json!({"name": "1"})) };
         let now = current([(Kind::Account, vec![one])]);
         let declared = json!({
             "accounts": {"one@example.com": {"name": "first"}},
@@ -399,7 +399,7 @@ mod tests {
     #[test]
     fn limits_are_declared_as_a_whole() {
         let limits = json!({"limits": {"max_effort": "low", "budgets": ["5000000 tokens/day"], "expires_at": 0}});
-        let now = current([(Kind::Team, vec![object("core", limits)])]);
+        let now = current([(Kind::Team, vec![object("core", &limits)])]);
         let declared = json!({"teams": {"core": {"limits": {"budgets": ["$20/month", "5M/day"]}}}});
         let expected = "team core ~ id of core v3 limits.budgets: 5000000 tokens/day -> $20.00/month, 5000000 tokens/day; \
             limits.max_effort: low -> none; limits.expires_at: 1970-01-01T00:00:00Z -> none";
@@ -408,7 +408,7 @@ mod tests {
 
     #[test]
     fn keys_are_known_by_hash_and_without_one_by_name() {
-        let key = |name: &str, hash: Option<String>, over| Object { hash, over, ..object(name, json!({})) };
+        let key = |name: &str, hash: Option<String>, over| Object { hash, over, ..object(name, &json!({})) };
         let now = current([(
             Kind::Key,
             vec![key("old-name", Some(hash('a')), None), key("ci", None, None), key("gone", None, Some("revoked"))],
@@ -426,21 +426,21 @@ mod tests {
 
     #[test]
     fn another_hash_is_another_key_and_the_old_one_goes_only_when_pruned() {
-        let now = current([(Kind::Key, vec![Object { hash: None, ..object("ci", json!({})) }])]);
+        let now = current([(Kind::Key, vec![Object { hash: None, ..object("ci", &json!({})) }])]);
         let declared = json!({"keys": {"ci": {"hash": hash('b')}}});
         let made = format!(r#"key ci + {{"hash":"{}"}}"#, hash('b'));
-        assert_eq!(planned(&declared, &now, false).expect("a plan"), [made.clone()]);
+        assert_eq!(planned(&declared, &now, false).expect("a plan"), std::slice::from_ref(&made));
         assert_eq!(planned(&declared, &now, true).expect("a plan"), [made, "key ci - id of ci v3".to_owned()]);
     }
 
     #[test]
     fn pruning_touches_the_kinds_of_the_file_and_never_accounts() {
         let now = current([
-            (Kind::Account, vec![object("one", json!({}))]),
-            (Kind::Pool, vec![object("day", json!({}))]),
-            (Kind::Team, vec![object("core", json!({})), object("old", json!({}))]),
-            (Kind::User, vec![object("eve", json!({}))]),
-            (Kind::Alias, vec![object("fast", json!({}))]),
+            (Kind::Account, vec![object("one", &json!({}))]),
+            (Kind::Pool, vec![object("day", &json!({}))]),
+            (Kind::Team, vec![object("core", &json!({})), object("old", &json!({}))]),
+            (Kind::User, vec![object("eve", &json!({}))]),
+            (Kind::Alias, vec![object("fast", &json!({}))]),
         ]);
         let declared = json!({"accounts": {}, "teams": {"core": {}}, "users": {}, "aliases": {}});
         let expected =
@@ -451,11 +451,11 @@ mod tests {
 
     #[test]
     fn what_is_named_and_not_there_is_a_fault_each() {
-        let revoked = Object { hash: Some(hash('a')), over: Some("revoked"), ..object("k", json!({})) };
-        let kept = Object { hash: Some(hash('b')), ..object("moved", json!({"user": "ada"})) };
+        let revoked = Object { hash: Some(hash('a')), over: Some("revoked"), ..object("k", &json!({})) };
+        let kept = Object { hash: Some(hash('b')), ..object("moved", &json!({"user": "ada"})) };
         let now = current([
             (Kind::Key, vec![revoked, kept]),
-            (Kind::User, vec![object("ada", json!({})), object("bob", json!({}))]),
+            (Kind::User, vec![object("ada", &json!({})), object("bob", &json!({}))]),
         ]);
         let declared = json!({
             "users": {"ada": {"team": "nobody"}},
