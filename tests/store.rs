@@ -72,6 +72,8 @@ on_both_databases![
     tenants::teams_and_users_are_kept_and_changed_by_one_at_a_time,
     tenants::a_key_belongs_to_its_user_and_by_them_to_a_team,
     tenants::the_books_hold_each_request_once_and_their_sums_agree,
+    tenants::reports_say_the_same_however_they_are_put_together,
+    tenants::requests_are_listed_by_their_arrival_page_by_page,
     pools::a_pool_holds_its_accounts_and_those_of_its_tags,
     pools::a_key_follows_its_pool_and_never_gains_accounts_by_its_end,
     pools::a_pool_that_a_key_needs_stays,

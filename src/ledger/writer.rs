@@ -246,7 +246,7 @@ impl Ledger {
             loop {
                 let (requests, hours) = (before(self.options.retention), before(self.options.hourly_retention));
                 match self.store.ledger().forget(requests, hours, AT_A_TIME).await {
-                    Ok(gone) if gone == u64::from(AT_A_TIME) && !stop.is_cancelled() => {
+                    Ok(gone) if (gone.requests == u64::from(AT_A_TIME) || gone.sums > 0) && !stop.is_cancelled() => {
                         // Others write too.
                         tokio::time::sleep(AGAIN.0).await;
                     }

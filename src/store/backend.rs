@@ -100,7 +100,25 @@ macro_rules! fetch_all {
     };
 }
 
-pub(super) use {execute, fetch_all, fetch_one, fetch_optional, on_either};
+/// The same with more values than can be counted here: those of `$more`, bound after the others.
+macro_rules! fetch_all_of {
+    ($on:expr, $row:ty, $sql:expr, $more:expr $(, $bind:expr)* $(,)?) => {
+        match $on {
+            $crate::store::backend::Dual::Sqlite(connection) => {
+                let query = sqlx::query_as::<_, $row>($sql)$(.bind($bind))*;
+                let query = $more.iter().fold(query, |query, value| query.bind(*value));
+                query.fetch_all(&mut **connection).await
+            }
+            $crate::store::backend::Dual::Postgres(connection) => {
+                let query = sqlx::query_as::<_, $row>($sql)$(.bind($bind))*;
+                let query = $more.iter().fold(query, |query, value| query.bind(*value));
+                query.fetch_all(&mut **connection).await
+            }
+        }
+    };
+}
+
+pub(super) use {execute, fetch_all, fetch_all_of, fetch_one, fetch_optional, on_either};
 
 /// What a write changes. Each topic has a revision that goes up with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

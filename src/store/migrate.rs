@@ -40,6 +40,7 @@ const EMBEDDED: &[Embedded] = embedded![
     6 "tenants" "0006_tenants.sql",
     7 "admin" "0007_admin.sql",
     8 "aliases" "0008_aliases.sql",
+    9 "usage_indexes" "0009_usage_indexes.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

@@ -62,7 +62,8 @@ pub use error::{Result, StoreError};
 pub use id::{AccountId, AdminKeyId, AliasId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use ledger::{
-    AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
+    AttemptRow, Dimension, Forgotten, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow,
+    UsageSum, Used,
 };
 pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownBudget, UnknownEffort, UnknownPeriod};
 pub use pools::{Names, Pool, PoolDraft, PoolRef, PoolStore, Strategy, UnknownStrategy};

@@ -1,6 +1,8 @@
+use std::collections::BTreeMap;
+
 use tollway::store::{
-    AccountScope, AttemptRow, Dimension, Effort, Holder, KeyChange, Limits, NewKey, Period, StoreError, TeamDraft,
-    UsageFilter, UsageRow, Used, UserDraft,
+    AccountScope, AttemptRow, Dimension, Effort, Forgotten, Holder, KeyChange, Limits, NewKey, Period, StoreError,
+    TeamDraft, UsageFilter, UsageRow, Used, UserDraft,
 };
 
 use crate::database::{Database, NOW, add, key};
@@ -130,8 +132,98 @@ pub(crate) async fn the_books_hold_each_request_once_and_their_sums_agree(db: Da
     assert_eq!(ledger.request("r2").await.unwrap(), rows[1]);
     assert!(matches!(ledger.request("r9").await, Err(StoreError::NotFound { .. })));
 
-    assert_eq!(ledger.forget(midnight, midnight, 10).await.unwrap(), 1);
+    assert_eq!(ledger.forget(midnight, midnight, 10).await.unwrap(), Forgotten { requests: 1, sums: 1 });
     assert!(ledger.request("r1").await.is_err());
     assert_eq!(inputs(&all, None).await, [line("", 4, 70, 300)], "days are kept");
     assert!("day".parse::<Period>().is_ok());
+
+    let old = [0, 3, 4, 90].map(|hour| row(&format!("o{hour}"), hour * HOUR, "a", "m", 1));
+    ledger.append(&old).await.unwrap();
+    let step = async || ledger.forget(0, 91 * HOUR, 10).await.unwrap().sums;
+    assert_eq!([step().await, step().await, step().await, step().await], [2, 1, 1, 0], "a few hours at a time");
+}
+
+/// What a report should say of these rows, counted by hand.
+fn counted(rows: &[UsageRow], filter: &UsageFilter, by: Option<Dimension>) -> BTreeMap<String, (u64, u64)> {
+    let wanted = |row: &&UsageRow| {
+        let asked = [(&filter.key_id, &row.key_id), (&filter.model, &row.model), (&filter.account_id, &row.account_id)];
+        (filter.from..filter.until).contains(&row.at)
+            && asked.iter().all(|(asked, is)| asked.as_ref().is_none_or(|asked| asked == *is))
+    };
+    let mut sums: BTreeMap<String, (u64, u64)> = BTreeMap::new();
+    for row in rows.iter().filter(wanted) {
+        let group = match by {
+            None => String::new(),
+            Some(Dimension::Team) => row.team_id.clone(),
+            Some(Dimension::User) => row.user_id.clone(),
+            Some(Dimension::Key) => row.key_id.clone(),
+            Some(Dimension::Account) => row.account_id.clone(),
+            Some(Dimension::Model) => row.model.clone(),
+            Some(Dimension::Dialect) => row.dialect.clone(),
+            Some(Dimension::Day) => (row.at / (24 * HOUR)).to_string(),
+            Some(Dimension::Hour) => (row.at / HOUR).to_string(),
+        };
+        let sum = sums.entry(group).or_default();
+        *sum = (sum.0 + 1, sum.1 + row.used.input);
+    }
+    sums
+}
+
+pub(crate) async fn reports_say_the_same_however_they_are_put_together(db: Database) {
+    let store = db.store().await;
+    let midnight = NOW.div_euclid(24 * HOUR) * 24 * HOUR;
+    let rows: Vec<UsageRow> = (0..200)
+        .map(|n: i64| {
+            let at = midnight + n * 1_900_000 % (5 * 24 * HOUR);
+            let row =
+                row(&format!("r{n:03}"), at, &format!("k{}", n % 5), &format!("m{}", n % 3), n.unsigned_abs() + 1);
+            UsageRow { account_id: format!("a{}", n % 7), user_id: format!("u{}", n % 2), ..row }
+        })
+        .collect();
+    store.ledger().append(&rows).await.unwrap();
+    let some = |text: &str| Some(text.to_owned());
+    let none = UsageFilter::default;
+    let filters = [
+        none(),
+        UsageFilter { key_id: some("k1"), ..none() },
+        UsageFilter { model: some("m2"), account_id: some("a3"), ..none() },
+        UsageFilter { key_id: some("nobody"), ..none() },
+    ];
+    let day = 24 * HOUR;
+    for (from, until) in [(0, 5 * day), (5 * HOUR, 4 * day + 7 * HOUR), (day, 2 * day + HOUR), (HOUR, 9 * HOUR)] {
+        for filter in &filters {
+            let filter = UsageFilter { from: midnight + from, until: midnight + until, ..filter.clone() };
+            for by in [None].into_iter().chain(Dimension::ALL.map(Some)) {
+                let said = store.ledger().report(&filter, by).await.unwrap();
+                let said = said.into_iter().map(|sum| (sum.group, (sum.requests, sum.used.input)));
+                assert_eq!(said.collect::<BTreeMap<_, _>>(), counted(&rows, &filter, by), "{by:?} {filter:?}");
+            }
+        }
+    }
+}
+
+pub(crate) async fn requests_are_listed_by_their_arrival_page_by_page(db: Database) {
+    let store = db.store().await;
+    let ledger = store.ledger();
+    // Ids are no clock: the one with the highest came first; two came at once.
+    let rows = [
+        row("r9", NOW, "a", "m", 1),
+        row("r1", NOW + 1, "a", "rare", 1),
+        row("r2", NOW + 1, "b", "m", 1),
+        row("r3", NOW + 2, "a", "m", 1),
+    ];
+    ledger.append(&rows).await.unwrap();
+    let all = UsageFilter { from: NOW, until: NOW + 3, ..UsageFilter::default() };
+    let page = async |filter: &UsageFilter, before: Option<&str>, limit: u32| {
+        let rows = ledger.requests(filter, before, limit).await.unwrap();
+        rows.into_iter().map(|row| row.id).collect::<Vec<_>>()
+    };
+    assert_eq!(page(&all, None, 2).await, ["r3", "r2"]);
+    assert_eq!(page(&all, Some("r2"), 2).await, ["r1", "r9"]);
+    assert!(page(&all, Some("r9"), 2).await.is_empty());
+    let of_a = UsageFilter { key_id: Some("a".to_owned()), ..all.clone() };
+    assert_eq!(page(&of_a, Some("r2"), 5).await, ["r1", "r9"]);
+    let rare = UsageFilter { model: Some("rare".to_owned()), ..of_a };
+    assert_eq!(page(&rare, None, 5).await, ["r1"]);
+    assert!(page(&all, Some("forgotten"), 5).await.is_empty(), "all that came before it is forgotten too");
 }

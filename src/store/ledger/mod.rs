@@ -1,12 +1,14 @@
 //! The books: one row a request, one a call of the backend, and sums by the hour and by the day that
 //! are written in the same transaction, so that rows and sums always say the same.
 
+mod reading;
+
 use std::collections::BTreeMap;
 
 use super::{
     Store, UnixMillis,
-    backend::{Write, execute, fetch_all},
-    error::{Result, StoreError},
+    backend::{Write, execute, fetch_one},
+    error::Result,
 };
 
 /// Milliseconds.
@@ -142,7 +144,8 @@ impl Dimension {
             Self::Account => "account_id",
             Self::Model => "model",
             Self::Dialect => "dialect",
-            Self::Day | Self::Hour => "CAST(slot AS TEXT)",
+            Self::Day => "day",
+            Self::Hour => "hour",
         }
     }
 }
@@ -207,6 +210,18 @@ pub enum Holder {
     Key,
 }
 
+/// How many hours are forgotten at a time.
+const HOURS_AT_A_TIME: i64 = 4;
+
+/// What was forgotten in one step.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Forgotten {
+    /// Requests.
+    pub requests: u64,
+    /// Sums of an hour.
+    pub sums: u64,
+}
+
 /// What was used in an hour: the Unix hour, tokens, and notional money in millionths.
 pub type HourlySum = (i64, u64, u64);
 
@@ -247,139 +262,23 @@ impl<'a> LedgerStore<'a> {
         write.commit().await
     }
 
-    /// A report. By hours it reads the hours, else the days where the times allow it.
-    pub async fn report(&self, filter: &UsageFilter, by: Option<Dimension>) -> Result<Vec<UsageSum>> {
-        let whole_days = filter.from.rem_euclid(DAY) == 0 && filter.until.rem_euclid(DAY) == 0;
-        let daily = by != Some(Dimension::Hour) && whole_days;
-        let (table, slot, length) = if daily {
-            ("usage_daily", "day", DAY)
-        } else if by == Some(Dimension::Day) {
-            ("usage_hourly", "hour / 24", HOUR)
-        } else {
-            ("usage_hourly", "hour", HOUR)
-        };
-        let base = if daily { "day" } else { "hour" };
-        let group = by.map_or("''".to_owned(), |by| by.column().replace("slot", slot));
-        let sql = format!(
-            "SELECT {group} AS grouped, {SUMS} FROM {table}
-             WHERE {base} >= $1 AND {base} < $2 AND ($3 IS NULL OR team_id = $3) AND ($4 IS NULL OR user_id = $4)
-                AND ($5 IS NULL OR key_id = $5) AND ($6 IS NULL OR account_id = $6) AND ($7 IS NULL OR model = $7)
-             GROUP BY grouped ORDER BY grouped"
-        );
-        let rows = fetch_all!(
-            &mut self.store.backend.read().await?,
-            SumRow,
-            // Made of the constants above only.
-            sqlx::AssertSqlSafe(sql.clone()),
-            filter.from.div_euclid(length),
-            -((-filter.until).div_euclid(length)),
-            filter.team_id.as_deref(),
-            filter.user_id.as_deref(),
-            filter.key_id.as_deref(),
-            filter.account_id.as_deref(),
-            filter.model.as_deref(),
-        )?;
-        let mut sums: Vec<UsageSum> = rows.into_iter().map(SumRow::into_sum).collect();
-        if matches!(by, Some(Dimension::Day | Dimension::Hour)) {
-            sums.sort_by_key(|sum| sum.group.parse::<i64>().unwrap_or(0));
-        }
-        Ok(sums)
-    }
-
-    /// What one of them used since a Unix hour, by the hour.
-    pub async fn hours(&self, of: Holder, id: &str, since: i64) -> Result<Vec<HourlySum>> {
-        let column = match of {
-            Holder::Team => "team_id",
-            Holder::User => "user_id",
-            Holder::Key => "key_id",
-        };
-        let sql = format!(
-            "SELECT hour, CAST(SUM(input + output) AS BIGINT), CAST(SUM(cost) AS BIGINT) FROM usage_hourly
-             WHERE {column} = $1 AND hour >= $2 GROUP BY hour"
-        );
-        let rows = fetch_all!(
-            &mut self.store.backend.read().await?,
-            (i64, i64, i64),
-            sqlx::AssertSqlSafe(sql.clone()),
-            id,
-            since,
-        )?;
-        Ok(rows.into_iter().map(|(hour, tokens, cost)| (hour, unsigned(tokens), unsigned(cost))).collect())
-    }
-
-    /// Requests, the newest first: at most `limit`, and only those before the one that is `before`.
-    pub async fn requests(&self, filter: &UsageFilter, before: Option<&str>, limit: u32) -> Result<Vec<UsageRow>> {
-        let mut session = self.store.backend.read().await?;
-        let rows = fetch_all!(
-            &mut session,
-            RequestRow,
-            "SELECT id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked, model, effort, tier,
-                status, outcome, cause, input, cached, cache_write, output, reasoning, estimated, cost, first_byte_ms,
-                duration_ms
-             FROM usage_requests
-             WHERE at >= $1 AND at < $2 AND ($3 IS NULL OR team_id = $3) AND ($4 IS NULL OR user_id = $4)
-                AND ($5 IS NULL OR key_id = $5) AND ($6 IS NULL OR account_id = $6) AND ($7 IS NULL OR model = $7)
-                AND ($8 IS NULL OR id < $8)
-             ORDER BY id DESC LIMIT $9",
-            filter.from,
-            filter.until,
-            filter.team_id.as_deref(),
-            filter.user_id.as_deref(),
-            filter.key_id.as_deref(),
-            filter.account_id.as_deref(),
-            filter.model.as_deref(),
-            before,
-            i64::from(limit),
-        )?;
-        Ok(rows.into_iter().map(RequestRow::into_row).collect())
-    }
-
-    /// One request with its attempts.
-    pub async fn request(&self, id: &str) -> Result<UsageRow> {
-        let mut session = self.store.backend.read().await?;
-        let row = fetch_all!(
-            &mut session,
-            RequestRow,
-            "SELECT id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked, model, effort, tier,
-                status, outcome, cause, input, cached, cache_write, output, reasoning, estimated, cost, first_byte_ms,
-                duration_ms
-             FROM usage_requests WHERE id = $1",
-            id,
-        )?;
-        let row = row.into_iter().next();
-        let mut row = row.ok_or_else(|| StoreError::NotFound { what: "request", asked: id.to_owned() })?.into_row();
-        let attempts = fetch_all!(
-            &mut session,
-            Attempt,
-            "SELECT account_id, at, duration_ms, outcome, status, upstream_id, input, cached, output
-             FROM usage_attempts WHERE request_id = $1 ORDER BY number",
-            id,
-        )?;
-        row.attempts = attempts.into_iter().map(Attempt::into_row).collect();
-        Ok(row)
-    }
-
-    /// Forgets requests, and hours, from before; days are kept. At most `most` requests at a time, so
-    /// that nobody waits long for the database. Says how many requests went.
-    pub async fn forget(&self, requests: UnixMillis, hours: UnixMillis, most: u32) -> Result<u64> {
+    /// Forgets requests, and hours, from before; days are kept. At most `most` requests and the sums of
+    /// `HOURS_AT_A_TIME` at a time, the oldest first, so that nobody waits long for the database.
+    pub async fn forget(&self, requests: UnixMillis, hours: UnixMillis, most: u32) -> Result<Forgotten> {
         let mut write = self.store.backend.write(&[]).await?;
         let gone = execute!(
             &mut write,
-            "DELETE FROM usage_requests WHERE id IN (SELECT id FROM usage_requests WHERE at < $1 LIMIT $2)",
+            "DELETE FROM usage_requests WHERE id IN (SELECT id FROM usage_requests WHERE at < $1 ORDER BY at LIMIT $2)",
             requests,
             i64::from(most),
         )?;
-        execute!(&mut write, "DELETE FROM usage_hourly WHERE hour < $1", hours.div_euclid(HOUR))?;
+        let (oldest,) = fetch_one!(&mut write, (Option<i64>,), "SELECT MIN(hour) FROM usage_hourly")?;
+        let before = hours.div_euclid(HOUR).min(oldest.unwrap_or(i64::MIN).saturating_add(HOURS_AT_A_TIME));
+        let sums = execute!(&mut write, "DELETE FROM usage_hourly WHERE hour < $1", before)?;
         write.commit().await?;
-        Ok(gone)
+        Ok(Forgotten { requests: gone, sums })
     }
 }
-
-const SUMS: &str = "CAST(SUM(requests) AS BIGINT) AS requests, CAST(SUM(failed) AS BIGINT) AS failed,
-    CAST(SUM(input) AS BIGINT) AS input, CAST(SUM(cached) AS BIGINT) AS cached,
-    CAST(SUM(cache_write) AS BIGINT) AS cache_write, CAST(SUM(output) AS BIGINT) AS output,
-    CAST(SUM(reasoning) AS BIGINT) AS reasoning, CAST(SUM(estimated) AS BIGINT) AS estimated,
-    CAST(SUM(cost) AS BIGINT) AS cost";
 
 /// What a sum is of.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -562,133 +461,6 @@ macro_rules! upsert {
 
 upsert!(upsert_hour, "usage_hourly", "hour");
 upsert!(upsert_day, "usage_daily", "day");
-
-#[derive(sqlx::FromRow)]
-struct SumRow {
-    grouped: String,
-    requests: i64,
-    failed: i64,
-    input: i64,
-    cached: i64,
-    cache_write: i64,
-    output: i64,
-    reasoning: i64,
-    estimated: i64,
-    cost: i64,
-}
-
-impl SumRow {
-    fn into_sum(self) -> UsageSum {
-        UsageSum {
-            group: self.grouped,
-            requests: unsigned(self.requests),
-            failed: unsigned(self.failed),
-            used: Used {
-                input: unsigned(self.input),
-                cached: unsigned(self.cached),
-                cache_write: unsigned(self.cache_write),
-                output: unsigned(self.output),
-                reasoning: unsigned(self.reasoning),
-            },
-            estimated: unsigned(self.estimated),
-            cost: unsigned(self.cost),
-        }
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct RequestRow {
-    id: String,
-    at: UnixMillis,
-    team_id: String,
-    user_id: String,
-    key_id: String,
-    account_id: String,
-    dialect: String,
-    endpoint: String,
-    model_asked: String,
-    model: String,
-    effort: Option<String>,
-    tier: Option<String>,
-    status: i64,
-    outcome: String,
-    cause: Option<String>,
-    input: i64,
-    cached: i64,
-    cache_write: i64,
-    output: i64,
-    reasoning: i64,
-    estimated: bool,
-    cost: Option<i64>,
-    first_byte_ms: Option<i64>,
-    duration_ms: i64,
-}
-
-impl RequestRow {
-    fn into_row(self) -> UsageRow {
-        UsageRow {
-            id: self.id,
-            at: self.at,
-            team_id: self.team_id,
-            user_id: self.user_id,
-            key_id: self.key_id,
-            account_id: self.account_id,
-            dialect: self.dialect,
-            endpoint: self.endpoint,
-            model_asked: self.model_asked,
-            model: self.model,
-            effort: self.effort,
-            tier: self.tier,
-            status: u16::try_from(self.status).unwrap_or(0),
-            outcome: self.outcome,
-            cause: self.cause,
-            used: Used {
-                input: unsigned(self.input),
-                cached: unsigned(self.cached),
-                cache_write: unsigned(self.cache_write),
-                output: unsigned(self.output),
-                reasoning: unsigned(self.reasoning),
-            },
-            estimated: self.estimated,
-            cost: self.cost.map(unsigned),
-            first_byte_ms: self.first_byte_ms.map(unsigned),
-            duration_ms: unsigned(self.duration_ms),
-            attempts: Vec::new(),
-        }
-    }
-}
-
-#[derive(sqlx::FromRow)]
-struct Attempt {
-    account_id: String,
-    at: UnixMillis,
-    duration_ms: i64,
-    outcome: String,
-    status: Option<i64>,
-    upstream_id: Option<String>,
-    input: i64,
-    cached: i64,
-    output: i64,
-}
-
-impl Attempt {
-    fn into_row(self) -> AttemptRow {
-        AttemptRow {
-            account_id: self.account_id,
-            at: self.at,
-            duration_ms: unsigned(self.duration_ms),
-            outcome: self.outcome,
-            status: self.status.and_then(|status| u16::try_from(status).ok()),
-            upstream_id: self.upstream_id,
-            used: Used {
-                input: unsigned(self.input),
-                cached: unsigned(self.cached),
-                output: unsigned(self.output),
-                ..Used::default()
-            },
-        }
-    }
-}
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
