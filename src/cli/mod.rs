@@ -13,6 +13,7 @@ mod key;
 mod keyring;
 mod limits;
 mod login;
+mod migrate;
 mod open;
 mod pool;
 mod serve;
@@ -58,8 +59,7 @@ struct Common {
 enum Command {
     /// Serve requests until SIGTERM
     Serve(serve::Options),
-    /// Bring the database's schema up to date
-    Migrate,
+    Migrate(migrate::Options),
     /// Show and check settings
     #[command(subcommand)]
     Config(config::Command),
@@ -162,10 +162,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
     let common = cli.common;
     match cli.command {
         Command::Serve(options) => serve::run(&common, &options).await?,
-        Command::Migrate => {
-            open::store(&common.load()?.settings).await?.close().await;
-            say!("the schema is up to date")?;
-        }
+        Command::Migrate(options) => return migrate::run(&common.load()?.settings, options).await,
         Command::Config(command) => return config::run(&common, &command),
         Command::Account(command) => account::run(&common.load()?.settings, command).await?,
         Command::Pool(command) => pool::run(&common.load()?.settings, command).await?,

@@ -1,5 +1,6 @@
 //! Opens the store as the settings say, in the order that a wrong key changes nothing.
 
+use super::migrate;
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
 use crate::store::vault::{KeyFile, KeyFileOrigin, Keyring};
@@ -26,6 +27,7 @@ pub(super) async fn store(settings: &Settings) -> Result<Store> {
     };
     let store = Store::open(OpenOptions { url, keyring }).await?;
     store.migrate().await?;
+    migrate::must_be_finished(&store).await?;
     Ok(store)
 }
 

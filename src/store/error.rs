@@ -98,6 +98,12 @@ pub enum StoreError {
     /// The same request has made its change before.
     #[error("this request has been made before")]
     Repeated,
+    /// The installation cannot be moved from one database to the other.
+    #[error("{problem}")]
+    Moving {
+        /// Why not, and what to do.
+        problem: String,
+    },
     /// Nothing matches.
     #[error("no {what} is called {asked:?}")]
     NotFound {

@@ -32,6 +32,7 @@ mod keys;
 mod ledger;
 mod limits;
 mod migrate;
+pub mod moving;
 mod pools;
 mod responses;
 mod rotation;

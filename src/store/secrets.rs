@@ -13,7 +13,7 @@ use super::{
 /// check guesses.
 pub type Pepper = SecretBox<[u8; 32]>;
 
-const PEPPER: Place<'static> = Place { table: "secrets", column: "value", row: "pepper" };
+pub(super) const PEPPER: Place<'static> = Place { table: "secrets", column: "value", row: "pepper" };
 
 impl Store {
     /// The pepper, made at the first call; the same for every replica and for ever.

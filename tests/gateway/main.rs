@@ -26,6 +26,7 @@ mod ledger;
 mod ledger_crash;
 mod limits;
 mod models;
+mod moving;
 mod observability;
 mod openapi;
 mod pool;
