@@ -23,6 +23,8 @@ const AGO: i64 = 6 * DAY;
 /// Requests of the past: so many that their move takes a while.
 const PAST: i64 = 6_000;
 
+const COUNT: &str = "SELECT COUNT(*) FROM usage_requests";
+
 async fn call(gateway: &Gateway, key: &str, method: Method, path: &str, body: Option<&Value>) -> (StatusCode, Value) {
     let mut request = gateway.http.request(method, format!("{}{path}", gateway.url)).bearer_auth(key);
     request = request.header("anthropic-version", "2023-06-01");
@@ -177,15 +179,14 @@ async fn an_installation_moves_to_postgres_while_it_is_served() {
     let mut copy = setup.command(&["migrate", "--from", &from, "--to", &to]).spawn().expect("tollway");
     let mut there = PgConnection::connect(&to).await.expect("Postgres");
     eventually("some requests", async || {
-        let count = "SELECT COUNT(*) FROM usage_requests";
-        let rows: Result<(i64,), _> = sqlx::query_as(count).fetch_one(&mut there).await;
+        let rows: Result<(i64,), _> = sqlx::query_as(COUNT).fetch_one(&mut there).await;
         rows.is_ok_and(|(rows,)| rows > 0).then_some(())
     })
     .await;
     assert!(copy.try_wait().expect("its state").is_none(), "the copy was over before it was killed");
     copy.kill().expect("killed");
     copy.wait().expect("its end");
-    let (rows,): (i64,) = sqlx::query_as("SELECT COUNT(*) FROM usage_requests").fetch_one(&mut there).await.unwrap();
+    let (rows,): (i64,) = sqlx::query_as(COUNT).fetch_one(&mut there).await.expect("a number");
     assert!(rows < PAST, "killed half-way: {rows}");
     let new = setup.clone().set("TOLLWAY_DATABASE_URL", &to);
     assert!(new.fails(&["key", "list"], "").contains("a copy that is not finished"));

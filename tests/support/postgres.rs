@@ -77,7 +77,7 @@ impl Postgres {
             self.directory.path().display(),
         );
         let (data, log) = (self.data(), self.log());
-        let arguments = ["-D", data.to_str().unwrap(), "-w", "-l", log.to_str().unwrap(), "-o", &options];
+        let arguments = ["-D", data.to_str().expect("UTF-8"), "-w", "-l", log.to_str().expect("UTF-8"), "-o", &options];
         self.run("pg_ctl", &[&arguments[..], &["start"]].concat())
     }
 
