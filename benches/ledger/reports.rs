@@ -154,7 +154,7 @@ impl Bench<'_> {
                 let begun = Instant::now();
                 let output = command.stdin(Stdio::null()).output()?;
                 let time = begun.elapsed();
-                let lines = output.stdout.iter().filter(|byte| **byte == b'\n').count();
+                let lines = String::from_utf8_lossy(&output.stdout).lines().count();
                 ensure!(output.status.success() && lines > 1, "{}", String::from_utf8_lossy(&output.stderr));
                 self.note(13, "tollway usage --format csv, a month".to_owned(), &format!("by {}", by.as_str()), time);
             }
