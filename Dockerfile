@@ -42,7 +42,7 @@ RUN install -D -t /image/usr/local/bin target/release/tollway; \
     echo 'tollway:x:65532:65532:Tollway:/data:/sbin/nologin' >/image/etc/passwd; \
     echo 'tollway:x:65532:' >/image/etc/group; \
     echo 'hosts: files dns' >/image/etc/nsswitch.conf; \
-    install -d -m 0700 /image/data; \
+    install -d -m 0700 /owned/data; \
     install -d -m 0755 /image/etc/tollway; \
     install -d -m 1777 /image/tmp
 
@@ -52,7 +52,7 @@ RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
 
 FROM scratch AS runtime
 COPY --from=files /image /
-COPY --from=files --chown=65532:65532 /image/data /data
+COPY --from=files --chown=65532:65532 /owned /
 # In a container the listeners are reached from outside it: what is published decides who gets in.
 # The admin API wants an admin key; port 9464 wants none and stays inside.
 ENV PATH=/usr/local/bin \
