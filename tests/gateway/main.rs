@@ -15,6 +15,7 @@ mod codex_paths;
 mod config;
 mod crash;
 mod cuts;
+mod deploy;
 mod errors;
 mod failover;
 mod fault_matrix;
