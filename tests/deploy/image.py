@@ -7,6 +7,7 @@ import http.client
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -202,6 +203,38 @@ def composes(engine):
     print("compose, profile sim: served a streamed answer, twice")
 
 
+def readme_holds(engine):
+    """What README.md says under "Deploy", word by word, but for the port and with images that are
+    there; `docker compose` is Compose as Docker's plugin."""
+    section = (ROOT / "README.md").read_text().split("\n## Deploy\n", 1)[1].split("\n## ", 1)[0]
+    blocks = [block.split("```", 1)[0].strip() for block in section.split("```\n")[1::2]]
+    demonstration, accounts = blocks[0], blocks[1]
+    commands = [line for line in demonstration.replace("\\\n", "").splitlines() if line]
+    assert len(commands) <= 4, "with `git clone` more than five commands"
+    plugins = Path(engine.env["DOCKER_CONFIG"], "cli-plugins")
+    plugins.mkdir(parents=True, exist_ok=True)
+    (plugins / "docker-compose").symlink_to(Path(sys.executable).parent / "docker-compose")
+    ports = {name: free_port() for name in ["GATEWAY_PORT", "GATEWAY_ADMIN_PORT", "DEMO_PORT"]}
+    env = {**engine.env, "GATEWAY_IMAGE": IMAGES["gateway"], "SIM_IMAGE": IMAGES["sim"], **{k: str(v) for k, v in ports.items()}}
+    assert "127.0.0.1:8987" in demonstration
+    with tempfile.TemporaryDirectory() as checkout:
+        shutil.copy(ROOT / "docker-compose.yml", checkout)
+
+        def typed(script):
+            command = ["bash", "-euo", "pipefail", "-c", script]
+            done = subprocess.run(command, env=env, cwd=checkout, capture_output=True, text=True)
+            assert done.returncode == 0, f"{script}: {done.stdout}{done.stderr}"
+            return done.stdout
+
+        said = events(typed(demonstration.replace("127.0.0.1:8987", f"127.0.0.1:{ports['DEMO_PORT']}")))
+        assert said[-1]["type"] == "response.completed", said
+        # A login that nobody approves does not end; that it begins is said by its help.
+        said = typed(accounts.replace("account login --device", "account login --help").replace("exec ", "exec -T "))
+        assert said.splitlines()[-1].startswith("tw-"), said
+        typed("docker compose --profile '*' down --volumes")
+    print("README.md, Deploy: as it says")
+
+
 def main():
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     with Engine() as engine:
@@ -212,6 +245,7 @@ def main():
         holds_only_what_it_needs(engine)
         runs_hardened(engine)
         composes(engine)
+        readme_holds(engine)
     print("all checks passed")
 
 
