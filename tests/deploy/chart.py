@@ -29,6 +29,7 @@ SECRETS = {
     "master-key": base64.b64encode(b"k" * 32).decode(),
     "database-url": "postgres://tollway:secret@db.example.com/tollway",
     "admin-key": "an-admin-key-of-some-length",
+    "oidc-client-secret": "an-oidc-secret",
     "webhook-secret": "whsec_" + base64.b64encode(b"w" * 24).decode(),
     "otlp-headers": "x-api-key=secret",
 }

@@ -36,6 +36,10 @@
 - name: TOLLWAY_ADMIN__KEY_FILE
   value: /run/secrets/tollway/admin-key
 {{- end }}
+{{- if .Values.oidc.existingSecret }}
+- name: TOLLWAY_OIDC__CLIENT_SECRET_FILE
+  value: /run/secrets/tollway/oidc-client-secret
+{{- end }}
 {{- with .Values.webhook.url }}
 - name: TOLLWAY_WEBHOOK__URL
   value: {{ . | quote }}
@@ -116,6 +120,13 @@
       - secret:
           name: {{ .existingSecret }}
           items: [{key: {{ .existingSecretKey }}, path: admin-key}]
+      {{- end }}
+      {{- end }}
+      {{- with .Values.oidc }}
+      {{- if .existingSecret }}
+      - secret:
+          name: {{ .existingSecret }}
+          items: [{key: {{ .existingSecretKey }}, path: oidc-client-secret}]
       {{- end }}
       {{- end }}
       {{- with .Values.webhook }}

@@ -51,6 +51,7 @@
   "database_url" "database.existingSecret"
   "data_dir" "persistence, whose volume is at /data"
   "admin.key" "admin.existingSecret"
+  "oidc.client_secret" "oidc.existingSecret"
   "admin.listen" "service.adminPort"
   "server.listen" "service.port"
   "server.ops_listen" "service.metricsPort"

@@ -127,7 +127,7 @@ topologySpreadConstraints:
 
 {{/* The versions of the given secrets that the pod reads, where there is a cluster to ask. */}}
 {{- define "tollway.secretVersions" -}}
-{{- $names := list .Values.masterKey.existingSecret .Values.database.existingSecret .Values.admin.existingSecret .Values.webhook.existingSecret .Values.tracing.existingSecret }}
+{{- $names := list .Values.masterKey.existingSecret .Values.database.existingSecret .Values.admin.existingSecret .Values.oidc.existingSecret .Values.webhook.existingSecret .Values.tracing.existingSecret }}
 {{- range $name := compact $names | uniq }}
 {{- $secret := lookup "v1" "Secret" $.Release.Namespace $name }}
 {{ $name }}={{ dig "data" dict $secret | toJson | sha256sum }}
