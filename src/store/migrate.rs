@@ -41,6 +41,7 @@ const EMBEDDED: &[Embedded] = embedded![
     7 "admin" "0007_admin.sql",
     8 "aliases" "0008_aliases.sql",
     9 "usage_indexes" "0009_usage_indexes.sql",
+    10 "leases" "0010_leases.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
