@@ -13,6 +13,8 @@ mod aliases;
 mod batches;
 #[path = "store/database.rs"]
 mod database;
+#[path = "store/exchanges.rs"]
+mod exchanges;
 #[path = "store/keys.rs"]
 mod keys;
 #[path = "store/leases.rs"]
@@ -94,6 +96,10 @@ on_both_databases![
     leases::one_of_many_takes_a_lease_and_the_others_see_who,
     leases::a_lease_ends_by_itself_by_release_and_by_nothing_else,
     leases::a_fencing_number_only_goes_up,
+    exchanges::an_exchange_is_noted_by_the_holder_of_the_lease_alone,
+    exchanges::a_note_outlives_its_lease_and_not_its_generation,
+    exchanges::a_note_is_taken_back_or_given_up_with_the_lease,
+    exchanges::a_removed_account_leaves_nothing_behind,
     responses::a_response_is_found_by_its_own_key_only,
     responses::a_response_of_the_same_id_replaces_the_other,
     responses::what_is_over_is_not_found_and_swept,

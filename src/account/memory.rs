@@ -41,7 +41,7 @@ pub(super) enum Need {
 pub(super) struct Pause {
     pub(super) until: Instant,
     pub(super) detail: String,
-    /// Whether a failure is the cause, and not a new token that is short-lived.
+    /// Whether a failure is the cause, and not a new token that is short-lived or another's turn.
     pub(super) failed: bool,
 }
 
@@ -53,8 +53,6 @@ pub(super) struct Memory {
     pub(super) pause: Option<Pause>,
     /// Transient failures in a row; the exponent of the backoff.
     pub(super) failures: u32,
-    /// The generation whose refresh token may be used up without our having seen the answer.
-    pub(super) doubtful: Option<i64>,
     pub(super) verdict: Option<Verdict>,
     /// The generation that the last recovery from a 401 made, and when.
     pub(super) recovered: Option<(i64, Instant)>,
@@ -101,7 +99,6 @@ impl Memory {
     pub(super) fn forget_the_past(&mut self) {
         self.pause = None;
         self.failures = 0;
-        self.doubtful = None;
         self.verdict = None;
         self.recovered = None;
     }

@@ -10,8 +10,10 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::settings::TokenSettings;
-use crate::oauth::{OAuthClient, RefreshError, RefreshReason, TokenSet};
-use crate::store::{Account, AccountId, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
+use crate::oauth::{OAuthClient, RefreshError, RefreshReason, Timely, TokenSet};
+use crate::store::{
+    Account, AccountId, AccountState, Credentials, Lease, NewCredentials, Saved, Trace, Turn, UnixMillis,
+};
 
 /// The wall clock.
 pub type Clock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -21,12 +23,17 @@ pub type Random = Arc<dyn Fn() -> f64 + Send + Sync>;
 
 /// Who exchanges refresh tokens. An implementation bounds its own time and never repeats itself.
 pub trait TokenIssuer: Send + Sync {
-    /// One exchange.
+    /// One exchange. `timely` is asked when the token is about to leave; if it says no, the token does
+    /// not leave, and the error is [`RefreshError::Withheld`].
     fn refresh<'a>(
         &'a self,
         refresh_token: &'a SecretString,
         reason: RefreshReason,
+        timely: Timely,
     ) -> BoxFuture<'a, Result<TokenSet, RefreshError>>;
+
+    /// The longest that an exchange takes.
+    fn longest(&self) -> Duration;
 }
 
 impl TokenIssuer for OAuthClient {
@@ -34,8 +41,13 @@ impl TokenIssuer for OAuthClient {
         &'a self,
         refresh_token: &'a SecretString,
         reason: RefreshReason,
+        timely: Timely,
     ) -> BoxFuture<'a, Result<TokenSet, RefreshError>> {
-        Box::pin(OAuthClient::refresh(self, refresh_token, reason))
+        Box::pin(OAuthClient::refresh(self, refresh_token, reason, timely))
+    }
+
+    fn longest(&self) -> Duration {
+        OAuthClient::longest(self)
     }
 }
 
@@ -62,6 +74,33 @@ pub trait CredentialStore: Send + Sync {
 
     /// One account with its credentials; none when it was removed.
     fn load(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Stored>, StoreFault>>;
+
+    /// What there is to know before a refresh token is spent; none when the account was removed.
+    fn turn(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Turn>, StoreFault>>;
+
+    /// Takes an account's lease, if nobody has it.
+    fn take<'a>(
+        &'a self,
+        id: AccountId,
+        holder: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Option<Lease>, StoreFault>>;
+
+    /// Notes durably that the refresh token of `generation` is about to be sent, and renews the lease.
+    /// `false`: it must not be sent.
+    fn note<'a>(
+        &'a self,
+        id: AccountId,
+        lease: &'a Lease,
+        generation: i64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreFault>>;
+
+    /// Renews an account's lease; `false`: it is somebody else's, or nobody's.
+    fn renew<'a>(&'a self, lease: &'a Lease, ttl: Duration) -> BoxFuture<'a, Result<bool, StoreFault>>;
+
+    /// Releases an account's lease, and says what becomes of the note.
+    fn release<'a>(&'a self, id: AccountId, lease: &'a Lease, trace: Trace) -> BoxFuture<'a, Result<(), StoreFault>>;
 
     /// Stores the successor of generation `expected`, unless somebody has done so already.
     fn save_refreshed<'a>(
@@ -156,6 +195,8 @@ pub struct Context {
     pub clock: Clock,
     /// Spreads retries.
     pub random: Random,
+    /// Names this run of this process among those that share the store.
+    pub holder: String,
     /// The numbers.
     pub settings: TokenSettings,
     /// Holds every task that must not be cut short; shutdown closes it and waits for it.

@@ -1,262 +1,286 @@
-//! One exchange, from the look into the store to the stored result.
+//! One turn at an account's refresh token, from the look into the store to the stored result.
 //!
-//! It runs as a task of its own under the process's tracker: refresh tokens rotate, so once the
-//! issuer has answered, the old one is dead and the new one must reach the store, whatever happens
-//! to those who wait. The order is: read the store again (another process may have been faster),
-//! exchange, store, and only then let anybody use the result.
+//! It runs as a task of its own under the process's tracker, so that nobody who waits can cancel it.
+//! What comes after what is decided in `protocol.rs`; this file does it, over the real store and
+//! issuer. `persist.rs` has the way of an answer into the store.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::memory::Progress;
-use super::ports::{Context, RefreshEvent, RefreshOutcome, StoreFault};
+use super::ports::{RefreshEvent, RefreshOutcome, StoreFault};
+use super::protocol::{Action, Ending, Event, Kept, Note, Rules, Seen, Sent, Turn, Waiting};
 use super::settings::backoff;
-use super::snapshot::{Standing, has_ended, is_due};
+use super::snapshot::is_due;
 use super::token_error::{TokenError, permitted, refusal};
 use super::token_manager::TokenManager;
 use super::verdict::Verdict;
-use crate::oauth::{RefreshError, RefreshReason, TokenSet};
-use crate::store::{Credentials, NewCredentials, Saved};
+use crate::oauth::{RefreshError, RefreshReason, Timely, TokenSet};
+use crate::store::{Credentials, Lease, Trace};
 
-/// After the shutdown signal, writes are repeated at least this often.
-const LAST_PACE: Duration = Duration::from_millis(250);
+/// How often a process looks whether another has come to the end of its turn: at first, and at last.
+const LOOKS: (Duration, Duration) = (Duration::from_millis(20), Duration::from_millis(300));
 
-type Renewed = Result<Arc<Credentials>, TokenError>;
+/// How long the verdict on an account may take to be stored before its lease is released.
+const VERDICT: Duration = Duration::from_secs(2);
 
-/// What the steps of one exchange share.
-struct Attempt {
-    reason: RefreshReason,
-    started: Instant,
-    progress: watch::Sender<Progress>,
-}
+pub(super) type Renewed = Result<Arc<Credentials>, TokenError>;
 
-/// What the store had to say before or after an exchange.
-enum Look {
-    /// Nothing newer.
-    Same,
-    /// Somebody else has stored a credential set that can be used.
-    Adopted(Arc<Credentials>),
+/// What the steps of one turn share.
+pub(super) struct Attempt {
+    pub(super) reason: RefreshReason,
+    pub(super) started: Instant,
+    pub(super) progress: watch::Sender<Progress>,
+    /// The generation in use when it began.
+    began: i64,
+    waits: u32,
+    /// Whether the log says that it waits for the end of a doubt.
+    warned: bool,
+    lease: Option<Lease>,
+    /// When the note was about to be written, by the monotonic clock and by the wall clock: a machine
+    /// that was suspended shows it on one of them.
+    noted: Option<(Instant, i64)>,
+    /// What was sent, and what the issuer made of it.
+    spent: Option<Arc<Credentials>>,
+    answer: Option<Result<TokenSet, RefreshError>>,
 }
 
 impl TokenManager {
     /// The task. Its sender lives as long as it does: that is how callers know it is under way.
     pub(super) async fn fly(self: Arc<Self>, reason: RefreshReason, progress: watch::Sender<Progress>) {
-        let attempt = Attempt { reason, started: Instant::now(), progress };
-        let renewed = self.renew(&attempt).await;
-        attempt.progress.send_replace(Progress::Done(renewed));
-    }
-
-    async fn renew(self: &Arc<Self>, attempt: &Attempt) -> Renewed {
-        if let Look::Adopted(credentials) = self.look(attempt).await? {
-            return Ok(credentials);
-        }
-        let spent = Arc::clone(&self.snapshot().credentials);
-        let exchange = self.context.issuer.refresh(&spent.refresh_token, attempt.reason);
-        match exchange.await {
-            Ok(set) => self.keep(attempt, &spent, &set).await,
-            Err(RefreshError::Permanent { code, message, .. }) => {
-                self.refused(attempt, &spent, &code, message.as_deref()).await
-            }
-            Err(RefreshError::Transient { code, detail, retry_after, ambiguous }) => {
-                self.report(attempt, RefreshOutcome::Transient, code.as_deref());
-                Err(self.put_off(detail, retry_after, ambiguous))
-            }
-        }
-    }
-
-    /// Reads the store and adopts what is newer there.
-    async fn look(self: &Arc<Self>, attempt: &Attempt) -> Result<Look, TokenError> {
-        let stored = match self.context.store.load(self.id()).await {
-            Ok(Some(stored)) => stored,
-            Ok(None) => {
-                self.retire();
-                return Err(TokenError::Removed);
-            }
-            Err(fault) => {
-                // Without the store an exchange would burn a token whose successor has no home.
-                self.report(attempt, RefreshOutcome::Transient, Some("store"));
-                let detail = format!("the store cannot be read: {fault}");
-                return Err(self.put_off(detail, None, false));
-            }
+        let mut attempt = Attempt {
+            reason,
+            started: Instant::now(),
+            progress,
+            began: self.snapshot().generation(),
+            waits: 0,
+            warned: false,
+            lease: None,
+            noted: None,
+            spent: None,
+            answer: None,
         };
-        let newer = stored.credentials.generation > self.snapshot().generation();
+        let (renewed, release) = self.take_turn(&mut attempt).await;
+        attempt.progress.send_replace(Progress::Done(renewed));
+        let lease = attempt.lease.take();
+        // Nobody waits for the lease to be released.
+        drop(attempt);
+        if let (Some(lease), Some(trace)) = (lease, release) {
+            self.release(&lease, trace).await;
+        }
+    }
+
+    /// Lets the protocol decide and does what it says, until the end.
+    async fn take_turn(self: &Arc<Self>, attempt: &mut Attempt) -> (Renewed, Option<Trace>) {
+        let (mut turn, mut action) = Turn::new(self.rules(), attempt.began);
+        loop {
+            if let Action::End { ending, release } = action {
+                return (self.conclude(attempt, ending), release.map(|(_, trace)| trace));
+            }
+            match self.perform(attempt, action).await {
+                Ok(event) => action = turn.next(event),
+                Err(error) => return (Err(error), turn.abandon().map(|(_, trace)| trace)),
+            }
+        }
+    }
+
+    fn rules(&self) -> Rules {
+        Rules::new(self.context.issuer.longest(), self.context.settings.doubt)
+    }
+
+    async fn perform(self: &Arc<Self>, attempt: &mut Attempt, action: Action) -> Result<Event, TokenError> {
+        let store = &self.context.store;
+        match action {
+            Action::Look => self.look(attempt).await.map(Event::Seen),
+            Action::Wait(waiting) => self.wait(attempt, waiting).await,
+            Action::Yield { trace, waiting, .. } => {
+                if let Some(lease) = attempt.lease.take() {
+                    self.release(&lease, trace).await;
+                }
+                self.wait(attempt, waiting).await
+            }
+            Action::SecondLook => {
+                sleep(self.context.settings.second_look).await;
+                Ok(Event::Waited)
+            }
+            Action::Take => {
+                let taken = store.take(self.id(), &self.context.holder, self.rules().lease).await;
+                attempt.lease = taken.map_err(|fault| self.without_store(attempt, &fault))?;
+                Ok(Event::Taken(attempt.lease.as_ref().map(|lease| lease.fence)))
+            }
+            Action::Note { generation, .. } => {
+                let Some(lease) = &attempt.lease else { return Ok(Event::Noted(false)) };
+                attempt.noted = Some((Instant::now(), self.context.now()));
+                let noted = store.note(self.id(), lease, generation, self.rules().lease).await;
+                Ok(Event::Noted(noted.map_err(|fault| self.without_store(attempt, &fault))?))
+            }
+            Action::Send { generation } => Ok(Event::Sent(self.send(attempt, generation).await)),
+            Action::Keep { .. } => match (&attempt.spent, &attempt.answer) {
+                (Some(spent), Some(Ok(set))) => self.keep(attempt, spent, set).await.map(Event::Kept),
+                _ => Ok(Event::Kept(Kept::Overtaken)),
+            },
+            Action::Condemn { generation, doubtful, .. } => {
+                self.condemn(attempt, generation, doubtful).await.map(Event::Condemned)
+            }
+            // Ends are not performed; a turn that is given this for an event ends.
+            Action::End { .. } => Ok(Event::Waited),
+        }
+    }
+
+    /// Reads the store and takes over what is newer there.
+    async fn look(self: &Arc<Self>, attempt: &Attempt) -> Result<Seen, TokenError> {
+        let store = &self.context.store;
+        let read = async {
+            let turn = store.turn(self.id()).await?;
+            Ok(turn.zip(store.load(self.id()).await?))
+        };
+        // Without the store an exchange would burn a token whose successor has no home.
+        let read = read.await.map_err(|fault| self.without_store(attempt, &fault))?;
+        let Some((turn, stored)) = read else {
+            self.retire();
+            return Err(TokenError::Removed);
+        };
         self.observe(stored.account, Some(stored.credentials));
         let snapshot = self.snapshot();
-        permitted(&snapshot.standing, attempt.reason == RefreshReason::Forced)?;
-        let context = &self.context;
-        if newer && !is_due(&snapshot.credentials, context.now(), &context.settings) {
-            self.report(attempt, RefreshOutcome::Adopted, None);
-            return Ok(Look::Adopted(Arc::clone(&snapshot.credentials)));
-        }
-        Ok(Look::Same)
+        let forced = attempt.reason == RefreshReason::Forced;
+        permitted(&snapshot.standing, forced)?;
+        let due = is_due(&snapshot.credentials, self.context.now(), &self.context.settings);
+        Ok(Seen {
+            generation: snapshot.generation(),
+            usable: snapshot.generation() > attempt.began && !due,
+            pressing: due || forced || attempt.reason == RefreshReason::UnauthorizedRecovery,
+            taken: turn.lease.is_some_and(|lease| !lease.left.is_zero()),
+            note: turn.exchange.map(|exchange| Note {
+                generation: exchange.generation,
+                fence: exchange.fence,
+                age: exchange.age,
+                lost: exchange.lost,
+            }),
+        })
     }
 
-    /// The issuer has answered: from here on the only way is to store the answer.
-    async fn keep(self: &Arc<Self>, attempt: &Attempt, spent: &Credentials, set: &TokenSet) -> Renewed {
-        let new = succession(spent, set, self.context.now());
-        let mut write = 0;
-        let mut deadline = None;
-        loop {
-            match self.save(attempt, spent.generation, &new).await {
-                Ok(renewed) => {
-                    self.set_unpersisted(false);
-                    return renewed;
-                }
-                Err(fault) => self.unsaved(attempt, write, &fault),
-            }
-            let Some(pause) = self.pause_before_write(write, &mut deadline).await else {
-                tracing::error!(
-                    account = %self.snapshot().account.name,
-                    account_id = %self.id(),
-                    "stopping with credentials that could not be stored; the account will need a login"
-                );
-                return Err(TokenError::Unavailable {
-                    detail: "the gateway is stopping".to_owned(),
-                    retry_after: self.context.settings.backoff_base,
-                });
-            };
-            sleep(pause).await;
-            write += 1;
-        }
+    fn without_store(&self, attempt: &Attempt, fault: &StoreFault) -> TokenError {
+        self.report(attempt, RefreshOutcome::Transient, Some("store"));
+        self.put_off(format!("the store cannot be used: {fault}"), None)
     }
 
-    /// One write. An inner result is final; an outer error means: again.
-    async fn save(
-        self: &Arc<Self>,
-        attempt: &Attempt,
-        expected: i64,
-        new: &NewCredentials,
-    ) -> Result<Renewed, StoreFault> {
-        let now = self.context.now();
-        let store = &self.context.store;
-        match store.save_refreshed(self.id(), expected, new, now).await? {
-            Saved::Stored { generation } => {
-                let credentials = self.publish(stored_form(new, generation, now), attempt.reason);
-                self.report(attempt, RefreshOutcome::Ok, None);
-                Ok(self.fit_for_use(credentials))
-            }
-            Saved::Gone => {
-                self.retire();
-                Ok(Err(TokenError::Removed))
-            }
-            Saved::Stale => {
-                // Somebody logged in meanwhile, or our own write succeeded although it said it had
-                // failed. Either way the store's set is the one that lives.
-                let Some(stored) = store.load(self.id()).await? else {
-                    self.retire();
-                    return Ok(Err(TokenError::Removed));
-                };
-                self.observe(stored.account, Some(stored.credentials));
-                self.report(attempt, RefreshOutcome::Adopted, None);
-                let snapshot = self.snapshot();
-                let standing = permitted(&snapshot.standing, false);
-                Ok(standing.and_then(|()| self.fit_for_use(Arc::clone(&snapshot.credentials))))
-            }
+    /// Lets others work. Gives up when that takes longer than any of them may take.
+    async fn wait(&self, attempt: &mut Attempt, waiting: Waiting) -> Result<Event, TokenError> {
+        let rules = self.rules();
+        if let Waiting::Doubt(left) = waiting
+            && !std::mem::replace(&mut attempt.warned, true)
+        {
+            let name = &self.snapshot().account.name;
+            tracing::warn!(account = %name, account_id = %self.id(), ?left, "a refresh was begun and its outcome is not known; the refresh token is left alone for a while");
         }
-    }
-
-    /// Guards against a token that needs the next exchange as soon as it is there.
-    fn fit_for_use(&self, credentials: Arc<Credentials>) -> Renewed {
-        let now = self.context.now();
-        if has_ended(&credentials, now) {
-            let detail = "the issuer gave no access token that is still valid; is this machine's \
-                          clock right?";
-            return Err(self.put_off(detail.to_owned(), None, false));
+        if attempt.started.elapsed() > rules.lease * 2 + rules.doubt {
+            self.report(attempt, RefreshOutcome::Transient, Some("busy"));
+            return Err(self.rest("another process is refreshing the account", LOOKS.1));
         }
-        if is_due(&credentials, now, &self.context.settings) {
-            let end = credentials.access_expires_at.unwrap_or(now);
-            let left = u64::try_from(end.saturating_sub(now)).unwrap_or_default();
-            self.rest(Duration::from_millis(left / 2));
-        }
-        Ok(credentials)
-    }
-
-    fn unsaved(&self, attempt: &Attempt, write: u32, fault: &StoreFault) {
-        self.set_unpersisted(true);
-        attempt.progress.send_replace(Progress::Unsaved);
-        self.report(attempt, RefreshOutcome::PersistFailed, None);
-        tracing::error!(
-            account = %self.snapshot().account.name,
-            account_id = %self.id(),
-            write,
-            error = %fault,
-            "new credentials could not be stored; they are kept in memory and tried again"
-        );
-    }
-
-    /// How long to wait before the next write; none when a stopping server has waited enough.
-    async fn pause_before_write(&self, write: u32, deadline: &mut Option<Instant>) -> Option<Duration> {
-        let Context { settings, shutdown, .. } = &*self.context;
-        let (base, cap) = (settings.persist_base, settings.persist_cap);
-        let pause = backoff(base, cap, write, (self.context.random)());
+        let random = (self.context.random)();
+        let pause = LOOKS.0 + backoff(LOOKS.0, LOOKS.1, attempt.waits, random);
+        attempt.waits = attempt.waits.saturating_add(1);
         tokio::select! {
-            biased;
-            () = shutdown.cancelled() => {
-                let end = *deadline.get_or_insert_with(|| Instant::now() + settings.shutdown_grace);
-                (Instant::now() < end).then(|| pause.min(LAST_PACE))
+            () = sleep(pause) => Ok(Event::Waited),
+            () = self.context.shutdown.cancelled() => {
+                Err(self.rest("the gateway is stopping", self.context.settings.backoff_base))
             }
-            () = sleep(pause) => Some(Duration::ZERO),
         }
     }
 
-    /// The issuer said no. Before that is believed, the store is asked twice whether another
-    /// process was faster: its commit may come a moment after the issuer's answer to us.
-    async fn refused(
-        self: &Arc<Self>,
-        attempt: &Attempt,
-        spent: &Credentials,
-        code: &str,
-        message: Option<&str>,
-    ) -> Renewed {
-        for wait in [Duration::ZERO, self.context.settings.second_look] {
-            sleep(wait).await;
-            if let Look::Adopted(credentials) = self.look(attempt).await? {
-                return Ok(credentials);
-            }
-        }
-        let doubtful = self.is_doubtful(spent.generation);
-        let now = self.context.now();
-        let verdict = Verdict::needs_login(spent.generation, code, message, doubtful, now);
-        let error = refusal(&verdict.standing);
-        if !self.pronounce_current(verdict) {
-            let detail = "newer credentials were stored by somebody else".to_owned();
-            return Err(self.put_off(detail, None, false));
-        }
-        self.report(attempt, RefreshOutcome::Permanent, Some(code));
-        Err(error)
-    }
-
-    /// Stores a standing, again and again until it is stored, void, or the process stops.
-    pub(super) fn store_standing(self: &Arc<Self>, generation: i64, standing: Standing) {
-        let manager = Arc::clone(self);
-        self.context.tasks.spawn(async move {
-            let context = &manager.context;
-            for attempt in 0.. {
-                let stored = context.store.set_state(
-                    manager.id(),
-                    generation,
-                    standing.state,
-                    standing.reason.as_deref(),
-                    standing.detail.as_deref(),
-                    standing.since,
-                );
-                let Err(fault) = stored.await else { return };
-                tracing::warn!(account_id = %manager.id(), error = %fault, "the account's state could not be stored");
-                let settings = &context.settings;
-                let (base, cap) = (settings.persist_base, settings.persist_cap);
-                let pause = backoff(base, cap, attempt, (context.random)());
-                tokio::select! {
-                    () = sleep(pause) => {}
-                    () = context.shutdown.cancelled() => return,
-                }
-            }
+    /// The one place where a refresh token leaves this process.
+    async fn send(&self, attempt: &mut Attempt, generation: i64) -> Sent {
+        let spent = Arc::clone(&self.snapshot().credentials);
+        let Some(noted) = attempt.noted.filter(|_| spent.generation == generation) else { return Sent::TooLate };
+        let (departure, clock) = (self.rules().departure(), Arc::clone(&self.context.clock));
+        let timely: Timely = Arc::new(move || {
+            let (then, wall) = noted;
+            let by_wall = Duration::from_millis(u64::try_from(clock() - wall).unwrap_or_default());
+            then.elapsed().max(by_wall) < departure
         });
+        let answer = self.context.issuer.refresh(&spent.refresh_token, attempt.reason, timely).await;
+        let sent = match &answer {
+            Ok(_) => Sent::Answered,
+            Err(RefreshError::Permanent { .. }) => Sent::Refused,
+            Err(RefreshError::Transient { ambiguous: true, .. }) => Sent::Unknown,
+            Err(RefreshError::Transient { ambiguous: false, .. }) => Sent::Untouched,
+            Err(RefreshError::Withheld) => Sent::TooLate,
+        };
+        attempt.spent = Some(spent);
+        // A turn that comes again does not forget what the issuer has said.
+        if sent != Sent::TooLate {
+            attempt.answer = Some(answer);
+        }
+        sent
     }
 
-    fn report(&self, attempt: &Attempt, outcome: RefreshOutcome, code: Option<&str>) {
+    /// Puts the issuer's refusal in force, if the lease is still ours.
+    async fn condemn(self: &Arc<Self>, attempt: &Attempt, generation: i64, doubtful: bool) -> Result<bool, TokenError> {
+        let (Some(lease), Some(Err(RefreshError::Permanent { code, message, .. }))) = (&attempt.lease, &attempt.answer)
+        else {
+            return Ok(false);
+        };
+        let renewed = self.context.store.renew(lease, self.rules().lease).await;
+        if !renewed.map_err(|fault| self.without_store(attempt, &fault))? {
+            return Ok(false);
+        }
+        let verdict = Verdict::needs_login(generation, code, message.as_deref(), doubtful, self.context.now());
+        let Some(stored) = self.pronounce_current(verdict) else { return Ok(false) };
+        // Others must find the verdict when they find the lease free. If that takes long, they find
+        // the note, and leave the token alone.
+        let _ = timeout(VERDICT, stored).await;
+        Ok(true)
+    }
+
+    /// What the callers get.
+    fn conclude(self: &Arc<Self>, attempt: &Attempt, ending: Ending) -> Renewed {
+        let snapshot = self.snapshot();
+        match ending {
+            Ending::Renewed => {
+                self.report(attempt, RefreshOutcome::Ok, None);
+                self.fit_for_use(Arc::clone(&snapshot.credentials))
+            }
+            Ending::Adopted => {
+                self.report(attempt, RefreshOutcome::Adopted, None);
+                permitted(&snapshot.standing, attempt.reason == RefreshReason::Forced)?;
+                self.fit_for_use(Arc::clone(&snapshot.credentials))
+            }
+            Ending::Failed => {
+                let (code, detail, retry_after) = match &attempt.answer {
+                    Some(Err(RefreshError::Transient { code, detail, retry_after, .. })) => {
+                        (code.as_deref(), detail.clone(), *retry_after)
+                    }
+                    _ => (None, "the refresh did not succeed".to_owned(), None),
+                };
+                self.report(attempt, RefreshOutcome::Transient, code);
+                Err(self.put_off(detail, retry_after))
+            }
+            Ending::InDoubt(left) => {
+                self.report(attempt, RefreshOutcome::Transient, Some("in_doubt"));
+                Err(self.rest("a refresh was begun and its outcome is not known yet", left.min(self.rules().lease)))
+            }
+            Ending::Condemned => {
+                let code = match &attempt.answer {
+                    Some(Err(RefreshError::Permanent { code, .. })) => Some(code.as_str()),
+                    _ => None,
+                };
+                self.report(attempt, RefreshOutcome::Permanent, code);
+                Err(refusal(&snapshot.standing))
+            }
+        }
+    }
+
+    /// Best effort: a lease that is not released ends by itself.
+    async fn release(&self, lease: &Lease, trace: Trace) {
+        if let Err(fault) = self.context.store.release(self.id(), lease, trace).await {
+            tracing::warn!(account_id = %self.id(), error = %fault, "the account's lease could not be released; it ends by itself");
+        }
+    }
+
+    pub(super) fn report(&self, attempt: &Attempt, outcome: RefreshOutcome, code: Option<&str>) {
         let snapshot = self.snapshot();
         let event = RefreshEvent {
             account: self.id(),
@@ -279,28 +303,6 @@ impl TokenManager {
     }
 }
 
-/// What is to be stored: each field of the answer replaces the old one (protocol.md 1.4).
-fn succession(spent: &Credentials, set: &TokenSet, now: i64) -> NewCredentials {
-    let or = |new: &Option<_>, old: &secrecy::SecretString| new.clone().unwrap_or_else(|| old.clone());
-    NewCredentials {
-        access_token: or(&set.access_token, &spent.access_token),
-        refresh_token: or(&set.refresh_token, &spent.refresh_token),
-        id_token: set.id_token.clone().or_else(|| spent.id_token.clone()),
-        access_expires_at: match set.access_token {
-            Some(_) => set.access_expires_at(now),
-            None => spent.access_expires_at,
-        },
-    }
-}
-
-/// The set as the store now has it.
-fn stored_form(new: &NewCredentials, generation: i64, now: i64) -> Credentials {
-    Credentials {
-        access_token: new.access_token.clone(),
-        refresh_token: new.refresh_token.clone(),
-        id_token: new.id_token.clone(),
-        access_expires_at: new.access_expires_at,
-        last_refresh_at: now,
-        generation,
-    }
-}
+#[cfg(test)]
+#[path = "refresh_tests.rs"]
+mod tests;

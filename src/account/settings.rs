@@ -29,6 +29,9 @@ pub struct TokenSettings {
     /// After a refusal: when to look a second time whether another process has stored newer
     /// credentials, whose commit may come after the issuer's answer to us.
     pub second_look: Duration,
+    /// How long a refresh token that another process was about to send, and may have sent, is left
+    /// alone; at least for the account's lease.
+    pub doubt: Duration,
     /// Refresh ahead: the earliest time before the end.
     pub ahead_longest: Duration,
     /// Refresh ahead: the latest time before the end.
@@ -49,6 +52,7 @@ impl Default for TokenSettings {
             shutdown_grace: Duration::from_secs(10),
             quarantine_window: Duration::from_mins(1),
             second_look: Duration::from_secs(1),
+            doubt: Duration::from_mins(1),
             ahead_longest: Duration::from_mins(30),
             ahead_shortest: Duration::from_mins(10),
         }

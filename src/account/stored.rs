@@ -1,11 +1,15 @@
 //! The real store as this room's [`CredentialStore`].
 
 use std::error::Error;
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 
 use super::ports::{CredentialStore, StoreFault, Stored};
-use crate::store::{Account, AccountId, AccountState, NewCredentials, Saved, Store, StoreError, UnixMillis};
+use crate::store::{
+    Account, AccountId, AccountState, ExchangeStore, Lease, NewCredentials, Saved, Store, StoreError, Trace, Turn,
+    UnixMillis,
+};
 
 /// Row and credentials are two reads; a login between them is rare, and twice in a row is none.
 const READS: u32 = 3;
@@ -47,6 +51,37 @@ impl CredentialStore for Store {
             }
             Err(StoreFault("the account changes all the time".to_owned()))
         })
+    }
+
+    fn turn(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Turn>, StoreFault>> {
+        Box::pin(async move { Ok(self.exchanges().turn(id).await?) })
+    }
+
+    fn take<'a>(
+        &'a self,
+        id: AccountId,
+        holder: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Option<Lease>, StoreFault>> {
+        Box::pin(async move { Ok(self.leases().take(&ExchangeStore::lease_name(id), holder, ttl).await?) })
+    }
+
+    fn note<'a>(
+        &'a self,
+        id: AccountId,
+        lease: &'a Lease,
+        generation: i64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreFault>> {
+        Box::pin(async move { Ok(self.exchanges().begin(id, lease, generation, ttl).await?) })
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease, ttl: Duration) -> BoxFuture<'a, Result<bool, StoreFault>> {
+        Box::pin(async move { Ok(self.leases().renew(lease, ttl).await?) })
+    }
+
+    fn release<'a>(&'a self, id: AccountId, lease: &'a Lease, trace: Trace) -> BoxFuture<'a, Result<(), StoreFault>> {
+        Box::pin(async move { Ok(self.exchanges().end(id, lease, trace).await?) })
     }
 
     fn save_refreshed<'a>(
@@ -107,7 +142,6 @@ mod tests {
     use crate::codex::{Failure, FailureKind};
     use crate::store::vault::Keyring;
     use crate::store::{NewAccount, OpenOptions};
-    use std::time::Duration;
 
     const DEFAULTS: Defaults = Defaults { cooldown: Duration::from_secs(30), limit: Duration::from_mins(5) };
 
@@ -140,6 +174,7 @@ mod tests {
             observer: Arc::clone(&bench.context.observer),
             clock: Arc::new(|| START),
             random: Arc::new(|| 0.0),
+            holder: "test".into(),
             settings: TokenSettings::default(),
             tasks: bench.context.tasks.clone(),
             shutdown: bench.context.shutdown.clone(),

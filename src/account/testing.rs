@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, HashSet, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use futures_util::future::BoxFuture;
 use secrecy::{ExposeSecret, SecretString};
@@ -15,8 +16,11 @@ use tokio_util::task::TaskTracker;
 use super::ports::{Context, CredentialStore, Observer, RefreshEvent, RefreshOutcome, StoreFault, Stored, TokenIssuer};
 use super::settings::TokenSettings;
 use super::token_manager::TokenManager;
-use crate::oauth::{RefreshError, RefreshReason, TokenSet};
-use crate::store::{Account, AccountId, AccountShare, AccountState, Credentials, NewCredentials, Saved, UnixMillis};
+use crate::oauth::{RefreshError, RefreshReason, Timely, TokenSet};
+use crate::store::{
+    Account, AccountId, AccountShare, AccountState, Credentials, Exchange, Holding, Lease, NewCredentials, Saved,
+    Trace, Turn, UnixMillis,
+};
 
 /// When every test begins.
 pub(crate) const START: UnixMillis = 1_000_000_000;
@@ -33,6 +37,8 @@ pub(crate) struct FakeIssuer {
     spent: Mutex<HashSet<String>>,
     pub(crate) script: Mutex<VecDeque<Script>>,
     pub(crate) calls: AtomicU32,
+    /// A token leaves while there is a permit: a connection that is made, a process that runs.
+    pub(crate) wire: Semaphore,
     /// An exchange passes while there is a permit.
     gate: Semaphore,
     /// Released once for each exchange that has begun.
@@ -44,6 +50,11 @@ pub(crate) struct FakeIssuer {
 impl FakeIssuer {
     pub(crate) fn calls(&self) -> u32 {
         self.calls.load(Ordering::SeqCst)
+    }
+
+    /// Exchanges that were asked for, whether or not a token left.
+    pub(crate) fn asked(&self) -> usize {
+        self.reasons.lock().unwrap().len()
     }
 
     pub(crate) fn last_reason(&self) -> Option<RefreshReason> {
@@ -70,7 +81,12 @@ impl FakeIssuer {
         self.spent.lock().unwrap().insert(token.expose_secret().to_owned());
     }
 
-    async fn exchange(&self, token: &SecretString) -> Result<TokenSet, RefreshError> {
+    async fn exchange(&self, token: &SecretString, timely: Timely) -> Result<TokenSet, RefreshError> {
+        self.wire.acquire().await.unwrap().forget();
+        self.wire.add_permits(1);
+        if !timely() {
+            return Err(RefreshError::Withheld);
+        }
         let call = self.calls.fetch_add(1, Ordering::SeqCst) + 1;
         self.begun.add_permits(1);
         self.gate.acquire().await.unwrap().forget();
@@ -90,7 +106,7 @@ impl FakeIssuer {
             access_token: Some(format!("at-{call}").into()),
             refresh_token: Some(format!("rt-{call}").into()),
             id_token: None,
-            expires_in: Some(std::time::Duration::from_millis(life)),
+            expires_in: Some(Duration::from_millis(life)),
         })
     }
 }
@@ -100,9 +116,14 @@ impl TokenIssuer for FakeIssuer {
         &'a self,
         token: &'a SecretString,
         reason: RefreshReason,
+        timely: Timely,
     ) -> BoxFuture<'a, Result<TokenSet, RefreshError>> {
         self.reasons.lock().unwrap().push(reason);
-        Box::pin(self.exchange(token))
+        Box::pin(self.exchange(token, timely))
+    }
+
+    fn longest(&self) -> Duration {
+        Duration::from_secs(30)
     }
 }
 
@@ -122,6 +143,10 @@ pub(crate) struct Shelf {
     pub(crate) failing_writes: u32,
     /// The next write succeeds and says that it has failed.
     pub(crate) lying_write: bool,
+    /// Each account's lease, and when it ends.
+    pub(crate) leases: BTreeMap<AccountId, (Lease, Instant)>,
+    /// Notes of exchanges, and when they were written.
+    pub(crate) exchanges: BTreeMap<AccountId, (Exchange, Instant)>,
 }
 
 #[derive(Default)]
@@ -155,6 +180,71 @@ impl FakeStore {
         credentials.access_token = format!("at-{refresh_token}").into();
         credentials.refresh_token = refresh_token.into();
         credentials.access_expires_at = Some(START + life_ms);
+    }
+
+    /// Takes an account's lease as another process would.
+    pub(crate) fn take_lease(&self, id: AccountId, holder: &str, ttl: Duration) -> Option<Lease> {
+        let mut held = self.shelf();
+        let (fence, free) = match held.leases.get(&id) {
+            Some((lease, ends)) => (lease.fence + 1, *ends <= Instant::now()),
+            None => (1, true),
+        };
+        let lease = Lease { name: id.to_string(), holder: holder.to_owned(), fence, expires_at: 0 };
+        free.then(|| held.leases.insert(id, (lease.clone(), Instant::now() + ttl)))?;
+        Some(lease)
+    }
+
+    /// Renews it.
+    fn renew_lease(&self, lease: &Lease, ttl: Duration) -> bool {
+        let mut held = self.shelf();
+        let now = Instant::now();
+        let row = held.leases.values_mut().find(|(row, ends)| row == lease && *ends > now);
+        row.map(|(_, ends)| *ends = now + ttl).is_some()
+    }
+
+    /// Notes an exchange as its holder would.
+    pub(crate) fn begin_exchange(&self, id: AccountId, lease: &Lease, generation: i64, ttl: Duration) -> bool {
+        if !self.renew_lease(lease, ttl) || self.row(id).generation != generation {
+            return false;
+        }
+        let (fence, holder) = (lease.fence, lease.holder.clone());
+        let exchange = Exchange { generation, fence, holder, age: Duration::ZERO, lost: false };
+        self.shelf().exchanges.insert(id, (exchange, Instant::now()));
+        true
+    }
+
+    fn end_exchange(&self, id: AccountId, lease: &Lease, trace: Trace) {
+        let mut held = self.shelf();
+        if let Some((row, ends)) = held.leases.get_mut(&id)
+            && row == lease
+        {
+            *ends = Instant::now();
+        }
+        match (trace, held.exchanges.get_mut(&id)) {
+            (Trace::Goes, Some((exchange, _))) if exchange.fence == lease.fence => {
+                held.exchanges.remove(&id);
+            }
+            (Trace::Lost, Some((exchange, _))) if exchange.fence == lease.fence => exchange.lost = true,
+            _ => {}
+        }
+    }
+
+    fn turn_of(&self, id: AccountId) -> Option<Turn> {
+        let held = self.shelf();
+        let generation = held.rows.get(&id)?.0.generation;
+        let lease = held.leases.get(&id).map(|(lease, ends)| Holding {
+            holder: lease.holder.clone(),
+            fence: lease.fence,
+            left: ends.saturating_duration_since(Instant::now()),
+        });
+        let exchange = held.exchanges.get(&id);
+        let exchange = exchange.map(|(exchange, at)| Exchange { age: at.elapsed(), ..exchange.clone() });
+        Some(Turn { generation, lease, exchange })
+    }
+
+    /// A store that cannot be reached fails every call.
+    fn reach<T>(&self, answer: impl FnOnce() -> T) -> Result<T, StoreFault> {
+        if self.unreadable.load(Ordering::SeqCst) { Err(StoreFault("disk gone".into())) } else { Ok(answer()) }
     }
 
     fn change<T>(&self, id: AccountId, change: impl FnOnce(&mut Account) -> T) -> Option<T> {
@@ -202,12 +292,40 @@ impl CredentialStore for FakeStore {
 
     fn load(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Stored>, StoreFault>> {
         Box::pin(async move {
-            if self.unreadable.load(Ordering::SeqCst) {
-                return Err(StoreFault("disk gone".into()));
-            }
-            let row = self.shelf().rows.get(&id).cloned();
+            let row = self.reach(|| self.shelf().rows.get(&id).cloned())?;
             Ok(row.map(|(account, credentials)| Stored { account, credentials }))
         })
+    }
+
+    fn turn(&self, id: AccountId) -> BoxFuture<'_, Result<Option<Turn>, StoreFault>> {
+        Box::pin(async move { self.reach(|| self.turn_of(id)) })
+    }
+
+    fn take<'a>(
+        &'a self,
+        id: AccountId,
+        holder: &'a str,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<Option<Lease>, StoreFault>> {
+        Box::pin(async move { self.reach(|| self.take_lease(id, holder, ttl)) })
+    }
+
+    fn note<'a>(
+        &'a self,
+        id: AccountId,
+        lease: &'a Lease,
+        generation: i64,
+        ttl: Duration,
+    ) -> BoxFuture<'a, Result<bool, StoreFault>> {
+        Box::pin(async move { self.reach(|| self.begin_exchange(id, lease, generation, ttl)) })
+    }
+
+    fn renew<'a>(&'a self, lease: &'a Lease, ttl: Duration) -> BoxFuture<'a, Result<bool, StoreFault>> {
+        Box::pin(async move { self.reach(|| self.renew_lease(lease, ttl)) })
+    }
+
+    fn release<'a>(&'a self, id: AccountId, lease: &'a Lease, trace: Trace) -> BoxFuture<'a, Result<(), StoreFault>> {
+        Box::pin(async move { self.reach(|| self.end_exchange(id, lease, trace)) })
     }
 
     fn save_refreshed<'a>(
@@ -285,6 +403,7 @@ impl Bench {
             spent: Mutex::default(),
             script: Mutex::default(),
             calls: AtomicU32::new(0),
+            wire: Semaphore::new(1_000),
             gate: Semaphore::new(1_000),
             begun: Semaphore::new(0),
             life_ms: Mutex::new(HOUR),
@@ -298,6 +417,7 @@ impl Bench {
             observer: Arc::clone(&tally) as Arc<dyn Observer>,
             clock: Arc::new(move || START + i64::try_from(begin.elapsed().as_millis()).unwrap()),
             random: Arc::new(|| 1.0),
+            holder: "test".into(),
             settings: TokenSettings::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use arc_swap::ArcSwap;
 use tokio::sync::watch;
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout};
 use tracing::Instrument as _;
 
@@ -109,13 +110,11 @@ impl TokenManager {
     }
 
     /// Puts a verdict in force if its credentials are still the ones in use.
-    pub(super) fn pronounce_current(self: &Arc<Self>, verdict: Verdict) -> bool {
+    /// Gives the task that stores it.
+    pub(super) fn pronounce_current(self: &Arc<Self>, verdict: Verdict) -> Option<JoinHandle<()>> {
         let mut memory = self.lock();
         let current = self.snapshot().generation() == verdict.generation;
-        if current {
-            self.pronounce(&mut memory, verdict);
-        }
-        current
+        current.then(|| self.pronounce(&mut memory, verdict))
     }
 
     /// Takes the account out of use because the backend refuses generation `rejected` although it
@@ -128,7 +127,7 @@ impl TokenManager {
             return false;
         }
         let verdict = Verdict::quarantined(rejected, reason, self.context.now());
-        self.pronounce(&mut memory, verdict);
+        drop(self.pronounce(&mut memory, verdict));
         true
     }
 
@@ -199,7 +198,7 @@ impl TokenManager {
         {
             let verdict = Verdict::quarantined(snapshot.generation(), UNAUTHORIZED_AFTER_REFRESH, now);
             let error = refusal(&verdict.standing);
-            self.pronounce(&mut memory, verdict);
+            drop(self.pronounce(&mut memory, verdict));
             return Begin::Refused(error);
         }
         if let Some(flight) = memory.flight() {
@@ -268,7 +267,7 @@ impl TokenManager {
     }
 
     /// Puts a verdict in force here at once, and in the store by a task.
-    fn pronounce(self: &Arc<Self>, memory: &mut Memory, verdict: Verdict) {
+    fn pronounce(self: &Arc<Self>, memory: &mut Memory, verdict: Verdict) -> JoinHandle<()> {
         let mut snapshot = Snapshot::clone(&self.snapshot());
         snapshot.standing = verdict.standing.clone();
         tracing::error!(
@@ -281,18 +280,19 @@ impl TokenManager {
             "the account is out of use"
         );
         self.snapshot.store(Arc::new(snapshot));
-        self.store_standing(verdict.generation, verdict.standing.clone());
+        let stored = self.store_standing(verdict.generation, verdict.standing.clone());
         memory.verdict = Some(verdict);
+        stored
     }
 
     /// Puts stored credentials in use.
-    pub(super) fn publish(self: &Arc<Self>, credentials: Credentials, reason: RefreshReason) -> Arc<Credentials> {
+    pub(super) fn publish(self: &Arc<Self>, credentials: Credentials, reason: RefreshReason) {
         let mut memory = self.lock();
         let held = self.snapshot();
         let credentials = Arc::new(credentials);
         // Equal when the directory was faster in reading our own write than we in publishing it.
         if credentials.generation < held.generation() {
-            return Arc::clone(&held.credentials);
+            return;
         }
         let mut account = Account::clone(&held.account);
         account.generation = credentials.generation;
@@ -304,7 +304,7 @@ impl TokenManager {
             account.state_reason = None;
             account.state_detail = None;
             account.state_since = self.context.now();
-            self.store_standing(credentials.generation, Standing::of(&account));
+            drop(self.store_standing(credentials.generation, Standing::of(&account)));
         }
         memory.forget_the_past();
         if reason == RefreshReason::UnauthorizedRecovery {
@@ -313,13 +313,12 @@ impl TokenManager {
         self.snapshot.store(Arc::new(Snapshot {
             standing: Standing::of(&account),
             account: Arc::new(account),
-            credentials: Arc::clone(&credentials),
+            credentials,
         }));
-        credentials
     }
 
     /// Notes a transient failure and how long to leave the issuer alone.
-    pub(super) fn put_off(&self, detail: String, at_least: Option<Duration>, doubtful: bool) -> TokenError {
+    pub(super) fn put_off(&self, detail: String, at_least: Option<Duration>) -> TokenError {
         let settings = &self.context.settings;
         let mut memory = self.lock();
         let (base, cap) = (settings.backoff_base, settings.backoff_cap);
@@ -327,24 +326,14 @@ impl TokenManager {
         let retry_after = jittered.max(at_least.unwrap_or_default().min(cap));
         memory.failures = memory.failures.saturating_add(1);
         memory.pause = Some(Pause { until: Instant::now() + retry_after, detail: detail.clone(), failed: true });
-        if doubtful {
-            memory.doubtful = Some(self.snapshot().generation());
-        }
         TokenError::Unavailable { detail, retry_after }
     }
 
-    /// Leaves the issuer alone for a while after a token that is due as soon as it is made.
-    pub(super) fn rest(&self, pause: Duration) {
-        self.lock().pause = Some(Pause {
-            until: Instant::now() + pause,
-            detail: "the issuer's tokens are short-lived".to_owned(),
-            failed: false,
-        });
-    }
-
-    /// Whether the refresh token of this generation may have been used up by ourselves.
-    pub(super) fn is_doubtful(&self, generation: i64) -> bool {
-        self.lock().doubtful == Some(generation)
+    /// Leaves the issuer alone for a while that is no failure's fault.
+    pub(super) fn rest(&self, why: &str, pause: Duration) -> TokenError {
+        let detail = why.to_owned();
+        self.lock().pause = Some(Pause { until: Instant::now() + pause, detail: detail.clone(), failed: false });
+        TokenError::Unavailable { detail, retry_after: pause }
     }
 
     pub(super) fn set_unpersisted(&self, unpersisted: bool) {

@@ -213,7 +213,7 @@ async fn an_unreadable_store_burns_no_refresh_token() {
 
     let error = manager.credentials().await.unwrap_err();
 
-    assert!(error.to_string().contains("the store cannot be read"), "{error}");
+    assert!(error.to_string().contains("the store cannot be used"), "{error}");
     assert_eq!(bench.issuer.calls(), 0);
 }
 

@@ -297,7 +297,8 @@ async fn probe(settings: &Settings, store: &Store, asked: &str, json: bool) -> R
     let account = store.accounts().find(asked).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let books = assemble::books(settings, store)?;
-    let (accounts, relay) = assemble::relay(settings, store, books, tasks.clone(), stop.clone()).await?;
+    let holder = assemble::holder(assemble::COMMAND);
+    let (accounts, relay) = assemble::relay(settings, store, books, holder, tasks.clone(), stop.clone()).await?;
     let member = accounts.get(account.id).context("the account was removed meanwhile")?;
     let was_limited = member.condition().limited_until(unix_millis());
     let asked = relay.ask_usage(&member).await;
@@ -373,13 +374,13 @@ async fn history(store: &Store, asked: &str, last: u32, json: bool, now: UnixMil
     Ok(show::print(&table(["WHEN", "WAS", "BECAME", "BECAUSE", "UNTIL"], rows))?)
 }
 
-/// Through the same token manager as the server: the store's generation keeps the two from losing
-/// each other's tokens.
+/// Through the same token manager as the server, and under the same lease: the two take turns.
 async fn refresh(settings: &Settings, store: &Store, asked: &str) -> Result<()> {
     let account = store.accounts().find(asked).await?;
     let issuer = assemble::issuer(settings, &assemble::http_client(settings)?);
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-    let accounts = assemble::accounts(settings, store.clone(), issuer, tasks.clone(), stop.clone());
+    let holder = assemble::holder(assemble::COMMAND);
+    let accounts = assemble::accounts(settings, store.clone(), issuer, holder, tasks.clone(), stop.clone());
     accounts.reload().await?;
     let member = accounts.get(account.id).context("the account was removed meanwhile")?;
     let refreshed = member.manager.refresh_now().await;

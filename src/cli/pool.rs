@@ -212,7 +212,8 @@ async fn explain(settings: &Settings, store: &Store, asked: &Asked, now: UnixMil
     let key = store.keys().find(&asked.key).await?;
     let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
     let books = assemble::books(settings, store)?;
-    let (_, relay) = assemble::relay(settings, store, books, tasks.clone(), stop.clone()).await?;
+    let holder = assemble::holder(assemble::COMMAND);
+    let (_, relay) = assemble::relay(settings, store, books, holder, tasks.clone(), stop.clone()).await?;
     if !asked.offline && asked.model.is_some() {
         let survey = relay.survey_models(std::time::Instant::now());
         // What is not known by then counts as offered, as in a server that has just started.

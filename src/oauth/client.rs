@@ -1,17 +1,21 @@
 //! The issuer's endpoints: authorize URL, code exchange, refresh, revoke. The device endpoints are
 //! in `device.rs`.
 
+use std::pin::pin;
 use std::time::Duration;
 
+use bytes::Bytes;
 use reqwest::RequestBuilder;
-use reqwest::header::USER_AGENT;
+use reqwest::header::{CONTENT_LENGTH, CONTENT_TYPE, USER_AGENT};
 use secrecy::{ExposeSecret, SecretString};
 use serde_json::json;
+use tokio::time::timeout;
 use url::Url;
 
+use super::departure::{Departure, Timely};
 use super::error::{OAuthError, RefreshError};
 use super::login::AuthorizationCode;
-use super::reply::{Answer, TokenReply, send};
+use super::reply::{Answer, NoAnswer, TokenReply, send};
 use super::tokens::{LoginTokens, TokenSet};
 
 /// The Codex CLI's public client id (protocol.md 1.1).
@@ -23,6 +27,9 @@ pub const SCOPE: &str = "openid profile email offline_access";
 
 /// Revoking is best effort (protocol.md 1.7).
 const REVOKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// After the time for a refresh is over: for an answer that is there and was not read yet.
+const LAST_CALL: Duration = Duration::from_secs(1);
 
 /// Why a refresh is made; travels with it (protocol.md 1.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -188,18 +195,42 @@ impl OAuthClient {
         })
     }
 
+    /// The longest that a refresh takes.
+    pub fn longest(&self) -> Duration {
+        self.config.timeout + LAST_CALL
+    }
+
     /// Exchanges a refresh token for its successor (protocol.md 1.4). Never repeats itself: the
-    /// token may be used up although no answer arrived.
-    pub async fn refresh(&self, refresh_token: &SecretString, reason: RefreshReason) -> Result<TokenSet, RefreshError> {
+    /// token may be used up although no answer arrived. `timely` is asked when its bytes are about to
+    /// leave; if it says no, they do not, and the error is [`RefreshError::Withheld`].
+    pub async fn refresh(
+        &self,
+        refresh_token: &SecretString,
+        reason: RefreshReason,
+        timely: Timely,
+    ) -> Result<TokenSet, RefreshError> {
         let body = json!({
             "client_id": self.config.client_id,
             "grant_type": "refresh_token",
             "refresh_reason": reason.as_str(),
             "refresh_token": refresh_token.expose_secret(),
         });
-        let answer = self.post(&self.config.endpoints.token, |request| request.json(&body)).await.map_err(|none| {
-            RefreshError::Transient { code: None, detail: none.detail, retry_after: None, ambiguous: none.sent }
-        })?;
+        let body = Bytes::from(body.to_string());
+        let length = body.len();
+        let (body, fate) = Departure::new(body, timely);
+        let request = self
+            .request(&self.config.endpoints.token)
+            .header(CONTENT_TYPE, "application/json")
+            .header(CONTENT_LENGTH, length)
+            .body(reqwest::Body::wrap(body));
+        let answer = match self.heard_out(send(request)).await {
+            Ok(answer) => answer,
+            Err(_) if fate.was_withheld() => return Err(RefreshError::Withheld),
+            Err(detail) => {
+                let ambiguous = fate.left();
+                return Err(RefreshError::Transient { code: None, detail, retry_after: None, ambiguous });
+            }
+        };
         if answer.is_success() {
             token_set(&answer)
         } else {
@@ -227,14 +258,25 @@ impl OAuthClient {
         &self,
         url: &Url,
         body: impl FnOnce(RequestBuilder) -> RequestBuilder,
-    ) -> Result<Answer, super::reply::NoAnswer> {
-        let request = self
-            .http
-            .post(url.clone())
-            .timeout(self.config.timeout)
-            .header(USER_AGENT, &self.config.user_agent)
-            .header("originator", &self.config.originator);
-        send(body(request)).await
+    ) -> Result<Answer, NoAnswer> {
+        send(body(self.request(url).timeout(self.config.timeout))).await
+    }
+
+    fn request(&self, url: &Url) -> RequestBuilder {
+        let request = self.http.post(url.clone()).header(USER_AGENT, &self.config.user_agent);
+        request.header("originator", &self.config.originator)
+    }
+
+    /// Waits for an answer that must not be missed. To a process that was paused, the time is over when
+    /// it wakes, with the answer in its socket: it is read before the time counts.
+    async fn heard_out(&self, answer: impl Future<Output = Result<Answer, NoAnswer>>) -> Result<Answer, String> {
+        let mut answer = pin!(answer);
+        for patience in [self.config.timeout, LAST_CALL] {
+            if let Ok(heard) = timeout(patience, &mut answer).await {
+                return heard.map_err(|none| none.detail);
+            }
+        }
+        Err("the issuer did not answer in time".to_owned())
     }
 }
 

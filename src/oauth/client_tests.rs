@@ -58,9 +58,13 @@ fn code() -> AuthorizationCode {
     }
 }
 
+async fn refresh(client: &OAuthClient, token: &str, reason: RefreshReason) -> Result<TokenSet, RefreshError> {
+    client.refresh(&token.into(), reason, Arc::new(|| true)).await
+}
+
 async fn refresh_error(status: u16, body: &'static str) -> RefreshError {
     let (client, _) = issuer(status, body).await;
-    let refreshed = client.refresh(&"rt_old".into(), RefreshReason::Forced).await;
+    let refreshed = refresh(&client, "rt_old", RefreshReason::Forced).await;
     refreshed.err().unwrap()
 }
 
@@ -95,7 +99,7 @@ fn the_authorize_url_has_the_parameters_of_the_cli_in_its_order() {
 async fn a_refresh_is_sent_as_the_cli_sends_it_and_absent_fields_stay_absent() {
     let (client, seen) = issuer(200, r#"{"access_token":"at","refresh_token":"rt_new","expires_in":60}"#).await;
 
-    let set = client.refresh(&"rt_old".into(), RefreshReason::ProactiveExpiry).await.unwrap();
+    let set = refresh(&client, "rt_old", RefreshReason::ProactiveExpiry).await.unwrap();
 
     assert_eq!(set.refresh_token.unwrap().expose_secret(), "rt_new");
     assert!(set.id_token.is_none());
@@ -153,12 +157,22 @@ async fn an_issuer_that_hangs_up_leaves_the_outcome_open_and_a_closed_port_does_
         tokio::io::AsyncReadExt::read(&mut stream, &mut [0; 16]).await.unwrap();
     });
 
-    let broken = client.refresh(&"rt".into(), RefreshReason::Forced).await.err().unwrap();
+    let broken = refresh(&client, "rt", RefreshReason::Forced).await.err().unwrap();
     hang_up.await.unwrap();
-    let refused = client.refresh(&"rt".into(), RefreshReason::Forced).await.err().unwrap();
+    let refused = refresh(&client, "rt", RefreshReason::Forced).await.err().unwrap();
 
     assert!(matches!(broken, RefreshError::Transient { ambiguous: true, .. }), "{broken:?}");
     assert!(matches!(refused, RefreshError::Transient { ambiguous: false, .. }), "{refused:?}");
+}
+
+#[tokio::test]
+async fn a_token_that_it_is_too_late_to_send_does_not_leave() {
+    let (client, seen) = issuer(200, r#"{"access_token":"at","refresh_token":"rt_new"}"#).await;
+
+    let withheld = client.refresh(&"rt_old".into(), RefreshReason::Forced, Arc::new(|| false)).await;
+
+    assert_eq!(withheld.err(), Some(RefreshError::Withheld));
+    assert!(seen.lock().unwrap().iter().all(|(.., body)| !body.contains("rt_old")));
 }
 
 #[tokio::test]

@@ -152,6 +152,9 @@ pub enum RefreshError {
         /// `refresh_token_reused` on the next try may then be our own lost answer.
         ambiguous: bool,
     },
+    /// The refresh token was not sent: it had become too late to.
+    #[error("the refresh token was not sent: it had become too late")]
+    Withheld,
 }
 
 impl RefreshError {

@@ -26,8 +26,6 @@ pub(super) struct Answer {
 pub(super) struct NoAnswer {
     /// One line, without the address and without anything that was sent.
     pub(super) detail: String,
-    /// Whether bytes may have reached the issuer.
-    pub(super) sent: bool,
 }
 
 /// The fields of the token endpoint's answers; all optional (protocol.md 1.4).
@@ -68,7 +66,7 @@ async fn read_bounded(mut response: Response) -> Result<Vec<u8>, NoAnswer> {
     let mut body = Vec::new();
     while let Some(chunk) = response.chunk().await.map_err(NoAnswer::of)? {
         if body.len() + chunk.len() > BODY_LIMIT {
-            return Err(NoAnswer { detail: "the issuer's answer is too long to be one".to_owned(), sent: true });
+            return Err(NoAnswer { detail: "the issuer's answer is too long to be one".to_owned() });
         }
         body.extend_from_slice(&chunk);
     }
@@ -84,7 +82,6 @@ fn retry_after(response: &Response) -> Option<Duration> {
 impl NoAnswer {
     fn of(error: reqwest::Error) -> Self {
         let error = error.without_url();
-        let sent = !(error.is_connect() || error.is_builder());
         let kind = if error.is_connect() {
             "cannot connect to the issuer"
         } else if error.is_timeout() {
@@ -100,7 +97,7 @@ impl NoAnswer {
             Some(cause) => format!("{kind}: {}", clean_message(&cause.to_string())),
             None => kind.to_owned(),
         };
-        Self { detail, sent }
+        Self { detail }
     }
 
     pub(super) fn in_step(self, step: &'static str) -> OAuthError {

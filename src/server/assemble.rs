@@ -80,11 +80,22 @@ pub fn issuer(settings: &Settings, http: &reqwest::Client) -> OAuthClient {
     OAuthClient::new(http.clone(), settings.oauth.client_config(&settings.backend))
 }
 
+/// Names of servers begin so among those who hold leases.
+pub const SERVER: &str = "server:";
+/// Names of commands begin so.
+pub const COMMAND: &str = "command:";
+
+/// A name for this run of this process, among those that share a database.
+pub fn holder(prefix: &str) -> String {
+    format!("{prefix}{}", uuid::Uuid::now_v7())
+}
+
 /// The directory of accounts, not yet filled.
 pub fn accounts(
     settings: &Settings,
     store: Store,
     issuer: OAuthClient,
+    holder: String,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) -> Arc<Accounts> {
@@ -96,8 +107,10 @@ pub fn accounts(
         observer: Arc::new(Counter),
         clock: Arc::new(unix_millis),
         random: Arc::new(fastrand::f64),
+        holder,
         settings: TokenSettings {
             min_life: margin,
+            doubt: settings.accounts.refresh_doubt,
             ahead_shortest: ahead,
             ahead_longest: ahead + settings.accounts.refresh_spread,
             ..TokenSettings::default()
@@ -170,12 +183,13 @@ pub async fn relay(
     settings: &Settings,
     store: &Store,
     books: Arc<Books>,
+    holder: String,
     tasks: TaskTracker,
     shutdown: CancellationToken,
 ) -> Result<(Arc<Accounts>, Arc<Relay>), ServerError> {
     let http = http_client(settings)?;
     let issuer = issuer(settings, &http);
-    let accounts = accounts(settings, store.clone(), issuer, tasks, shutdown);
+    let accounts = accounts(settings, store.clone(), issuer, holder, tasks, shutdown);
     accounts.reload().await?;
     keeper::restore(&accounts, store).await?;
     let mut client = codex::Client::new(http, backend(settings)?);

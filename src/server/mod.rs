@@ -146,7 +146,13 @@ async fn build(
     };
     let books = assemble::books(settings, &store)?;
     background.spawn(books.ledger.clone().write(stop.clone()));
-    let (accounts, relay) = assemble::relay(settings, &store, books.clone(), background.clone(), stop.clone()).await?;
+    if !store.is_shared() {
+        // A SQLite file has one server: what is left of another is left of a dead one.
+        store.exchanges().abandon(assemble::SERVER).await?;
+    }
+    let holder = assemble::holder(assemble::SERVER);
+    let (accounts, relay) =
+        assemble::relay(settings, &store, books.clone(), holder, background.clone(), stop.clone()).await?;
     let keys = Keys::load(store.clone(), assemble::prime(&books)).await?;
     let models = Models::load(store.clone(), &settings.models.aliases, settings.models.fallback.as_deref()).await?;
     if settings.server.insecure_no_keys {

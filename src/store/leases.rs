@@ -114,6 +114,6 @@ impl<'a> LeaseStore<'a> {
     }
 }
 
-fn millis(time: Duration) -> i64 {
+pub(super) fn millis(time: Duration) -> i64 {
     i64::try_from(time.as_millis()).unwrap_or(i64::MAX / 2)
 }

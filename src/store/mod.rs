@@ -24,6 +24,7 @@ mod conditions;
 mod conversations;
 mod decisions;
 mod error;
+mod exchanges;
 mod files;
 mod find;
 mod id;
@@ -61,6 +62,7 @@ pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError};
+pub use exchanges::{Exchange, ExchangeStore, Trace, Turn};
 pub use id::{AccountId, AdminKeyId, AliasId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use leases::{Holding, Lease, LeaseStore};
@@ -223,6 +225,11 @@ impl Store {
     /// What processes take turns in.
     pub fn leases(&self) -> LeaseStore<'_> {
         LeaseStore::new(self)
+    }
+
+    /// Refresh tokens that are being spent.
+    pub fn exchanges(&self) -> ExchangeStore<'_> {
+        ExchangeStore::new(self)
     }
 
     /// What was used.

@@ -28,8 +28,10 @@ impl Cluster {
     pub(crate) async fn new(sim: &Sim, replicas: usize, settings: &[(&str, &str)]) -> Option<Self> {
         let postgres = Postgres::start()?;
         let url = postgres.database().await;
-        let replica = |_| {
+        let replica = |number| {
             let setup = Setup::new(sim).set("TOLLWAY_DATABASE_URL", &url);
+            // So that the simulator's records tell who asked.
+            let setup = setup.set("TOLLWAY_BACKEND__USER_AGENT", &format!("replica-{number}"));
             let setup = settings.iter().fold(setup, |setup, (name, value)| setup.set(name, value));
             Replica { setup, gateway: None }
         };

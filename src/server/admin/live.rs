@@ -51,7 +51,8 @@ impl Live {
         let made = self.parts.get_or_try_init(async || {
             let books = assemble::books(&self.settings, store)?;
             let (tasks, stop) = self.own.clone();
-            let (accounts, relay) = assemble::relay(&self.settings, store, books.clone(), tasks, stop).await?;
+            let holder = assemble::holder(assemble::COMMAND);
+            let (accounts, relay) = assemble::relay(&self.settings, store, books.clone(), holder, tasks, stop).await?;
             Ok::<_, ServerError>(Parts { accounts, relay, books })
         });
         made.await.map_err(|error| {

@@ -15,7 +15,7 @@ use super::{
     audit::Note,
     backend::{Topic, Write, execute, fetch_all, fetch_one, fetch_optional},
     error::{Result, StoreError},
-    find,
+    exchanges, find,
     pools::write_names,
     tenants::check_version,
     vault::Place,
@@ -258,6 +258,7 @@ impl<'a> AccountStore<'a> {
         let id = id.to_string();
         let Some(row) = fetch_optional!(&mut write, AccountRow, ACCOUNT, id.as_str())? else { return Ok(false) };
         let account = Account::try_from(row)?;
+        exchanges::forget(&mut write, &id).await?;
         let changed = execute!(&mut write, "DELETE FROM accounts WHERE id = $1", id.as_str())?;
         let before = Some(told(&account));
         let note = Note { action: "account.remove", id: &id, name: &account.name, before, after: None };
