@@ -29,6 +29,8 @@ mod responses;
 mod schema;
 #[path = "store/sealing.rs"]
 mod sealing;
+#[path = "store/slices.rs"]
+mod slices;
 #[path = "store/sqlite_files.rs"]
 mod sqlite_files;
 #[path = "store/tenants.rs"]
@@ -100,6 +102,10 @@ on_both_databases![
     exchanges::a_note_outlives_its_lease_and_not_its_generation,
     exchanges::a_note_is_taken_back_or_given_up_with_the_lease,
     exchanges::a_removed_account_leaves_nothing_behind,
+    slices::what_a_server_has_and_uses_is_seen_by_the_others_and_moves_to_the_ledger,
+    slices::exchanges_about_one_holder_come_one_after_the_other,
+    slices::a_silent_server_is_dead_when_its_connection_is_gone,
+    slices::a_spent_budget_is_told_by_one_server_and_again_in_its_next_period,
     responses::a_response_is_found_by_its_own_key_only,
     responses::a_response_of_the_same_id_replaces_the_other,
     responses::what_is_over_is_not_found_and_swept,

@@ -160,6 +160,7 @@ section! {
     Limits in "limits." {
         most_output: u32 = "128000", "The output, in tokens, that is kept free in budgets for a request that does not say how much it takes at most (`max_tokens`, `max_output_tokens`), until it is over. Lower lets more requests run side by side near the end of a budget, and lets them exceed it by what they write beyond this.";
         patience: Duration = "30s", "How long a request waits when all that is left of a budget, or of a minute's tokens, is kept free for requests under way.";
+        lease: Duration = "15s", "On Postgres: how long a server goes on with its part of limits when the database does not answer, and how long others wait for the part of a server that was killed. Requests of keys without limits are not concerned. At least `1s`.";
     }
 }
 

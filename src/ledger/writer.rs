@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 use tokio::sync::Notify;
 use tokio::time::Instant;
@@ -84,6 +84,10 @@ pub struct Ledger {
     written: Notify,
     /// How many writes have failed.
     failures: AtomicU64,
+    /// Held while rows are being written.
+    writing: tokio::sync::Mutex<()>,
+    /// What this server is called among those that hold limits together.
+    replica: OnceLock<String>,
 }
 
 impl Ledger {
@@ -96,7 +100,31 @@ impl Ledger {
             filled: Notify::new(),
             written: Notify::new(),
             failures: AtomicU64::new(0),
+            writing: tokio::sync::Mutex::default(),
+            replica: OnceLock::new(),
         })
+    }
+
+    /// From now on what is written is taken off what this server says that it has used beside the ledger.
+    pub fn writes_as(&self, replica: &str) {
+        // Said once, at the start.
+        let _ = self.replica.set(replica.to_owned());
+    }
+
+    /// Waits until no row is being written; none is until the guard is dropped.
+    pub async fn still(&self) -> tokio::sync::MutexGuard<'_, ()> {
+        self.writing.lock().await
+    }
+
+    /// Looks at the rows that are not written. Like `alongside` of [`Ledger::record`] it runs at one
+    /// point of the order.
+    pub fn unwritten<R>(&self, look: impl FnOnce(&mut dyn Iterator<Item = &UsageRow>) -> R) -> R {
+        let waiting = self.lock();
+        let mut rows = waiting.iter().filter_map(|entry| match entry {
+            Entry::Row(row, _) => Some(&**row),
+            Entry::Then(_) => None,
+        });
+        look(&mut rows)
     }
 
     /// Takes a row; never waits and never drops. `alongside` runs at the same point of the order, so
@@ -206,6 +234,8 @@ impl Ledger {
 
     /// Writes what stands in front. Rows leave the buffer only when they are in the database.
     async fn write_some(&self) -> bool {
+        // Until the rows are no more among those that are not written.
+        let writing = self.writing.lock().await;
         let rows: Vec<UsageRow> = {
             let waiting = self.lock();
             let rows = waiting.iter().take(BATCH).map_while(|entry| match entry {
@@ -215,12 +245,14 @@ impl Ledger {
             rows.collect()
         };
         if !rows.is_empty() {
-            if let Err(error) = self.store.ledger().append(&rows).await {
+            let replica = self.replica.get().map(String::as_str);
+            if let Err(error) = self.store.ledger().append_as(replica, &rows).await {
                 self.failures.fetch_add(1, Ordering::Relaxed);
                 tracing::error!(%error, waiting = self.len(), "usage could not be written; it waits");
                 return false;
             }
             self.lock().drain(..rows.len());
+            drop(writing);
             self.written.notify_waiters();
         }
         loop {

@@ -5,8 +5,8 @@ use super::bill::Bill;
 use super::{Call, Relay, Ticket, limit_words};
 use crate::dialect::{Problem, ProblemKind};
 use crate::ledger::{Ledger, Prices};
-use crate::store::{GatewayKey, Limits, Store, StoreError, UnixMillis, Used};
-use crate::tenant::{self, Amount, Demand, Exceeded, Meters, Standing, Subject};
+use crate::store::{GatewayKey, Limits, Slices, Store, StoreError, UnixMillis, Used};
+use crate::tenant::{self, Amount, Counted, Demand, Exceeded, Full, Meters, Standing, Subject};
 use http::HeaderMap;
 use std::sync::Arc;
 use std::time::Duration;
@@ -30,6 +30,10 @@ const BYTES_A_TOKEN: u64 = 3;
 const MOST_INPUT: u64 = 400_000;
 /// How long a request waits for the books to take more rows.
 const ROOM: Duration = Duration::from_secs(10);
+/// How long it waits for an answer of the database about limits that servers hold together …
+const ANSWER: Duration = Duration::from_secs(5);
+/// … and for what others have of them and do not use.
+const SPARE: Duration = Duration::from_secs(2);
 
 /// Everything that counts and writes down. One for the process.
 pub struct Books {
@@ -37,6 +41,8 @@ pub struct Books {
     pub ledger: Arc<Ledger>,
     /// What each holder has used.
     pub meters: Arc<Meters>,
+    /// This server's part of limits that it holds together with others.
+    pub slices: Option<Slices>,
     /// What it would cost.
     pub prices: Prices,
     /// How limits are held.
@@ -151,6 +157,11 @@ impl Relay {
             .map_err(|(level, forbidden)| limit_words::forbidden(level, &forbidden))?;
         let demand = books.demand(asked, began);
         let place = self.reserve(key, demand).await.map_err(|exceeded| {
+            if exceeded.full.short.is_some_and(|short| short.is_void) {
+                let wait = Some(Duration::from_secs(5));
+                let message = "The limits of this key cannot be checked: the database does not answer";
+                return Problem { retry_after: wait, ..Problem::new(ProblemKind::Overloaded, message) };
+            }
             let now = (books.now)();
             let headers = books.headers(ticket.dialect, key);
             Problem {
@@ -164,10 +175,11 @@ impl Relay {
         Ok(())
     }
 
-    /// Takes a place; waits a while for one that only other requests stand in the way of.
+    /// Takes a place; waits a while for one that only other requests, or other servers, stand in the way of.
     async fn reserve(&self, key: &GatewayKey, demand: Demand) -> Result<tenant::Reservation, Exceeded> {
         let (meters, now) = (&self.books.meters, self.books.now);
-        let deadline = Instant::now() + self.books.bounds.patience;
+        let began = Instant::now();
+        let mut waiting: Option<tenant::Waiting> = None;
         loop {
             let mut released = std::pin::pin!(meters.released());
             // What is given back from here on is heard.
@@ -176,11 +188,27 @@ impl Relay {
                 Ok(place) => return Ok(place),
                 Err(exceeded) => exceeded,
             };
-            // How many requests may run at once is for the client to heed; it is told at once.
-            let waits = exceeded.full.awaits_others && exceeded.full.gauge.what != tenant::Counted::Concurrent;
-            if !waits || tokio::time::timeout_at(deadline, released).await.is_err() {
+            if exceeded.full.short.is_some() && waiting.is_none() {
+                waiting = Some(meters.wait(key, demand, now()));
+            }
+            let since = waiting.as_ref().map_or(0, |waiting| waiting.since);
+            let patience = patience(&exceeded.full, since, self.books.bounds.patience);
+            if tokio::time::timeout_at(began + patience, released).await.is_err() {
                 return Err(exceeded);
             }
         }
+    }
+}
+
+/// How long a request waits for room in all. `since` is the exchange with other servers that had begun
+/// last when it came.
+fn patience(full: &Full, since: u64, longest: Duration) -> Duration {
+    let is_budget = matches!(full.gauge.what, Counted::Budget(_));
+    match full.short {
+        Some(short) if short.is_void || short.round <= since => ANSWER,
+        Some(short) if short.spare && !is_budget => SPARE,
+        // How many requests may run at once is for the client to heed; it is told at once.
+        _ if full.awaits_others && full.gauge.what != Counted::Concurrent => longest,
+        _ => Duration::ZERO,
     }
 }

@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn a_refusal_says_which_limit_whose_and_until_when() {
         let budget = Counted::Budget(Budget { unit: BudgetUnit::Cost, amount: 20_500_000, per: Period::Month });
-        let full = |gauge, awaits_others| Full { gauge, back_at: T + 90_500, awaits_others };
+        let full = |gauge, awaits_others| Full { gauge, back_at: T + 90_500, awaits_others, short: None };
         let told = |full| exceeded(&Exceeded { level: Level::Team, name: "core".to_owned(), full }, "USD", T);
         let spent = told(full(gauge(budget, 20_500_000, 20_510_000, 0), false));
         assert_eq!((spent.kind, spent.resets_at), (ProblemKind::UsageLimit, Some(1_700_000_090)));

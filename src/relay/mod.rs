@@ -9,6 +9,7 @@ mod bill;
 mod books;
 mod catalogue;
 mod decisions;
+mod exchange;
 mod forward;
 mod homes;
 mod lesson;

@@ -5,8 +5,9 @@ use super::assemble::unix_millis;
 use super::state::State;
 use crate::account::keeper::Change;
 use crate::account::pool::{Candidate, Reason, exclusion};
-use crate::store::{AccountScope, UnixMillis};
-use crate::tenant::{Counted, Meters, Spent};
+use crate::relay::Books;
+use crate::store::{AccountScope, Period, UnixMillis};
+use crate::tenant::{Counted, Spent};
 use crate::webhook::{Event, Outbox};
 use serde_json::json;
 use std::collections::{BTreeMap, BTreeSet};
@@ -20,6 +21,8 @@ const LOOK: Duration = Duration::from_secs(5);
 /// How much a pool must recover, in percent, before it can be nearly used up again: a share that
 /// moves around the mark is told once.
 const RECOVERY: f64 = 5.0;
+/// How long a rolling budget that is used up is not told of again by another server, milliseconds.
+const ROLLING: i64 = 30 * 60 * 1000;
 /// The name of all accounts together; no pool's, for names have no spaces at their ends.
 const ALL: &str = "";
 
@@ -81,18 +84,38 @@ pub(super) async fn watch_pools(state: Arc<State>, outbox: Outbox, mark: f64, st
 }
 
 /// Tells of budgets that are used up, until `stop` and with what was used up by then.
-pub(super) async fn watch_budgets(meters: Arc<Meters>, outbox: Outbox, stop: CancellationToken) {
+pub(super) async fn watch_budgets(books: Arc<Books>, outbox: Outbox, stop: CancellationToken) {
     loop {
         let is_last = stop.is_cancelled();
-        for spent in meters.take_spent() {
-            tell_spent(&spent, &outbox);
+        for spent in books.meters.take_spent() {
+            if is_ours(&books, &spent).await {
+                tell_spent(&spent, &outbox);
+            }
         }
         if is_last {
             return;
         }
         tokio::select! {
             () = stop.cancelled() => {}
-            () = meters.crossed() => {}
+            () = books.meters.crossed() => {}
+        }
+    }
+}
+
+/// Whether it is this server that tells: others see the same.
+async fn is_ours(books: &Books, spent: &Spent) -> bool {
+    let (Some(slices), Counted::Budget(budget)) = (&books.slices, spent.gauge.what) else { return true };
+    let now = unix_millis();
+    let until = match budget.per {
+        // It may fill again when its oldest hour has aged; who sees that does so within seconds.
+        Period::Rolling { .. } => now + ROLLING,
+        Period::Day | Period::Week | Period::Month => spent.gauge.resets_at,
+    };
+    match slices.claim_hit((spent.holder(), &spent.id), &budget.to_string(), now, until).await {
+        Ok(is_ours) => is_ours,
+        Err(error) => {
+            tracing::warn!(%error, "whether another server tells of a spent budget is not known; it is told");
+            true
         }
     }
 }

@@ -9,9 +9,9 @@ use crate::config::{Settings, WebSocket};
 use crate::ledger::{self, Ledger, Prices};
 use crate::oauth::OAuthClient;
 use crate::relay::{self, Books, Bounds, Relay};
-use crate::store::{Store, UnixMillis};
+use crate::store::{Slices, Store, UnixMillis};
 use crate::telemetry::metrics;
-use crate::tenant::Prepare;
+use crate::tenant::{Meters, Prepare};
 use crate::webhook::{Courier, Outbox, Receiver, Secret};
 use http::HeaderValue;
 use ipnet::IpNet;
@@ -135,19 +135,34 @@ pub fn prices(settings: &Settings) -> Result<Prices, ServerError> {
 
 /// Limits and books over a store. Nothing is written until the ledger is told to.
 pub fn books(settings: &Settings, store: &Store) -> Result<Arc<Books>, ServerError> {
+    Ok(Arc::new(own_books(settings, store)?))
+}
+
+/// The same for a server, which holds limits together with others that are on the same database.
+pub(super) fn server_books(settings: &Settings, store: &Store) -> Result<Arc<Books>, ServerError> {
+    let own = own_books(settings, store)?;
+    let Some(slices) = Slices::new(store, uuid::Uuid::now_v7().to_string(), settings.limits.lease) else {
+        return Ok(Arc::new(own));
+    };
+    own.ledger.writes_as(slices.replica());
+    Ok(Arc::new(Books { meters: Arc::new(Meters::shared()), slices: Some(slices), ..own }))
+}
+
+fn own_books(settings: &Settings, store: &Store) -> Result<Books, ServerError> {
     let options = ledger::Options {
         flush_interval: settings.ledger.flush_interval,
         buffer: usize::try_from(settings.ledger.buffer).unwrap_or(usize::MAX).max(1),
         retention: settings.ledger.retention,
         hourly_retention: settings.ledger.hourly_retention,
     };
-    Ok(Arc::new(Books {
+    Ok(Books {
         ledger: Ledger::new(store.clone(), options),
         meters: Arc::default(),
+        slices: None,
         prices: prices(settings)?,
         bounds: Bounds { most_output: settings.limits.most_output.into(), patience: settings.limits.patience },
         now: unix_millis,
-    }))
+    })
 }
 
 /// Reads what the holders of new budgets have used before, before their keys are let in.

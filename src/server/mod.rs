@@ -108,6 +108,9 @@ pub async fn run(
     if tokio::time::timeout(LAST_WRITES, state.books.ledger.finish()).await.is_err() {
         tracing::error!(rows = state.books.ledger.len(), "usage could not be written in time and is lost");
     }
+    if tokio::time::timeout(LAST_WRITES, state.books.leave()).await.is_err() {
+        tracing::warn!("slices of limits could not be given back in time; others get them when they run out");
+    }
     ops_closing.cancel();
     let _ = ops.await;
     tracing::info!("stopped");
@@ -144,7 +147,7 @@ async fn build(
         }
         None => Outbox::nowhere(),
     };
-    let books = assemble::books(settings, &store)?;
+    let books = assemble::server_books(settings, &store)?;
     background.spawn(books.ledger.clone().write(stop.clone()));
     if !store.is_shared() {
         // A SQLite file has one server: what is left of another is left of a dead one.
@@ -208,6 +211,8 @@ fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTr
     background.spawn(state.keys.clone().watch(interval, stop.clone()));
     background.spawn(state.models.clone().watch(interval, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
+    let (books, stopped) = (state.books.clone(), stop.clone());
+    background.spawn(async move { books.exchange(stopped).await });
     background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
     background.spawn(state.kept.clone().sweep(stop.clone()));
@@ -237,7 +242,7 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
         settings.webhook.nearly_exhausted,
         stop.clone(),
     ));
-    background.spawn(alerts::watch_budgets(state.books.meters.clone(), outbox.clone(), stop.clone()));
+    background.spawn(alerts::watch_budgets(state.books.clone(), outbox.clone(), stop.clone()));
     let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
     background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
 }

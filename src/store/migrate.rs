@@ -42,6 +42,7 @@ const EMBEDDED: &[Embedded] = embedded![
     8 "aliases" "0008_aliases.sql",
     9 "usage_indexes" "0009_usage_indexes.sql",
     10 "leases" "0010_leases.sql",
+    11 "slices" "0011_slices.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

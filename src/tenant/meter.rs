@@ -1,8 +1,13 @@
 //! One holder's meter: what is under way, what was used in the last minute and in the hours of its
 //! budgets, and whether more fits. Pure.
 
+mod sharing;
+
+pub(super) use sharing::Report;
+
 use super::minute::Minute;
 use super::period::{self, HOUR};
+use super::slice::{Elsewhere, Slice};
 use crate::store::{Budget, BudgetUnit, HourlySum, Limits, UnixMillis};
 use std::collections::BTreeMap;
 
@@ -68,6 +73,19 @@ pub struct Full {
     pub back_at: UnixMillis,
     /// Whether there may be room as soon as a request that is under way ends.
     pub awaits_others: bool,
+    /// What other servers have to do with it.
+    pub short: Option<Short>,
+}
+
+/// There is no room in the slice of limits that several servers hold together.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Short {
+    /// The exchange that the slice comes from.
+    pub round: u64,
+    /// Whether others had more than they used.
+    pub spare: bool,
+    /// Whether the slice is void, because the database does not answer.
+    pub is_void: bool,
 }
 
 /// What one holder uses.
@@ -80,6 +98,10 @@ pub(super) struct Meter {
     tokens: Minute,
     /// By the Unix hour; only of holders with a budget, and only as far back as it reaches.
     hours: BTreeMap<i64, Amount>,
+    /// What other servers use; nothing where there are none.
+    pub(super) elsewhere: Elsewhere,
+    /// This server's part, where there are others.
+    pub(super) slice: Option<Box<Slice>>,
 }
 
 /// How long a client is told to wait for something that has no known end, milliseconds.
@@ -89,16 +111,16 @@ impl Meter {
     /// Whether the demand fits, now.
     pub(super) fn fits(&mut self, limits: &Limits, demand: &Demand, now: UnixMillis) -> Result<(), Full> {
         if let Some(limit) = limits.concurrent_requests
-            && self.in_flight >= limit
+            && self.all_in_flight() >= u64::from(limit)
         {
             let gauge = self.concurrent(limit, now);
-            return Err(Full { gauge, back_at: now + SOON, awaits_others: true });
+            return Err(Full { gauge, back_at: now + SOON, awaits_others: true, short: None });
         }
         if let Some(limit) = limits.requests_per_minute {
             let gauge = self.request_gauge(limit, now);
             if gauge.used >= gauge.limit {
-                let back_at = self.requests.falls_to(gauge.limit.saturating_sub(1), now);
-                return Err(Full { gauge, back_at, awaits_others: false });
+                let back_at = self.requests_fall_at(gauge.limit, now);
+                return Err(Full { gauge, back_at, awaits_others: false, short: None });
             }
         }
         if let Some(limit) = limits.tokens_per_minute {
@@ -116,8 +138,8 @@ impl Meter {
         }
         let room = limit - wanted;
         // What others hold may be given back; what was used must age.
-        let back_at = if gauge.used > room { self.tokens.falls_to(room, now) } else { now + SOON };
-        Err(Full { gauge, back_at, awaits_others: gauge.used <= room })
+        let back_at = if gauge.used > room { self.tokens_fall_at(room, now) } else { now + SOON };
+        Err(Full { gauge, back_at, awaits_others: gauge.used <= room, short: None })
     }
 
     /// Room for all that the request may use, or, for a single request, any room: else the rest of a
@@ -125,13 +147,13 @@ impl Meter {
     fn fits_budget(&mut self, budget: Budget, most: Amount, now: UnixMillis) -> Result<(), Full> {
         let gauge = self.budget_gauge(budget, now);
         let wanted = of(most, budget.unit);
-        let is_alone = self.in_flight == 0;
+        let is_alone = self.all_in_flight() == 0;
         if gauge.used < gauge.limit && (is_alone || gauge.remaining() >= wanted) {
             return Ok(());
         }
         let is_spent = gauge.used >= gauge.limit;
         let back_at = if is_spent { self.budget_back_at(budget, now) } else { now + SOON };
-        Err(Full { gauge, back_at, awaits_others: !is_spent })
+        Err(Full { gauge, back_at, awaits_others: !is_spent, short: None })
     }
 
     /// A request begins.
@@ -141,6 +163,7 @@ impl Meter {
         self.held.cost = self.held.cost.saturating_add(demand.most.cost);
         self.held_likely = self.held_likely.saturating_add(demand.likely_tokens);
         self.requests.add(1, now);
+        self.took(demand, now);
     }
 
     /// It is over, and has used this much. Budgets count it where it began, as the books do; those of
@@ -163,14 +186,15 @@ impl Meter {
             |meter: &Self| budgets.iter().map(|budget| meter.budget_gauge(*budget, now)).collect::<Vec<Gauge>>();
         let before = gauges(self);
         self.spend(began.div_euclid(HOUR), used);
+        if let Some(slice) = &mut self.slice {
+            slice.used(began.div_euclid(HOUR), used);
+        }
         let is_crossed = |(before, after): &(Gauge, Gauge)| before.used < before.limit && after.used >= after.limit;
         before.into_iter().zip(gauges(self)).filter(is_crossed).map(|(_, after)| after).collect()
     }
 
     fn spend(&mut self, hour: i64, used: Amount) {
-        let spent = self.hours.entry(hour).or_default();
-        spent.tokens = spent.tokens.saturating_add(used.tokens);
-        spent.cost = spent.cost.saturating_add(used.cost);
+        add(&mut self.hours, hour, used);
     }
 
     /// Adds what the books say of the time before the meter ran.
@@ -188,7 +212,7 @@ impl Meter {
 
     /// Whether nothing is to be remembered.
     pub(super) fn is_idle(&mut self, now: UnixMillis) -> bool {
-        self.in_flight == 0 && self.hours.is_empty() && self.requests.used(now) == 0 && self.tokens.used(now) == 0
+        self.in_flight == 0 && self.slice.is_none() && self.hours.is_empty() && self.requests.used(now) == 0 && self.tokens.used(now) == 0
     }
 
     /// How all limits stand.
@@ -201,30 +225,49 @@ impl Meter {
         gauges
     }
 
+    /// Here and elsewhere.
+    fn all_in_flight(&self) -> u64 {
+        u64::from(self.in_flight) + self.elsewhere.in_flight
+    }
+
     fn concurrent(&self, limit: u32, now: UnixMillis) -> Gauge {
-        let (limit, used) = (u64::from(limit), u64::from(self.in_flight));
+        let (limit, used) = (u64::from(limit), self.all_in_flight());
         Gauge { what: Counted::Concurrent, limit, used, held: 0, resets_at: now }
     }
 
     fn request_gauge(&mut self, limit: u32, now: UnixMillis) -> Gauge {
-        let resets_at = self.requests.falls_to(0, now);
-        let used = self.requests.used(now);
+        let resets_at = self.requests.falls_to(0, now).max(self.elsewhere.ends_at[0]);
+        let used = self.requests.used(now) + self.elsewhere.requests;
         Gauge { what: Counted::Requests, limit: u64::from(limit), used, held: 0, resets_at }
     }
 
     fn token_gauge(&mut self, limit: u64, now: UnixMillis) -> Gauge {
-        let resets_at = self.tokens.falls_to(0, now);
-        Gauge { what: Counted::Tokens, limit, used: self.tokens.used(now), held: self.held_likely, resets_at }
+        let resets_at = self.tokens.falls_to(0, now).max(self.elsewhere.ends_at[1]);
+        let used = self.tokens.used(now) + self.elsewhere.minute_tokens;
+        Gauge { what: Counted::Tokens, limit, used, held: self.held_likely, resets_at }
+    }
+
+    /// When there is room for a request in the minute. Of others it is known when the first of their
+    /// requests ends to count.
+    fn requests_fall_at(&mut self, limit: u64, now: UnixMillis) -> UnixMillis {
+        let most = limit.saturating_sub(1).saturating_sub(self.elsewhere.requests);
+        earlier(self.requests.falls_to(most, now), self.elsewhere.falls_at[0], now)
+    }
+
+    fn tokens_fall_at(&mut self, room: u64, now: UnixMillis) -> UnixMillis {
+        let most = room.saturating_sub(self.elsewhere.minute_tokens);
+        earlier(self.tokens.falls_to(most, now), self.elsewhere.falls_at[1], now)
     }
 
     fn budget_gauge(&self, budget: Budget, now: UnixMillis) -> Gauge {
         let first = period::first_hour(budget.per, now);
         let counted = || self.hours.range(first..).filter(|(_, spent)| of(**spent, budget.unit) > 0);
-        let used = counted().map(|(_, spent)| of(*spent, budget.unit)).fold(0, u64::saturating_add);
+        let elsewhere = of(self.elsewhere.used, budget.unit);
+        let used = counted().map(|(_, spent)| of(*spent, budget.unit)).fold(elsewhere, u64::saturating_add);
         let oldest = counted().next().map(|(hour, _)| *hour);
         let resets_at = period::end(budget.per, now)
             .unwrap_or_else(|| oldest.map_or(now, |hour| (hour + period::longest(budget.per) + 1) * HOUR));
-        let held = of(self.held, budget.unit);
+        let held = of(self.held, budget.unit).saturating_add(of(self.elsewhere.held, budget.unit));
         Gauge { what: Counted::Budget(budget), limit: budget.amount, used, held, resets_at }
     }
 
@@ -245,7 +288,22 @@ impl Meter {
     }
 }
 
-fn of(amount: Amount, unit: BudgetUnit) -> u64 {
+/// The first moment at which something comes back, here or elsewhere.
+fn earlier(here: UnixMillis, elsewhere: Option<UnixMillis>, now: UnixMillis) -> UnixMillis {
+    match elsewhere.filter(|at| *at > now) {
+        Some(at) if here > now => here.min(at),
+        Some(at) => at,
+        None => here,
+    }
+}
+
+pub(super) fn add(hours: &mut BTreeMap<i64, Amount>, hour: i64, more: Amount) {
+    let sum = hours.entry(hour).or_default();
+    sum.tokens = sum.tokens.saturating_add(more.tokens);
+    sum.cost = sum.cost.saturating_add(more.cost);
+}
+
+pub(super) fn of(amount: Amount, unit: BudgetUnit) -> u64 {
     match unit {
         BudgetUnit::Tokens => amount.tokens,
         BudgetUnit::Cost => amount.cost,

@@ -11,6 +11,11 @@ use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::Notify;
 
+mod sharing;
+
+pub use sharing::{Exchange, Waiting};
+use sharing::Sharing;
+
 /// Whose meter it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Subject {
@@ -55,6 +60,27 @@ pub struct Spent {
     pub gauge: Gauge,
 }
 
+impl Spent {
+    /// Found in an exchange with other servers.
+    fn found(subject: &Subject, name: &str, gauge: Gauge) -> Self {
+        let level = match subject.holder {
+            Holder::Team => Level::Team,
+            Holder::User => Level::User,
+            Holder::Key => Level::Key,
+        };
+        Self { level, id: subject.id.clone(), name: name.to_owned(), gauge }
+    }
+
+    /// Whose budget it is.
+    pub fn holder(&self) -> Holder {
+        match self.level {
+            Level::Team => Holder::Team,
+            Level::User => Holder::User,
+            Level::Key => Holder::Key,
+        }
+    }
+}
+
 /// The meters. One for the process.
 #[derive(Debug, Default)]
 pub struct Meters {
@@ -63,6 +89,8 @@ pub struct Meters {
     released: Notify,
     /// Told whenever a budget was used up.
     crossed: Notify,
+    /// Told when other servers are to be asked soon.
+    asks: Notify,
 }
 
 #[derive(Debug, Default)]
@@ -72,6 +100,8 @@ struct State {
     counted: HashSet<Subject>,
     /// Budgets that were used up and that nobody has been told of.
     spent: Vec<Spent>,
+    /// Where several servers hold the limits together.
+    sharing: Option<Sharing>,
 }
 
 /// A request's place; dropped without being settled, it has used nothing.
@@ -119,11 +149,16 @@ impl Meters {
         for (level, name, limits) in limits(key) {
             let subject = subject(key, level);
             let exceeded = |full| Exceeded { level, name: name.to_owned(), full };
-            state.meters.entry(subject.clone()).or_default().fits(limits, &demand, now).map_err(exceeded)?;
+            state.fits(&subject, name, limits, &demand, now).map_err(exceeded)?;
             holders.push(Held::new(subject, level, name, limits));
         }
         for holder in &holders {
             state.meters.entry(holder.subject.clone()).or_default().take(&demand, now);
+        }
+        let is_low = state.is_low(&holders);
+        drop(state);
+        if is_low {
+            self.asks.notify_one();
         }
         Ok(Reservation { meters: Arc::clone(self), holders, demand, began: now, open: true })
     }
@@ -161,6 +196,10 @@ impl Meters {
     pub fn uncounted(&self, keys: &[Arc<GatewayKey>]) -> Vec<(Subject, Limits)> {
         let state = self.lock();
         let mut found: HashMap<Subject, Limits> = HashMap::new();
+        if state.sharing.is_some() {
+            // The first exchange reads what was used before.
+            return Vec::new();
+        }
         for key in keys {
             for (level, _, limits) in limits(key) {
                 let subject = subject(key, level);
@@ -206,10 +245,13 @@ impl Meters {
 
     fn settle(&self, reservation: &Reservation, used: Amount, now: UnixMillis) {
         let mut state = self.lock();
-        let State { meters, counted, spent } = &mut *state;
+        let State { meters, counted, spent, .. } = &mut *state;
+        let mut is_wanted = false;
         for holder in &reservation.holders {
-            let began = counted.contains(&holder.subject).then_some(reservation.began);
             if let Some(meter) = meters.get_mut(&holder.subject) {
+                let is_counted = meter.is_shared() || counted.contains(&holder.subject);
+                let began = is_counted.then_some(reservation.began);
+                is_wanted |= meter.is_wanted();
                 let crossed = meter.settle(&reservation.demand, used, began, &holder.budgets, now);
                 spent.extend(crossed.into_iter().map(|gauge| holder.spent(gauge)));
             }
@@ -219,6 +261,9 @@ impl Meters {
         self.released.notify_waiters();
         if is_news {
             self.crossed.notify_one();
+        }
+        if is_wanted {
+            self.asks.notify_one();
         }
     }
 

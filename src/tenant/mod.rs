@@ -10,12 +10,13 @@ mod meters;
 mod minute;
 mod period;
 mod rules;
+mod slice;
 #[cfg(test)]
 pub(crate) mod testing;
 
 pub use directory::{KeyRefusal, Keys, Prepare};
 pub use key::{KeyDigest, KeyFormatError, KeySecret, UnknownDigest};
-pub use meter::{Amount, Counted, Demand, Full, Gauge};
-pub use meters::{Exceeded, Meters, Reservation, Spent, Standing, Subject};
+pub use meter::{Amount, Counted, Demand, Full, Gauge, Short};
+pub use meters::{Exceeded, Exchange, Meters, Reservation, Spent, Standing, Subject, Waiting};
 pub use period::first_hour_of_all;
 pub use rules::{Forbidden, Level, Shut, admits, allows, limits, may_see};

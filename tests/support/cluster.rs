@@ -49,6 +49,11 @@ impl Cluster {
         &self.replicas[number].setup
     }
 
+    /// Changes a replica's installation before it is started.
+    pub(crate) fn set_setup(&mut self, number: usize, setup: Setup) {
+        self.replicas[number].setup = setup;
+    }
+
     /// Starts every replica that does not run, and waits until it is ready.
     pub(crate) async fn serve(&mut self) {
         for number in 0..self.replicas.len() {

@@ -83,7 +83,7 @@ impl Postgres {
         // Durability is not what is tested here; without it a case takes a tenth of the time.
         let options = format!(
             "-p {} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c fsync=off \
-             -c synchronous_commit=off -c full_page_writes=off",
+             -c synchronous_commit=off -c full_page_writes=off -c shared_preload_libraries=pg_stat_statements",
             self.port,
             self.directory.path().display(),
         );

@@ -67,6 +67,7 @@ impl Live {
         for (subject, limits) in books.meters.uncounted(&[Arc::new(key.clone())]) {
             books.prime(subject, &limits).await?;
         }
+        books.refresh(key).await;
         Ok(books)
     }
 

@@ -23,6 +23,7 @@ pub(super) async fn me(Shared(state): Shared<Arc<State>>, headers: HeaderMap) ->
     local::answer(&state, Dialect::Responses, "/v1/me", &headers, async |id| {
         let gone = |error: tenant::KeyRefusal| Problem::new(ProblemKind::InvalidKey, error.to_string());
         let key = state.keys.holder(id, unix_millis()).map_err(gone)?;
+        state.books.refresh(&key).await;
         Ok(standing::body(&key, &state.books.standings(&key), state.books.prices.currency()).to_string())
     })
     .await

@@ -1,13 +1,14 @@
 //! The books: one row a request, one a call of the backend, and sums by the hour and by the day that
 //! are written in the same transaction, so that rows and sums always say the same.
 
+mod append;
 mod reading;
 
 use std::collections::BTreeMap;
 
 use super::{
     Store, UnixMillis,
-    backend::{Write, execute, fetch_one},
+    backend::{Backend, Write, execute, fetch_one},
     error::Result,
 };
 
@@ -239,6 +240,14 @@ impl<'a> LedgerStore<'a> {
     /// Writes requests and their sums. What was written before is not written, nor counted, again, so
     /// a batch whose commit is in doubt may be repeated.
     pub async fn append(&self, rows: &[UsageRow]) -> Result<()> {
+        self.append_as(None, rows).await
+    }
+
+    /// The same by one of several servers, which had said of `replica`'s slices what these rows used.
+    pub async fn append_as(&self, replica: Option<&str>, rows: &[UsageRow]) -> Result<()> {
+        if let Backend::Postgres(pool) = &self.store.backend {
+            return append::all(pool, replica, rows).await;
+        }
         let mut write = self.store.backend.write(&[]).await?;
         let mut sums: BTreeMap<Cell, UsageSum> = BTreeMap::new();
         for row in rows {
