@@ -180,6 +180,8 @@ impl Relay {
         let (meters, now) = (&self.books.meters, self.books.now);
         let began = Instant::now();
         let mut waiting: Option<tenant::Waiting> = None;
+        // Since when the database has not answered: not since the request came.
+        let mut unanswered = None;
         loop {
             let mut released = std::pin::pin!(meters.released());
             // What is given back from here on is heard.
@@ -192,8 +194,13 @@ impl Relay {
                 waiting = Some(meters.wait(key, demand, now()));
             }
             let since = waiting.as_ref().map_or(0, |waiting| waiting.since);
-            let patience = patience(&exceeded.full, since, self.books.bounds.patience);
-            if tokio::time::timeout_at(began + patience, released).await.is_err() {
+            let deadline = if exceeded.full.short.is_some_and(|short| short.is_void) {
+                *unanswered.get_or_insert_with(Instant::now) + ANSWER
+            } else {
+                unanswered = None;
+                began + patience(&exceeded.full, since, self.books.bounds.patience)
+            };
+            if tokio::time::timeout_at(deadline, released).await.is_err() {
                 return Err(exceeded);
             }
         }
@@ -205,7 +212,8 @@ impl Relay {
 fn patience(full: &Full, since: u64, longest: Duration) -> Duration {
     let is_budget = matches!(full.gauge.what, Counted::Budget(_));
     match full.short {
-        Some(short) if short.is_void || short.round <= since => ANSWER,
+        Some(short) if short.round <= since && is_budget => longest.max(ANSWER),
+        Some(short) if short.round <= since => ANSWER,
         Some(short) if short.spare && !is_budget => SPARE,
         // How many requests may run at once is for the client to heed; it is told at once.
         _ if full.awaits_others && full.gauge.what != Counted::Concurrent => longest,

@@ -2,7 +2,7 @@
 //! to spare, in the background and for all holders at once.
 
 use super::books::Books;
-use crate::store::{Slices, UnixMillis, UsageRow};
+use crate::store::{GatewayKey, Slices, UnixMillis, UsageRow};
 use crate::tenant::{Amount, Subject};
 use std::collections::{BTreeMap, HashMap};
 use std::time::Duration;
@@ -89,6 +89,21 @@ impl Books {
             tracing::warn!(%error, "slices of limits were not given back; others get them when they run out");
         }
     }
+
+    /// Sees to it that a key's numbers are those of all servers, as far as that takes no longer than a
+    /// second.
+    pub async fn refresh(&self, key: &GatewayKey) {
+        let Some(round) = self.meters.look(key, (self.now)()) else { return };
+        let deadline = Instant::now() + LOOK;
+        loop {
+            let mut released = std::pin::pin!(self.meters.released());
+            released.as_mut().enable();
+            let is_over = self.meters.has_heard(key, round);
+            if is_over || tokio::time::timeout_at(deadline, released).await.is_err() {
+                return;
+            }
+        }
+    }
 }
 
 /// What rows used, by holder and Unix hour.
@@ -112,21 +127,4 @@ fn sums(rows: &mut dyn Iterator<Item = &UsageRow>) -> HashMap<Subject, BTreeMap<
 
 fn hour(at: UnixMillis) -> i64 {
     at.div_euclid(HOUR)
-}
-
-impl Books {
-    /// Sees to it that a key's numbers are those of all servers, as far as that takes no longer than a
-    /// second.
-    pub async fn refresh(&self, key: &crate::store::GatewayKey) {
-        let Some(round) = self.meters.look(key, (self.now)()) else { return };
-        let deadline = Instant::now() + LOOK;
-        loop {
-            let mut released = std::pin::pin!(self.meters.released());
-            released.as_mut().enable();
-            let is_over = self.meters.has_heard(key, round);
-            if is_over || tokio::time::timeout_at(deadline, released).await.is_err() {
-                return;
-            }
-        }
-    }
 }

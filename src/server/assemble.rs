@@ -141,6 +141,9 @@ pub fn books(settings: &Settings, store: &Store) -> Result<Arc<Books>, ServerErr
 /// The same for a server, which holds limits together with others that are on the same database.
 pub(super) fn server_books(settings: &Settings, store: &Store) -> Result<Arc<Books>, ServerError> {
     let own = own_books(settings, store)?;
+    if settings.limits.lease < Duration::from_secs(1) {
+        return Err(ServerError::Setting { setting: "limits.lease", reason: "is shorter than a second".into() });
+    }
     let Some(slices) = Slices::new(store, uuid::Uuid::now_v7().to_string(), settings.limits.lease) else {
         return Ok(Arc::new(own));
     };

@@ -212,7 +212,11 @@ impl Meter {
 
     /// Whether nothing is to be remembered.
     pub(super) fn is_idle(&mut self, now: UnixMillis) -> bool {
-        self.in_flight == 0 && self.slice.is_none() && self.hours.is_empty() && self.requests.used(now) == 0 && self.tokens.used(now) == 0
+        self.in_flight == 0
+            && self.slice.is_none()
+            && self.hours.is_empty()
+            && self.requests.used(now) == 0
+            && self.tokens.used(now) == 0
     }
 
     /// How all limits stand.

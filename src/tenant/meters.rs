@@ -13,8 +13,8 @@ use tokio::sync::Notify;
 
 mod sharing;
 
-pub use sharing::{Exchange, Waiting};
 use sharing::Sharing;
+pub use sharing::{Exchange, Waiting};
 
 /// Whose meter it is.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]

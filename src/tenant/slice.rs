@@ -219,7 +219,9 @@ pub(super) struct Slice {
 impl Slice {
     /// Notes a request that came in, and what is taken with it.
     pub(super) fn took(&mut self, demand: &Demand, taken: &Parts, now: UnixMillis) {
-        self.active_at = now;
+        if counts(&self.limits) {
+            self.active_at = now;
+        }
         let asks = asks(demand, &self.limits);
         for part in 0..PARTS {
             self.peak[part] = self.peak[part].max(taken[part]);

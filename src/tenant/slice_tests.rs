@@ -149,7 +149,12 @@ impl World {
 
     fn used(&self) -> u64 {
         let of = |server: &Server| {
-            server.under_way.iter().map(|demand| demand.most.tokens).chain(server.unwritten.iter().copied()).sum::<u64>()
+            server
+                .under_way
+                .iter()
+                .map(|demand| demand.most.tokens)
+                .chain(server.unwritten.iter().copied())
+                .sum::<u64>()
         };
         self.settled + self.servers.iter().map(of).sum::<u64>()
     }

@@ -11,5 +11,6 @@ mod postgres;
 mod support;
 
 mod chaos;
+mod limits;
 mod members;
 mod refresh;

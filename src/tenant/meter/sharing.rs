@@ -184,11 +184,7 @@ impl Meter {
     }
 
     /// An exchange begins; `unwritten` is what was used and is not in the ledger, by the Unix hour.
-    pub(in crate::tenant) fn report(
-        &mut self,
-        unwritten: BTreeMap<i64, Amount>,
-        now: UnixMillis,
-    ) -> Option<Report> {
+    pub(in crate::tenant) fn report(&mut self, unwritten: BTreeMap<i64, Amount>, now: UnixMillis) -> Option<Report> {
         let mut slice = self.slice.take()?;
         // Without the slice nothing unreported is among it: the ledger's rows are reported.
         let (mut taken, in_flight) = (self.taken(now), u64::from(self.in_flight));
@@ -242,7 +238,14 @@ impl Meter {
             return (None, crossed);
         }
         let share = slice::divide(&room, &report.claim, &sight.others, there);
-        (Some(Share { minute_falls_at: self.minute_falls_at(now), minute_ends_at: self.minute_ends_at(now), ..share }), crossed)
+        (
+            Some(Share {
+                minute_falls_at: self.minute_falls_at(now),
+                minute_ends_at: self.minute_ends_at(now),
+                ..share
+            }),
+            crossed,
+        )
     }
 
     fn learn(&mut self, slice: &mut Slice, report: &Report, sight: &Sight, now: UnixMillis) {

@@ -64,7 +64,13 @@ impl State {
                 meter.share(name, limits, now);
                 meter.fits_slice(limits, demand, sharing.is_void(now), now)
             }
-            _ => meter.fits(limits, demand, now),
+            _ => {
+                // There were limits before.
+                if let Some(slice) = &mut meter.slice {
+                    slice.limits = limits.clone();
+                }
+                meter.fits(limits, demand, now)
+            }
         }
     }
 
