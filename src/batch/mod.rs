@@ -178,5 +178,8 @@ fn unknown(id: &str) -> Problem {
 /// The store does not do its part; why is for the operator.
 fn unreadable(error: &StoreError) -> Problem {
     tracing::error!(%error, "batches could not be read or written");
+    if error.is_outage() {
+        return Problem::unavailable("Batches cannot be read or written now: the gateway's database does not answer");
+    }
     Problem::new(ProblemKind::Internal, "The gateway could not reach its batches")
 }

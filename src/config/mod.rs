@@ -17,12 +17,12 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Admin, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Otlp, Pool, Responses, Server, Top,
-    WebSocket, Webhook,
+    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Models, Notify, OAuth, Otlp, Pool, Responses,
+    Server, Top, WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
 
-use crate::telemetry;
+use crate::{store, telemetry};
 use field::Reader;
 use figment::Figment;
 use secrecy::{ExposeSecret, SecretString};
@@ -35,6 +35,8 @@ pub struct Settings {
     pub top: Top,
     /// Listeners and limits.
     pub server: Server,
+    /// How a database server is used.
+    pub database: Database,
     /// The admin API.
     pub admin: Admin,
     /// The Codex backend.
@@ -68,6 +70,7 @@ pub fn fields() -> Vec<Field> {
     [
         Top::FIELDS,
         Server::FIELDS,
+        Database::FIELDS,
         Admin::FIELDS,
         Backend::FIELDS,
         OAuth::FIELDS,
@@ -141,7 +144,7 @@ fn read_all(sources: &Sources) -> Read {
 fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
-    let admin = Admin::read(reader);
+    let (database, admin) = (Database::read(reader), Admin::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
@@ -150,6 +153,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     Some(Settings {
         top: top?,
         server: server?,
+        database: database?,
         admin: admin?,
         backend: backend?,
         oauth: oauth?,
@@ -173,6 +177,29 @@ impl Settings {
             .database_url
             .clone()
             .unwrap_or_else(|| format!("sqlite://{}", self.top.data_dir.join("tollway.db").display()).into())
+    }
+
+    /// How a database server is used by a process of this name.
+    pub fn database_server(&self, application_name: String) -> store::Server {
+        let Database { pool_size, acquire_timeout, statement_timeout, lock_timeout, .. } = self.database;
+        store::Server {
+            pool_size,
+            acquire_timeout,
+            statement_timeout,
+            lock_timeout,
+            idle_in_transaction_timeout: self.database.idle_in_transaction_timeout,
+            schema: self.database.schema.clone(),
+            application_name,
+        }
+    }
+
+    /// How the database is followed.
+    pub fn following(&self) -> store::Following {
+        store::Following {
+            poll: self.accounts.reload_interval,
+            check: self.database.check_interval,
+            notify: self.database.notify == Notify::Auto,
+        }
     }
 
     /// Whether the database is a file of this machine, which may bring its own key file.

@@ -305,7 +305,10 @@ fn unknown(id: &str) -> Problem {
 }
 
 /// What was kept cannot be read; why is for the operator.
-fn unreadable(error: &dyn std::error::Error) -> Problem {
+fn unreadable(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error = %error, cause = error.source().map(tracing::field::display), "what was kept could not be read");
+    if error.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage) {
+        return Problem::unavailable("What the gateway has kept cannot be read now: its database does not answer");
+    }
     Problem::new(ProblemKind::Internal, "The gateway could not read what it has kept")
 }

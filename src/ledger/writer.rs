@@ -140,6 +140,16 @@ impl Ledger {
         }
     }
 
+    /// How long the oldest row has waited.
+    pub fn oldest(&self) -> Duration {
+        let waiting = self.lock();
+        let since = waiting.iter().find_map(|entry| match entry {
+            Entry::Row(_, since) => Some(*since),
+            Entry::Then(_) => None,
+        });
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How many rows are not written yet.
     pub fn len(&self) -> usize {
         self.lock().len()

@@ -1,10 +1,13 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
+pub use shutdown::signal as told_to_stop;
+
 pub mod admin;
 mod alerts;
 pub mod assemble;
 mod batches;
 mod data;
+mod database;
 mod listen;
 mod ops;
 mod origin;
@@ -17,12 +20,13 @@ use crate::batch::{self, Batches};
 use crate::config::{Settings, Shown};
 use crate::dialect::ModelMap;
 use crate::kept::{self, Kept};
-use crate::store::{Store, StoreError, UnixMillis};
-use crate::telemetry::Telemetry;
+use crate::store::{Changes, Store, StoreError, UnixMillis};
+use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use admin::{Admin, Live, Parts};
 use axum::Router;
+use database::Database;
 use state::State;
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -67,20 +71,23 @@ pub enum ServerError {
 /// How long refreshes and writes may take at the end, once no request runs any more.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM or SIGINT, then drains. The store is open and migrated.
+/// Serves until it is told to stop, then drains. The store is open and migrated.
 pub async fn run(
     settings: &Settings,
     shown: Vec<Shown>,
     store: Store,
     telemetry: Telemetry,
+    told_to_stop: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
-    let told_to_stop = shutdown::signal();
     let api = bind("server.listen", settings.server.listen).await?;
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
     let administration = bind("admin.listen", settings.admin.listen).await?;
     let background = TaskTracker::new();
     let stop = CancellationToken::new();
-    let state = build(settings, store, telemetry, &background, &stop).await?;
+    store.tell_waits(metrics::database_wait);
+    let (changes, following) = store.follow(settings.following(), stop.clone());
+    background.spawn(following);
+    let state = build(settings, store, telemetry, changes, &background, &stop).await?;
     state.kept.begin().await?;
     state.batches.begin().await?;
     spawn_background(settings, &state, &background, &stop);
@@ -132,6 +139,7 @@ async fn build(
     settings: &Settings,
     store: Store,
     telemetry: Telemetry,
+    changes: Changes,
     background: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
@@ -166,6 +174,7 @@ async fn build(
         books,
         trusted_proxies: assemble::trusted_proxies(settings)?,
         outbox,
+        database: Database::new(changes, &store, settings.database.grace),
         store,
         accounts,
         keys,
@@ -193,10 +202,10 @@ const AHEAD_PACE: Duration = Duration::from_secs(15);
 
 /// Follows changes that others make in the store, refreshes ahead of demand, keeps the books.
 fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
-    let interval = settings.accounts.reload_interval;
-    background.spawn(state.accounts.clone().watch(interval));
+    let changes = state.database.changes();
+    background.spawn(state.accounts.clone().watch(changes.clone()));
     background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
-    background.spawn(state.keys.clone().watch(interval, stop.clone()));
+    background.spawn(state.keys.clone().watch(changes, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
@@ -219,7 +228,7 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
     background.spawn(relay.clone().serve_queue(stop.clone()));
     background.spawn(relay.clone().keep_sessions(store.clone(), now, stop.clone()));
     background.spawn(relay.clone().write_decisions(store.clone(), now, stop.clone()));
-    background.spawn(keeper::keep(state.accounts.clone(), store.clone()));
+    background.spawn(keeper::keep(state.accounts.clone(), store.clone(), state.database.changes()));
     let outbox = state.outbox.clone();
     background.spawn(alerts::watch_pools(
         state.clone(),

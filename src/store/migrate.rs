@@ -1,7 +1,7 @@
 //! The migrations, embedded; forward only and numbered alike for both databases.
 
 use sqlx::{
-    Connection, SqlSafeStr,
+    AssertSqlSafe, Connection, PgConnection, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 
@@ -39,6 +39,7 @@ const EMBEDDED: &[Embedded] = embedded![
     5 "pool" "0005_pool.sql",
     6 "tenants" "0006_tenants.sql",
     7 "admin" "0007_admin.sql",
+    12 "changes" "0012_changes.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
@@ -53,15 +54,40 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
             migrator.run_direct(None, &mut *all, false).await.map_err(StoreError::Migrate)?;
             all.commit().await?;
         }
-        Backend::Postgres(pool) => {
+        Backend::Postgres(server) => {
             // sqlx locks for the session. A connection of its own, closed also when this future is
             // dropped half-way: back in the pool it would hold the lock against everybody.
-            let mut own = pool.acquire().await?.detach();
+            let mut own = server.pool.acquire().await?.detach();
+            // Whoever comes second waits for the first, and a migration takes as long as it takes.
+            sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0").execute(&mut own).await?;
+            if let Some(schema) = &server.schema {
+                make_schema(&mut own, schema).await?;
+            }
             migrator(|one| one.postgres).run_direct(None, &mut own, false).await.map_err(StoreError::Migrate)?;
             own.close().await?;
         }
     }
     Ok(())
+}
+
+/// Makes the schema unless it is there, which is asked first: to make one takes a right that the
+/// server's user need not have.
+async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<()> {
+    let there: (bool,) = sqlx::query_as("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+    if there.0 {
+        return Ok(());
+    }
+    let quoted = schema.replace('"', "\"\"");
+    let create = AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS \"{quoted}\""));
+    match sqlx::raw_sql(create).execute(&mut *connection).await {
+        Ok(_) => Ok(()),
+        // Two replicas that begin at once: the other one has made it.
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 fn migrator(sql: impl Fn(&Embedded) -> &'static str) -> Migrator {

@@ -9,9 +9,9 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     let (accounts, keys) = (store.accounts(), store.keys());
     let mut last = store.revision().await.unwrap();
     let mut moved = async || {
-        let Revision { accounts, keys } = store.revision().await.unwrap();
+        let Revision { accounts, keys, conditions } = store.revision().await.unwrap();
         let moved = (accounts - last.accounts, keys - last.keys);
-        last = Revision { accounts, keys };
+        last = Revision { accounts, keys, conditions };
         moved
     };
 
@@ -70,7 +70,7 @@ pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Dat
     }
     let store = db.store().await;
     store.ping().await.unwrap();
-    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1 });
+    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1, conditions: 1 });
     add(&store, "ada").await;
 }
 
