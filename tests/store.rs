@@ -13,6 +13,8 @@ mod batches;
 mod database;
 #[path = "store/keys.rs"]
 mod keys;
+#[path = "store/leases.rs"]
+mod leases;
 #[path = "store/pools.rs"]
 mod pools;
 #[path = "support/postgres.rs"]
@@ -83,6 +85,9 @@ on_both_databases![
     keys::only_a_current_key_can_be_rotated,
     keys::the_key_in_use_has_the_name,
     keys::last_use_is_noted_without_a_change_of_revision,
+    leases::one_of_many_takes_a_lease_and_the_others_see_who,
+    leases::a_lease_ends_by_itself_by_release_and_by_nothing_else,
+    leases::a_fencing_number_only_goes_up,
     responses::a_response_is_found_by_its_own_key_only,
     responses::a_response_of_the_same_id_replaces_the_other,
     responses::what_is_over_is_not_found_and_swept,

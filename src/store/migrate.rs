@@ -39,6 +39,7 @@ const EMBEDDED: &[Embedded] = embedded![
     5 "pool" "0005_pool.sql",
     6 "tenants" "0006_tenants.sql",
     7 "admin" "0007_admin.sql",
+    10 "leases" "0010_leases.sql",
     12 "changes" "0012_changes.sql",
 ];
 

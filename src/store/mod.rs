@@ -29,6 +29,7 @@ mod find;
 mod id;
 mod inspect;
 mod keys;
+mod leases;
 mod ledger;
 mod limits;
 mod listener;
@@ -64,6 +65,7 @@ pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError, failures};
 pub use id::{AccountId, AdminKeyId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use leases::{Holding, Lease, LeaseStore};
 pub use ledger::{
     AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,
 };
@@ -280,6 +282,11 @@ impl Store {
     /// Sealed notes that end by themselves.
     pub fn slips(&self) -> SlipStore<'_> {
         SlipStore::new(self)
+    }
+
+    /// What processes take turns in.
+    pub fn leases(&self) -> LeaseStore<'_> {
+        LeaseStore::new(self)
     }
 
     /// What was used.

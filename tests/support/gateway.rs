@@ -29,7 +29,8 @@ pub(crate) struct Setup {
 pub(crate) struct Gateway {
     /// Its installation.
     pub(crate) setup: Setup,
-    program: Program,
+    /// Its process.
+    pub(crate) program: Program,
     /// Where the API is.
     pub(crate) url: String,
     /// Where `/readyz` and `/metrics` are.

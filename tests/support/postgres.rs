@@ -40,7 +40,7 @@ impl Postgres {
         // Between choosing a free port and taking it, somebody else may take it.
         let started = (0..3).any(|_| {
             server.port = free_port();
-            server.pg_ctl_start().status.success()
+            server.begin()
         });
         assert!(started, "{}", fs::read_to_string(server.log()).unwrap_or_default());
         Some(server)
@@ -58,6 +58,17 @@ impl Postgres {
 
     fn url(&self, database: &str) -> String {
         format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Starts the server on its port, where it was stopped; says whether it runs.
+    pub(crate) fn begin(&self) -> bool {
+        self.pg_ctl_start().status.success()
+    }
+
+    /// Stops the server: `fast` ends its sessions and keeps everything, `immediate` is a crash.
+    pub(crate) fn end(&self, mode: &str) {
+        let data = self.data();
+        self.run("pg_ctl", &["-D", data.to_str().expect("UTF-8"), "-m", mode, "-w", "stop"]);
     }
 
     fn data(&self) -> PathBuf {
@@ -107,10 +118,7 @@ impl Postgres {
 
 impl Drop for Postgres {
     fn drop(&mut self) {
-        let data = self.data();
-        if let Some(data) = data.to_str() {
-            self.run("pg_ctl", &["-D", data, "-m", "immediate", "-w", "stop"]);
-        }
+        self.end("immediate");
     }
 }
 

@@ -50,8 +50,13 @@ impl Program {
 
     /// Sends SIGTERM.
     pub(crate) fn terminate(&self) {
-        let sent = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
-        assert!(sent.expect("kill can be run").success(), "SIGTERM");
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name: `STOP`, `CONT` …. SIGKILL is for [`Program::kill`].
+    pub(crate) fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        assert!(sent.expect("kill can be run").success(), "SIG{name}");
     }
 
     /// Sends SIGKILL and waits until it is gone.
