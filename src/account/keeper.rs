@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::directory::{Accounts, Member};
 use super::pool::condition::KeptCondition;
 use super::pool::{Reason, exclusion};
-use crate::store::{AccountEvent, AccountId, AccountScope, Changes, Store, StoreError, UnixMillis};
+use crate::store::{AccountEvent, AccountId, AccountScope, Changes, Duty, Store, StoreError, UnixMillis};
 
 /// How often what was learnt is written: a crash forgets no more.
 const WRITE: Duration = Duration::from_secs(5);
@@ -116,25 +116,36 @@ pub struct Change {
 pub type Listener = Box<dyn Fn(&[Change]) + Send + Sync>;
 
 /// Compares states with what they were, writes the history and tells it, until the process stops.
-pub async fn chronicle(accounts: Arc<Accounts>, store: Store, retention: Duration, tell: Listener) {
-    let mut known = BTreeMap::new();
+/// Where it is another process's duty, nothing is done until it is ours.
+pub async fn chronicle(accounts: Arc<Accounts>, store: Store, duty: Duty, retention: Duration, tell: Listener) {
+    // None while somebody else writes.
+    let mut known = None;
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut sweep = interval(SWEEP);
-    // The state that the history ends with is where this process begins.
-    if let Err(error) = recall(&accounts, &store, &mut known).await {
-        tracing::warn!(%error, "the history of accounts could not be read; it goes on from now");
-    }
     loop {
         let is_last = tokio::select! {
             () = accounts.context().shutdown.cancelled() => true,
             _ = sweep.tick() => {
-                forget(&store, accounts.context().now(), retention).await;
+                if duty.is_ours() {
+                    forget(&store, accounts.context().now(), retention).await;
+                }
                 false
             }
             _ = ticks.tick() => false,
         };
-        let changes = compare(&accounts, &mut known);
+        if !duty.is_ours() {
+            known = None;
+            if is_last {
+                return;
+            }
+            continue;
+        }
+        let known = match &mut known {
+            Some(known) => known,
+            unknown => unknown.insert(recall(&accounts, &store).await),
+        };
+        let changes = compare(&accounts, known);
         if !changes.is_empty() {
             tell(&changes);
             let events: Vec<_> = changes.into_iter().map(|change| change.event).collect();
@@ -148,18 +159,22 @@ pub async fn chronicle(accounts: Arc<Accounts>, store: Store, retention: Duratio
     }
 }
 
-async fn recall(
-    accounts: &Accounts,
-    store: &Store,
-    known: &mut BTreeMap<AccountId, &'static str>,
-) -> Result<(), StoreError> {
+/// The state that the history ends with is where whoever writes it begins.
+async fn recall(accounts: &Accounts, store: &Store) -> BTreeMap<AccountId, &'static str> {
+    let mut known = BTreeMap::new();
     for id in accounts.members().keys() {
-        let last = store.conditions().history(*id, 1).await?.pop();
+        let last = match store.conditions().history(*id, 1).await {
+            Ok(mut last) => last.pop(),
+            Err(error) => {
+                tracing::warn!(%error, "the history of accounts could not be read; it goes on from now");
+                break;
+            }
+        };
         if let Some(state) = last.and_then(|last| STATES.into_iter().find(|state| *state == last.became)) {
             known.insert(*id, state);
         }
     }
-    Ok(())
+    known
 }
 
 async fn forget(store: &Store, now: UnixMillis, retention: Duration) {

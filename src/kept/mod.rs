@@ -23,7 +23,7 @@ pub use run::{Follower, Run};
 
 use crate::dialect::responses::request;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
-use crate::store::{KeptResponse, KeyId, Store, StoreError, UnixMillis};
+use crate::store::{Duty, KeptResponse, KeyId, Store, StoreError, UnixMillis};
 use background::Background;
 use items::Item;
 use queue::{Queue, Write};
@@ -169,8 +169,8 @@ impl Kept {
         self.store.responses().end_leases().await
     }
 
-    /// Deletes what is over, until `stop`.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+    /// Deletes what is over, until `stop`, while it is ours to do for all replicas.
+    pub async fn sweep(self: Arc<Self>, duty: Duty, stop: CancellationToken) {
         let pace = if self.is_on() {
             (self.options.retention / 4).clamp(Duration::from_millis(100), SWEEP_PACE)
         } else {
@@ -181,7 +181,9 @@ impl Kept {
                 () = tokio::time::sleep(pace) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.sweep_once().await {
+            if duty.is_ours()
+                && let Err(error) = self.sweep_once().await
+            {
                 tracing::warn!(%error, "kept responses whose time is over could not be deleted");
             }
         }

@@ -1,6 +1,6 @@
 //! Gathers rows and writes them in batches.
 
-use crate::store::{Store, UnixMillis, UsageRow};
+use crate::store::{Duty, Store, UnixMillis, UsageRow};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -241,8 +241,8 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is old, until `stop`.
-    pub async fn sweep(self: Arc<Self>, now: fn() -> UnixMillis, stop: CancellationToken) {
+    /// Forgets what is old, until `stop`, while it is ours to do for all replicas.
+    pub async fn sweep(self: Arc<Self>, duty: Duty, now: fn() -> UnixMillis, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
@@ -253,7 +253,7 @@ impl Ledger {
                 Ok(0) | Err(_) => i64::MIN,
                 Ok(kept) => now().saturating_sub(kept),
             };
-            loop {
+            while duty.is_ours() {
                 let (requests, hours) = (before(self.options.retention), before(self.options.hourly_retention));
                 match self.store.ledger().forget(requests, hours, AT_A_TIME).await {
                     Ok(gone) if gone == u64::from(AT_A_TIME) && !stop.is_cancelled() => {

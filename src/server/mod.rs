@@ -143,7 +143,11 @@ async fn build(
     background: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
-    let outbox = match assemble::courier(settings, &store)? {
+    // One word for this run of this process.
+    let holder = uuid::Uuid::new_v4().to_string();
+    let (duty, campaign) = store.lead("leader", holder, stop.clone());
+    background.spawn(campaign);
+    let outbox = match assemble::courier(settings, &store, duty.clone())? {
         Some((courier, outbox)) => {
             background.spawn(courier.work(stop.clone()));
             outbox
@@ -174,6 +178,7 @@ async fn build(
         books,
         trusted_proxies: assemble::trusted_proxies(settings)?,
         outbox,
+        duty,
         database: Database::new(changes, &store, settings.database.grace),
         store,
         accounts,
@@ -204,30 +209,30 @@ const AHEAD_PACE: Duration = Duration::from_secs(15);
 fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
     let changes = state.database.changes();
     background.spawn(state.accounts.clone().watch(changes.clone()));
-    background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
+    background.spawn(ahead::run(state.accounts.clone(), state.duty.clone(), AHEAD_PACE));
     background.spawn(state.keys.clone().watch(changes, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
-    background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
+    background.spawn(state.books.ledger.clone().sweep(state.duty.clone(), assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
-    background.spawn(state.kept.clone().sweep(stop.clone()));
+    background.spawn(state.kept.clone().sweep(state.duty.clone(), stop.clone()));
     let batches = &settings.batches;
     let pace = batches::Pace { concurrency: batches.concurrency, patience: batches.patience, spare: batches.spare };
     background.spawn(batches::work(state.clone(), pace, stop.clone()));
-    background.spawn(state.batches.clone().sweep(stop.clone()));
-    background.spawn(admin::sweep(state.store.clone(), stop.clone()));
+    background.spawn(state.batches.clone().sweep(state.duty.clone(), stop.clone()));
+    background.spawn(admin::sweep(state.store.clone(), state.duty.clone(), stop.clone()));
     spawn_pool(settings, state, background, stop);
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }
 
 /// What the pool does beside requests: asks, remembers, and tells.
 fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
-    let (relay, store) = (&state.relay, &state.store);
+    let (relay, store, duty) = (&state.relay, &state.store, &state.duty);
     let now: fn() -> UnixMillis = assemble::unix_millis;
     background.spawn(relay.clone().survey(stop.clone()));
-    background.spawn(relay.clone().poll_usage(stop.clone()));
+    background.spawn(relay.clone().poll_usage(duty.clone(), stop.clone()));
     background.spawn(relay.clone().serve_queue(stop.clone()));
-    background.spawn(relay.clone().keep_sessions(store.clone(), now, stop.clone()));
-    background.spawn(relay.clone().write_decisions(store.clone(), now, stop.clone()));
+    background.spawn(relay.clone().keep_sessions(store.clone(), duty.clone(), now, stop.clone()));
+    background.spawn(relay.clone().write_decisions(store.clone(), duty.clone(), now, stop.clone()));
     background.spawn(keeper::keep(state.accounts.clone(), store.clone(), state.database.changes()));
     let outbox = state.outbox.clone();
     background.spawn(alerts::watch_pools(
@@ -238,5 +243,11 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
     ));
     background.spawn(alerts::watch_budgets(state.books.meters.clone(), outbox.clone(), stop.clone()));
     let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
-    background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
+    background.spawn(keeper::chronicle(
+        state.accounts.clone(),
+        store.clone(),
+        duty.clone(),
+        settings.pool.history,
+        tell,
+    ));
 }

@@ -8,7 +8,7 @@ use crate::batch::Batches;
 use crate::dialect::{ModelMap, Problem};
 use crate::kept::Kept;
 use crate::relay::{Books, Relay};
-use crate::store::{self, AccountScope, Connections, Store};
+use crate::store::{self, AccountScope, Connections, Duty, Store};
 use crate::telemetry::metrics::AccountGauges;
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
@@ -28,6 +28,8 @@ pub(super) struct State {
     pub store: Store,
     /// Whether it answers, and for how long it may be away.
     pub database: Database,
+    /// Whether this process does what one does for all replicas.
+    pub duty: Duty,
     /// The accounts, in memory.
     pub accounts: Arc<Accounts>,
     /// The gateway keys, in memory.
@@ -179,6 +181,7 @@ impl State {
         metrics::ledger(backlog.rows, backlog.oldest, backlog.failures);
         let Connections { open, in_use, most } = self.store.connections();
         metrics::database(self.database.silence().is_none(), [("open", open), ("in_use", in_use), ("most", most)]);
+        metrics::leader(self.duty.is_ours());
         store::failures().for_each(|(cause, count)| metrics::database_failures(cause, count));
         let (members, now) = (self.accounts.members(), unix_millis());
         let gauges = self.relay.candidates(None).into_iter().filter_map(|candidate| {

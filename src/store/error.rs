@@ -43,6 +43,16 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The schema lacks what this program needs of it: a newer one has taken it away.
+    #[error(
+        "the database's schema needs a program that knows migration {needs}, and this one ends at {known}: start the version that has migrated it, or a newer one"
+    )]
+    TooNew {
+        /// The migration that must be known.
+        needs: i64,
+        /// The last one that is.
+        known: i64,
+    },
     /// A statement failed.
     #[error("the database refused a statement")]
     Query(#[source] sqlx::Error),

@@ -6,7 +6,7 @@ use sqlx::{
 };
 
 use super::{
-    backend::Backend,
+    backend::{Backend, fetch_one},
     error::{Result, StoreError},
 };
 
@@ -44,7 +44,23 @@ const EMBEDDED: &[Embedded] = embedded![
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
+/// A schema that newer programs have added to is taken as it is; one that needs them is refused.
 pub(super) async fn run(backend: &Backend) -> Result<()> {
+    apply(backend).await?;
+    let mut session = backend.read().await?;
+    let known = EMBEDDED.last().map_or(0, |last| last.version);
+    let (needs,) = fetch_one!(&mut session, (i64,), "SELECT COALESCE(MAX(version), 0) FROM schema_needs")?;
+    if needs > known {
+        return Err(StoreError::TooNew { needs, known });
+    }
+    let (newest,) = fetch_one!(&mut session, (i64,), "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")?;
+    if newest > known {
+        tracing::warn!(newest, known, "the database's schema is newer than this program, and goes with it");
+    }
+    Ok(())
+}
+
+async fn apply(backend: &Backend) -> Result<()> {
     match backend {
         Backend::Sqlite(pools) => {
             let migrator = migrator(|one| one.sqlite);
@@ -95,7 +111,10 @@ fn migrator(sql: impl Fn(&Embedded) -> &'static str) -> Migrator {
     let migration = |one: &Embedded| {
         Migration::new(one.version, one.name.into(), MigrationType::Simple, sql(one).into_sql_str(), false)
     };
-    Migrator::with_migrations(EMBEDDED.iter().map(migration).collect())
+    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().map(migration).collect());
+    // What a newer program has added stays; whether that goes with this one the schema says itself.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 #[cfg(test)]

@@ -29,6 +29,7 @@ mod find;
 mod id;
 mod inspect;
 mod keys;
+mod leadership;
 mod leases;
 mod ledger;
 mod limits;
@@ -65,6 +66,7 @@ pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError, failures};
 pub use id::{AccountId, AdminKeyId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use leadership::Duty;
 pub use leases::{Holding, Lease, LeaseStore};
 pub use ledger::{
     AttemptRow, Dimension, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow, UsageSum, Used,

@@ -37,6 +37,8 @@ const DATABASE_UP: &str = "tollway_database_up";
 const DATABASE_CONNECTIONS: &str = "tollway_database_connections";
 const DATABASE_WAIT: &str = "tollway_database_acquire_seconds";
 const DATABASE_FAILURES: &str = "tollway_database_errors_total";
+const HOME_LOOKUPS: &str = "tollway_conversation_lookups_total";
+const LEADER: &str = "tollway_leader";
 const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
 const BUILD: &str = "tollway_build_info";
 
@@ -103,6 +105,14 @@ fn describe() {
     );
     describe_histogram!(DATABASE_WAIT, Unit::Seconds, "How long whatever needed a connection to the database waited");
     describe_counter!(DATABASE_FAILURES, "Statements that the database refused or did not get, by cause");
+    describe_counter!(
+        HOME_LOOKUPS,
+        "Looks into the database for the account of a conversation that began on another replica: found, none, failed"
+    );
+    describe_gauge!(
+        LEADER,
+        "1 where this process does what one does for all replicas: asking for usage, refreshing ahead, history, alerts, webhooks, sweeps"
+    );
     describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
     describe_gauge!(BUILD, "1, with the version that runs");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -278,6 +288,16 @@ pub fn database(is_up: bool, connections: [(&'static str, u32); 3]) {
     for (state, number) in connections {
         gauge!(DATABASE_CONNECTIONS, "state" => state).set(f64::from(number));
     }
+}
+
+/// It was looked into the database for a conversation's account: `found`, `none` or `failed`.
+pub fn home_lookup(outcome: &'static str) {
+    counter!(HOME_LOOKUPS, "outcome" => outcome).increment(1);
+}
+
+/// Whether this process does what one does for all replicas.
+pub fn leader(is_leader: bool) {
+    gauge!(LEADER).set(f64::from(u8::from(is_leader)));
 }
 
 /// Somebody waited for a connection to the database.

@@ -10,4 +10,9 @@ mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod changes;
+mod duties;
 mod members;
+mod outages;
+mod proxy;
+mod tls;
