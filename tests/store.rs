@@ -17,6 +17,7 @@ mod keys;
 mod leases;
 #[path = "store/pools.rs"]
 mod pools;
+#[allow(dead_code, reason = "the cluster's tests do more with a server")]
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "store/responses.rs"]

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use crate::cluster::Cluster;
-use crate::support::{Dialect, Sim, SimAccount, eventually};
+use crate::support::{Dialect, Sim, SimAccount, eventually, json_of};
 
+const HOMES: &str = "SELECT COUNT(*) FROM sessions";
 /// Nobody asks the database for changes but at the beginning and after a lost connection.
 const TOLD_ONLY: [(&str, &str); 3] = [
     ("TOLLWAY_ACCOUNTS__RELOAD_INTERVAL", "1h"),
@@ -145,6 +146,8 @@ async fn a_conversation_goes_on_at_its_home_whichever_replica_is_hit() {
     let Some((cluster, _)) = three(&sim, &[("TOLLWAY_POOL__POLL_INTERVAL", "0s")], 6).await else { return };
     let key = cluster.setup().key("ada");
     everywhere(&cluster, &key, 200).await;
+    // Homes are written now and then; the one of the requests so far is waited for.
+    eventually("a home is written", async || (cluster.count(HOMES).await > 0).then_some(())).await;
     for number in 0..4 {
         let turn = |said: &[&str]| {
             let items: Vec<_> = said
@@ -154,12 +157,9 @@ async fn a_conversation_goes_on_at_its_home_whichever_replica_is_hit() {
                 .collect();
             json!({"model": "gpt-6.1-sol", "input": items, "prompt_cache_key": format!("talk-{number}"), "store": false})
         };
+        let before = cluster.count(HOMES).await;
         cluster.gateway(0).whole(&key, Dialect::Responses, &turn(&["hello"])).await;
-        // Homes are written now and then.
-        eventually("the home is written", async || {
-            (cluster.count("SELECT COUNT(*) FROM sessions").await > number).then_some(())
-        })
-        .await;
+        eventually("the home is written", async || (cluster.count(HOMES).await > before).then_some(())).await;
         for replica in [1, 2, 1] {
             cluster.gateway(replica).whole(&key, Dialect::Responses, &turn(&["hello", "hi", "and?"])).await;
         }
@@ -170,4 +170,32 @@ async fn a_conversation_goes_on_at_its_home_whichever_replica_is_hit() {
     }
     let (_, page) = cluster.gateway(1).ops_page("/metrics").await;
     assert!(page.contains("tollway_conversation_lookups_total{outcome=\"found\"} 4"), "looked for once each: {page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_kept_by_one_replica_is_found_on_all() {
+    let sim = Sim::start().await;
+    let Some((cluster, _)) = three(&sim, &[("TOLLWAY_POOL__POLL_INTERVAL", "0s")], 1).await else { return };
+    let key = cluster.setup().key("ada");
+    everywhere(&cluster, &key, 200).await;
+    let ask = json!({"model": "gpt-6.1-sol", "input": "hello", "store": true});
+    let made = cluster.gateway(0).whole(&key, Dialect::Responses, &ask).await;
+    let behind = json!({"model": "gpt-6.1-sol", "input": "hello", "background": true, "store": true});
+    let begun = cluster.gateway(0).whole(&key, Dialect::Responses, &behind).await;
+    for number in [1, 2] {
+        let path = |of: &Value| format!("/v1/responses/{}", of["id"].as_str().expect("an id"));
+        eventually("the response is found", async || {
+            let answer = cluster.gateway(number).get(&key, &path(&made), &[]).await;
+            answer.status().is_success().then_some(())
+        })
+        .await;
+        eventually("the response ends", async || {
+            let (_, answer) = json_of(cluster.gateway(number).get(&key, &path(&begun), &[]).await).await;
+            (answer["status"] == "completed").then_some(())
+        })
+        .await;
+        let mut next = ask.clone();
+        next["previous_response_id"] = made["id"].clone();
+        cluster.gateway(number).whole(&key, Dialect::Responses, &next).await;
+    }
 }

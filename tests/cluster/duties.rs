@@ -78,7 +78,7 @@ async fn what_the_one_that_asks_learns_is_known_to_all() {
     let mut leaders = 0;
     for number in cluster.running() {
         let (_, page) = cluster.gateway(number).ops_page("/metrics").await;
-        leaders += usize::from(page.contains("tollway_leader 1"));
+        leaders += usize::from(page.contains("\ntollway_leader 1"));
     }
     assert_eq!(leaders, 1);
 }

@@ -1,7 +1,7 @@
 //! Several built gateways over one real Postgres, in front of the simulated backend. Skipped, with
 //! a line that says so, where PostgreSQL is not installed.
 
-#![allow(dead_code, reason = "the support that these tests share with others has more than they need")]
+#![allow(dead_code, unused_imports, reason = "the support that these tests share with others has more than they need")]
 
 #[path = "../support/cluster.rs"]
 mod cluster;
@@ -14,5 +14,6 @@ mod changes;
 mod duties;
 mod members;
 mod outages;
+mod pooler;
 mod proxy;
 mod tls;

@@ -9,6 +9,9 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
+/// The kind of a message by which Postgres notifies.
+const NOTIFICATION: u8 = b'A';
+
 /// Passes bytes on, until it is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
@@ -20,6 +23,15 @@ pub(crate) struct Proxy {
 impl Proxy {
     /// A way to `target`.
     pub(crate) async fn to(target: String) -> Self {
+        Self::leading_to(target, false).await
+    }
+
+    /// A way by which no notification comes back. For connections without TLS that ask for none.
+    pub(crate) async fn mute(target: String) -> Self {
+        Self::leading_to(target, true).await
+    }
+
+    async fn leading_to(target: String, is_mute: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
         let delay = Arc::new(AtomicU64::new(0));
@@ -30,7 +42,11 @@ impl Proxy {
                 let (from_here, to_here) = here.into_split();
                 let (from_there, to_there) = there.into_split();
                 tokio::spawn(pass(from_here, to_there, slow.clone()));
-                tokio::spawn(pass(from_there, to_here, slow.clone()));
+                if is_mute {
+                    tokio::spawn(pass_all_but_notifications(from_there, to_here));
+                } else {
+                    tokio::spawn(pass(from_there, to_here, slow.clone()));
+                }
             }
         });
         Self { address, delay, accepting }
@@ -58,6 +74,24 @@ async fn pass(
         tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
         if length == 0 || to.write_all(&piece[..length]).await.is_err() {
             return;
+        }
+    }
+}
+
+/// Message by message: a byte for its kind, and its length with that of the length itself.
+async fn pass_all_but_notifications(
+    mut from: tokio::net::tcp::OwnedReadHalf,
+    mut to: tokio::net::tcp::OwnedWriteHalf,
+) -> std::io::Result<()> {
+    loop {
+        let kind = from.read_u8().await?;
+        let length = from.read_u32().await?;
+        let mut body = vec![0; length.saturating_sub(4) as usize];
+        from.read_exact(&mut body).await?;
+        if kind != NOTIFICATION {
+            to.write_u8(kind).await?;
+            to.write_u32(length).await?;
+            to.write_all(&body).await?;
         }
     }
 }
