@@ -41,19 +41,17 @@ impl Elsewhere {
     /// The home of a conversation, if there is one and the database says so in time.
     async fn home(&self, session: Session, now: UnixMillis) -> Option<KeptSession> {
         if now < self.again_at.load(Ordering::Relaxed) {
+            metrics::home_lookup("failed");
             return None;
         }
-        match tokio::time::timeout(LOOK, self.store.sessions().get(&session.to_text())).await {
-            Ok(Ok(found)) => {
-                metrics::home_lookup(if found.is_some() { "found" } else { "none" });
-                found
-            }
-            Ok(Err(_)) | Err(_) => {
-                metrics::home_lookup("failed");
-                self.again_at.store(now.saturating_add(LEFT_ALONE), Ordering::Relaxed);
-                None
-            }
+        let look = self.store.sessions().get(&session.to_text());
+        if let Ok(Ok(found)) = tokio::time::timeout(LOOK, look).await {
+            metrics::home_lookup(if found.is_some() { "found" } else { "none" });
+            return found;
         }
+        metrics::home_lookup("failed");
+        self.again_at.store(now.saturating_add(LEFT_ALONE), Ordering::Relaxed);
+        None
     }
 }
 

@@ -57,7 +57,7 @@ impl Database {
     pub(super) fn ailment(&self, age: Duration, text: String) -> Ailment {
         match self.grace {
             Some(grace) if age < grace => {
-                let left = (grace - age).as_secs();
+                let left = grace.saturating_sub(age).as_secs();
                 Ailment::Degraded(format!("{text}; requests with a known key are served for {left} s more"))
             }
             _ => Ailment::Fault(text),

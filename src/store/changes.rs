@@ -104,25 +104,25 @@ impl Teller {
 
 /// Follows until `stop`.
 pub(super) async fn follow(store: Store, following: Following, teller: Teller, stop: CancellationToken) {
-    let (heard, hears) = mpsc::channel(64);
+    let (ear, told) = mpsc::channel(64);
     let renew = Notify::new();
     let listening = async {
         match &store.backend {
-            Backend::Postgres(pool) if following.notify => listener::listen(pool.pool.clone(), heard, &renew).await,
+            Backend::Postgres(pool) if following.notify => listener::listen(pool.pool.clone(), ear, &renew).await,
             _ => {
-                let _held = heard;
-                std::future::pending().await
+                let _held = ear;
+                std::future::pending::<()>().await;
             }
         }
     };
     tokio::select! {
         () = stop.cancelled() => {}
         () = listening => {}
-        () = look(&store, following, &teller, hears, &renew) => {}
+        () = look(&store, following, &teller, told, &renew) => {}
     }
 }
 
-async fn look(store: &Store, following: Following, teller: &Teller, mut hears: mpsc::Receiver<Heard>, renew: &Notify) {
+async fn look(store: &Store, following: Following, teller: &Teller, mut told: mpsc::Receiver<Heard>, renew: &Notify) {
     let mut hearing = None::<Hearing>;
     loop {
         let began = Instant::now();
@@ -155,7 +155,7 @@ async fn look(store: &Store, following: Following, teller: &Teller, mut hears: m
         loop {
             let heard = tokio::select! {
                 () = sleep_until(next) => break,
-                heard = hears.recv() => heard,
+                heard = told.recv() => heard,
             };
             match heard {
                 Some(Heard::Told(topic, revision)) => {

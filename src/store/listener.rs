@@ -16,7 +16,7 @@ const CONNECT: Duration = Duration::from_secs(5);
 /// How long a notification of our own may take.
 const PROBE: Duration = Duration::from_secs(3);
 /// How long it is left alone where nothing was heard.
-const MUTE: Duration = Duration::from_secs(60);
+const MUTE: Duration = Duration::from_mins(1);
 /// As many characters of the schema's name are in the channel's, as in migration 12.
 const SCHEMA: usize = 48;
 
