@@ -44,7 +44,8 @@ impl Elsewhere {
             metrics::home_lookup("failed");
             return None;
         }
-        let look = self.store.sessions().get(&session.to_text());
+        let (sessions, name) = (self.store.sessions(), session.to_text());
+        let look = sessions.get(&name);
         if let Ok(Ok(found)) = tokio::time::timeout(LOOK, look).await {
             metrics::home_lookup(if found.is_some() { "found" } else { "none" });
             return found;
