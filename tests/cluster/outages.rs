@@ -54,7 +54,7 @@ async fn readiness(cluster: &Cluster, number: usize) -> (u16, Value) {
 async fn all_are(cluster: &Cluster, word: &str) {
     for number in cluster.running() {
         let what = format!("replica {number} is {word}");
-        eventually_within(Duration::from_secs(60), what, async || {
+        eventually_within(Duration::from_mins(1), what, async || {
             (readiness(cluster, number).await.1["status"] == word).then_some(())
         })
         .await;
@@ -64,7 +64,7 @@ async fn all_are(cluster: &Cluster, word: &str) {
 /// Waits until the books hold as many requests as the backend has answered.
 async fn books_are_complete(cluster: &Cluster, sim: &Sim) {
     let seen = i64::try_from(sim.requests("/backend-api/codex/responses").await.len()).expect("a number");
-    eventually_within(Duration::from_secs(60), format!("{seen} rows"), async || {
+    eventually_within(Duration::from_mins(1), format!("{seen} rows"), async || {
         let rows = cluster.count("SELECT COUNT(*) FROM usage_requests WHERE outcome = 'ok'").await;
         assert!(rows <= seen, "{rows} rows of {seen} requests");
         (rows == seen).then_some(())
@@ -173,7 +173,7 @@ async fn a_slow_database_slows_no_request() {
 async fn a_full_disk_of_the_database_loses_nothing() {
     let sim = Sim::start().await;
     let Some(postgres) = Postgres::start() else { return };
-    let Some(disk) = Disk::of_megabytes(&postgres, 24) else { return };
+    let Some(disk) = Disk::of_megabytes(24) else { return };
     let url = postgres.database_on(disk.path()).await;
     let cluster = Cluster::over(postgres, &url, &sim, 2, &[QUIET]);
     let Some((cluster, key)) = begun(cluster, &sim).await else { return };
@@ -196,7 +196,7 @@ struct Disk(tempfile::TempDir);
 
 impl Disk {
     /// `None`, with a line that says so, where this user may not mount one.
-    fn of_megabytes(postgres: &Postgres, size: u32) -> Option<Self> {
+    fn of_megabytes(size: u32) -> Option<Self> {
         let directory = tempfile::tempdir().expect("a directory");
         let options = format!("size={size}m,mode=0700");
         let mounted =
@@ -205,7 +205,7 @@ impl Disk {
             eprintln!("skipped: no right to mount a small disk");
             return None;
         }
-        postgres.give(directory.path());
+        Postgres::give(directory.path());
         Some(Self(directory))
     }
 

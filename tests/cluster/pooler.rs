@@ -37,7 +37,7 @@ impl Pooler {
         );
         let file = directory.path().join("pgbouncer.ini");
         fs::write(&file, settings).expect("its settings");
-        postgres.give(directory.path());
+        Postgres::give(directory.path());
         // It refuses to run as root, as the server does.
         let mut command = Command::new("runuser");
         command.args(["-u", "postgres", "--", "/usr/sbin/pgbouncer"]).arg(&file);

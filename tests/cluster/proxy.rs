@@ -39,13 +39,13 @@ impl Proxy {
         let accepting = tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
                 let Ok(there) = TcpStream::connect(&target).await else { continue };
-                let (from_here, to_here) = here.into_split();
-                let (from_there, to_there) = there.into_split();
-                tokio::spawn(pass(from_here, to_there, slow.clone()));
+                let (questions, to_client) = here.into_split();
+                let (answers, to_server) = there.into_split();
+                tokio::spawn(pass(questions, to_server, slow.clone()));
                 if is_mute {
-                    tokio::spawn(pass_all_but_notifications(from_there, to_here));
+                    tokio::spawn(pass_all_but_notifications(answers, to_client));
                 } else {
-                    tokio::spawn(pass(from_there, to_here, slow.clone()));
+                    tokio::spawn(pass(answers, to_client, slow.clone()));
                 }
             }
         });

@@ -27,7 +27,7 @@ impl Guarded {
         papers_in(papers.path());
         for (name, place) in [("server.crt", "server.crt"), ("server.key", "server.key"), ("ca.crt", "root.crt")] {
             fs::copy(papers.path().join(name), postgres.path(place)).expect("a certificate");
-            postgres.give(&postgres.path(place));
+            Postgres::give(&postgres.path(place));
         }
         let rules = format!("hostssl all all 127.0.0.1/32 {client}\n");
         fs::write(postgres.path("pg_hba.conf"), rules).expect("the rules");

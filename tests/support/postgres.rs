@@ -73,7 +73,7 @@ impl Postgres {
     }
 
     /// Makes a file or directory the server's own, which only it may read.
-    pub(crate) fn give(&self, path: &Path) {
+    pub(crate) fn give(path: &Path) {
         if is_root() {
             let owned = Command::new("chown").arg("postgres").arg(path).status();
             assert!(owned.expect("chown").success(), "chown postgres");
@@ -117,7 +117,7 @@ impl Postgres {
             self.directory.path().display(),
         );
         let (data, log) = (self.data(), self.log());
-        let arguments = ["-D", data.to_str().unwrap(), "-w", "-l", log.to_str().unwrap(), "-o", &options];
+        let arguments = ["-D", data.to_str().expect("UTF-8"), "-w", "-l", log.to_str().expect("UTF-8"), "-o", &options];
         self.run("pg_ctl", &[&arguments[..], &["start"]].concat())
     }
 
