@@ -21,6 +21,7 @@ mod keys;
 mod leases;
 #[path = "store/pools.rs"]
 mod pools;
+#[allow(dead_code, reason = "the cluster's tests do more with a server")]
 #[path = "support/postgres.rs"]
 mod postgres;
 #[path = "store/responses.rs"]
@@ -125,7 +126,7 @@ on_both_databases![
     batches::requests_and_results_are_sealed_and_rotate_with_the_rest,
     schema::every_change_and_nothing_else_moves_the_revision,
     schema::migrating_again_or_at_once_or_cut_short_does_no_harm,
-    schema::a_schema_from_the_future_is_refused,
+    schema::a_schema_that_newer_programs_have_added_to_is_taken_and_one_that_needs_them_is_not,
     sealing::the_pepper_is_made_once_even_by_two_at_once,
     sealing::a_wrong_key_is_refused_by_its_id,
     sealing::an_envelope_in_another_row_or_column_is_refused_by_its_place,

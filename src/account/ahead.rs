@@ -12,7 +12,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use super::directory::Accounts;
 use super::settings::TokenSettings;
 use super::snapshot::after;
-use crate::store::{AccountId, Credentials, UnixMillis};
+use crate::store::{AccountId, Credentials, Duty, UnixMillis};
 
 /// At most this many accounts are renewed in one round: after a long standstill all are due.
 const A_ROUND: usize = 4;
@@ -42,13 +42,14 @@ fn place(id: AccountId, generation: i64) -> f64 {
 }
 
 /// Looks every `pace` for accounts that are due, until the process stops.
-pub async fn run(accounts: Arc<Accounts>, pace: Duration) {
+pub async fn run(accounts: Arc<Accounts>, duty: Duty, pace: Duration) {
     let mut ticks = interval(pace);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             () = accounts.context().shutdown.cancelled() => return,
-            _ = ticks.tick() => round(&accounts),
+            // One replica for all: the others read what it has stored.
+            _ = ticks.tick() => if duty.is_ours() { round(&accounts) },
         }
     }
 }

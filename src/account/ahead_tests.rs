@@ -106,7 +106,7 @@ async fn the_loop_keeps_a_token_fresh_with_one_exchange_a_life_and_ends_with_the
     let bench = Bench::new();
     bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
-    let looping = tokio::spawn(run(Arc::clone(&accounts), Duration::from_secs(5)));
+    let looping = tokio::spawn(run(Arc::clone(&accounts), Duty::alone(), Duration::from_secs(5)));
 
     tokio::time::sleep(Duration::from_hours(10)).await;
 

@@ -1,14 +1,15 @@
 //! Every account of this process, in step with the store.
 //!
-//! The store's revision is polled, so that a change made by another process (the command line, or
-//! another replica later) is seen within one interval and cannot be missed.
+//! The store's revision is followed, so that a change made by another process (the command line, or
+//! another replica) is seen within a second and cannot be missed.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use arc_swap::ArcSwap;
-use tokio::time::{MissedTickBehavior, interval, sleep};
+use tokio::sync::Notify;
+use tokio::time::sleep;
 
 use super::live::{InFlight, Live};
 use super::pool::Candidate;
@@ -20,12 +21,15 @@ use super::settings::backoff;
 use super::token_manager::TokenManager;
 use crate::codex::Failure;
 use crate::codex::limits::Limits;
-use crate::store::{Account, AccountId, UnixMillis};
+use crate::store::{Account, AccountId, Changes, UnixMillis};
 
 type Members = BTreeMap<AccountId, Arc<Member>>;
 
 /// How often a limit that could not be stored is tried again before the next restart may forget it.
 const LIMIT_WRITES: u32 = 8;
+
+/// How soon accounts that could not be read are read again.
+const AGAIN: Duration = Duration::from_millis(500);
 
 /// One account: its token manager and its live numbers.
 pub struct Member {
@@ -39,13 +43,15 @@ pub struct Accounts {
     members: ArcSwap<Members>,
     /// The revision that `members` shows; of two reloads the one that read earlier must not win.
     applied: Mutex<i64>,
+    /// Told when something was learnt that other processes must know at once.
+    news: Notify,
     context: Arc<Context>,
 }
 
 impl Accounts {
     /// An empty directory; fill it with [`Accounts::reload`].
     pub fn new(context: Arc<Context>) -> Arc<Self> {
-        Arc::new(Self { members: ArcSwap::default(), applied: Mutex::new(i64::MIN), context })
+        Arc::new(Self { members: ArcSwap::default(), applied: Mutex::new(i64::MIN), news: Notify::new(), context })
     }
 
     /// Every account, by id.
@@ -83,8 +89,13 @@ impl Accounts {
         let is_back = {
             let mut load = member.live.load();
             load.unwritten = true;
+            // One process asks for all of them.
+            load.is_news |= source == Source::Usage;
             load.condition.learn(limits, source, model, self.context.now())
         };
+        if source == Source::Usage {
+            self.news.notify_one();
+        }
         if is_back {
             tracing::info!(account = %member.name(), "the account's quota is back early");
             self.save_limit(member);
@@ -107,6 +118,12 @@ impl Accounts {
             let before = load.condition.limited_until;
             load.condition.suffer(consequence, failure, model, defaults, now, random);
             load.unwritten = true;
+            // What sets an account or a model aside; a failure that is counted is this process's.
+            let is_news = !matches!(consequence, Consequence::None | Consequence::Quarantine | Consequence::Counted);
+            load.is_news |= is_news;
+            if is_news {
+                self.news.notify_one();
+            }
             // A burst of equal 429s is one write.
             load.condition.limited_until != before
         };
@@ -206,7 +223,7 @@ impl Accounts {
                 // Not readable, and never was: the fault is reported by the caller.
                 (None, None) => continue,
             };
-            member.live.observe(limit.0, limit.1);
+            member.live.observe(limit.0, limit.1, self.context.now());
             members.insert(id, member);
         }
         for (id, member) in &*before {
@@ -219,35 +236,37 @@ impl Accounts {
 
     /// Follows the store until the process stops. A store that cannot be read is logged once, and
     /// what is known stays in use.
-    pub async fn watch(self: Arc<Self>, every: Duration) {
-        let mut ticks = interval(every);
-        ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pub async fn watch(self: Arc<Self>, mut changes: Changes) {
         let (mut seen, mut failing) = (None, false);
         loop {
+            let newest = changes.latest().map(|revision| revision.accounts);
+            let is_behind = newest.is_some() && newest != seen;
+            if is_behind {
+                match self.reload().await {
+                    Err(fault) if !failing => {
+                        failing = true;
+                        tracing::error!(error = %fault, "accounts cannot be read from the store; what is known stays in use");
+                    }
+                    Err(_) => {}
+                    Ok(revision) => {
+                        if failing {
+                            tracing::info!("accounts can be read from the store again");
+                        }
+                        (seen, failing) = (Some(revision), false);
+                    }
+                }
+            }
             tokio::select! {
                 () = self.context.shutdown.cancelled() => return,
-                _ = ticks.tick() => {}
-            }
-            match self.catch_up(&mut seen).await {
-                Err(fault) if !failing => {
-                    failing = true;
-                    tracing::error!(error = %fault, "accounts cannot be read from the store; what is known stays in use");
-                }
-                Ok(()) if failing => {
-                    failing = false;
-                    tracing::info!("accounts can be read from the store again");
-                }
-                _ => {}
+                () = changes.next() => {}
+                () = sleep(AGAIN), if is_behind && seen != newest => {}
             }
         }
     }
 
-    async fn catch_up(&self, seen: &mut Option<i64>) -> Result<(), StoreFault> {
-        let revision = self.context.store.revision().await?;
-        if *seen != Some(revision) {
-            *seen = Some(self.reload().await?);
-        }
-        Ok(())
+    /// Waits until something was learnt that others must know at once.
+    pub(super) async fn news(&self) {
+        self.news.notified().await;
     }
 
     pub(super) fn context(&self) -> &Context {

@@ -9,7 +9,7 @@ use super::super::testing::{Bench, HOUR, START};
 use super::*;
 use crate::codex::FailureKind;
 use crate::codex::limits::Window;
-use crate::store::{AccountScope, AccountState};
+use crate::store::{AccountScope, AccountState, Changes, Revision};
 
 const DEFAULTS: Defaults = Defaults { cooldown: Duration::from_secs(30), limit: Duration::from_mins(5) };
 
@@ -64,20 +64,27 @@ async fn a_running_manager_takes_over_a_login_and_a_pause_made_elsewhere() {
     assert!(only(&accounts).paused);
 }
 
+fn told(bench: &Bench) -> Revision {
+    Revision { accounts: bench.store.shelf().revision, ..Revision::default() }
+}
+
 #[tokio::test(start_paused = true)]
-async fn a_watcher_sees_a_change_within_its_interval_and_ends_with_the_process() {
+async fn a_watcher_reads_what_it_is_told_of_and_ends_with_the_process() {
     let bench = Bench::new();
     let accounts = directory(&bench).await;
-    let every = Duration::from_millis(250);
-    let watcher = tokio::spawn(Arc::clone(&accounts).watch(every));
-    tokio::task::yield_now().await;
+    let (teller, changes) = Changes::told();
+    let watcher = tokio::spawn(Arc::clone(&accounts).watch(changes));
+    let soon = Duration::from_millis(10);
 
     let id = bench.add("new", HOUR);
-    tokio::time::sleep(every * 2).await;
+    tokio::time::sleep(soon).await;
+    assert!(accounts.get(id).is_none(), "nobody has told");
+    teller.tell(told(&bench));
+    tokio::time::sleep(soon).await;
 
     assert!(accounts.get(id).is_some());
     bench.context.shutdown.cancel();
-    timeout(every, watcher).await.unwrap().unwrap();
+    timeout(soon, watcher).await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]
@@ -85,9 +92,11 @@ async fn an_unreadable_account_keeps_what_is_known_and_is_read_again_later() {
     let bench = Bench::new();
     let id = bench.add("ada", HOUR);
     let accounts = directory(&bench).await;
-    let watcher = tokio::spawn(Arc::clone(&accounts).watch(Duration::from_millis(250)));
+    let (teller, changes) = Changes::told();
+    let watcher = tokio::spawn(Arc::clone(&accounts).watch(changes));
     bench.store.log_in(id, "rt-login", HOUR);
     bench.store.unreadable.store(true, Ordering::SeqCst);
+    teller.tell(told(&bench));
 
     tokio::time::sleep(Duration::from_secs(1)).await;
     let member = accounts.get(id).unwrap();

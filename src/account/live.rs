@@ -21,6 +21,8 @@ pub(super) struct Load {
     pub(super) unsaved_limits: u32,
     /// Whether the condition has changed since it was last written.
     pub(super) unwritten: bool,
+    /// Whether others must know of it at once.
+    pub(super) is_news: bool,
 }
 
 impl Live {
@@ -36,11 +38,10 @@ impl Live {
     }
 
     /// Takes the stored limit over, unless a newer one is on its way to the store.
-    pub(super) fn observe(&self, until: Option<UnixMillis>, reason: Option<String>) {
+    pub(super) fn observe(&self, until: Option<UnixMillis>, reason: Option<String>, now: UnixMillis) {
         let mut load = self.load();
         if load.unsaved_limits == 0 {
-            load.condition.limited_until = until;
-            load.condition.limit_reason = reason;
+            load.condition.observe_limit(until, reason, now);
         }
     }
 }

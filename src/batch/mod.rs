@@ -13,7 +13,7 @@ pub use request::Page;
 pub use work::{Verdict, Work, judge};
 
 use crate::dialect::{Problem, ProblemKind};
-use crate::store::{BatchOutcome, Deletion, KeyId, NewBatch, Store, StoreError, StoredBatch, UnixMillis};
+use crate::store::{BatchOutcome, Deletion, Duty, KeyId, NewBatch, Store, StoreError, StoredBatch, UnixMillis};
 use bytes::{Bytes, BytesMut};
 use object::Object;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -137,12 +137,14 @@ impl Batches {
     }
 
     /// Gives up what has expired and deletes what is old, until `stop`.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+    pub async fn sweep(self: Arc<Self>, duty: Duty, stop: CancellationToken) {
         let pace = (self.options.expiry / 4).clamp(Duration::from_millis(100), SWEEP_PACE);
         loop {
             let now = self.now();
             let oldest = now - millis(self.options.retention);
-            if let Err(error) = self.store.batches().sweep(now, oldest, SWEEP_BATCH).await {
+            if duty.is_ours()
+                && let Err(error) = self.store.batches().sweep(now, oldest, SWEEP_BATCH).await
+            {
                 tracing::warn!(%error, "batches whose time is over could not be swept");
             }
             tokio::select! {
@@ -178,5 +180,8 @@ fn unknown(id: &str) -> Problem {
 /// The store does not do its part; why is for the operator.
 fn unreadable(error: &StoreError) -> Problem {
     tracing::error!(%error, "batches could not be read or written");
+    if error.is_outage() {
+        return Problem::unavailable("Batches cannot be read or written now: the gateway's database does not answer");
+    }
     Problem::new(ProblemKind::Internal, "The gateway could not reach its batches")
 }

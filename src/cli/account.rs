@@ -304,7 +304,7 @@ async fn probe(settings: &Settings, store: &Store, asked: &str, json: bool) -> R
     let asked = relay.ask_usage(&member).await;
     stop.cancel();
     // The last write of what was learnt, and of a limit that is over.
-    keeper::keep(accounts.clone(), store.clone()).await;
+    keeper::write(&accounts, store).await;
     tasks.close();
     tasks.wait().await;
     asked.map_err(|failure| anyhow::anyhow!("{}", failure.message)).context("the backend was asked in vain")?;

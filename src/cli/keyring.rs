@@ -27,7 +27,8 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
 }
 
 async fn show(settings: &Settings) -> Result<()> {
-    let in_use = Store::key_ids_in_use(&settings.database_url()).await?;
+    let server = settings.database_server(open::replica());
+    let in_use = Store::key_ids_in_use_on(&settings.database_url(), &server).await?;
     let keyring = match &settings.top.master_key {
         Some(text) => Some(Keyring::parse(text).context("master_key")?),
         None => KeyFile::at(settings.key_file()).load()?,

@@ -4,13 +4,18 @@ use super::migrate;
 use crate::config::Settings;
 use crate::server::assemble::unix_millis;
 use crate::store::vault::{KeyFile, KeyFileOrigin, Keyring};
-use crate::store::{Actor, OpenOptions, Store};
+use crate::store::{Actor, OpenOptions, Store, StoreError};
 use anyhow::{Context, Result, bail};
+use std::time::{Duration, Instant};
+
+/// The pauses between attempts to reach a database that is not there: the first, and the longest.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(250), Duration::from_secs(5));
 
 /// The open and migrated store.
 pub(super) async fn store(settings: &Settings) -> Result<Store> {
     let url = settings.database_url();
-    let in_use = Store::key_ids_in_use(&url).await?;
+    let server = settings.database_server(replica());
+    let in_use = Store::key_ids_in_use_on(&url, &server).await?;
     let keyring = match &settings.top.master_key {
         Some(text) => Keyring::parse(text).context("master_key")?,
         None if settings.is_sqlite() => {
@@ -25,10 +30,40 @@ pub(super) async fn store(settings: &Settings) -> Result<Store> {
             "master_key is not set: with a database server, give one in TOLLWAY_MASTER_KEY or TOLLWAY_MASTER_KEY_FILE (`tollway keyring generate` prints a new one)"
         ),
     };
-    let store = Store::open(OpenOptions { url, keyring }).await?;
+    let store = Store::open_on(OpenOptions { url, keyring }, &server).await?;
     store.migrate().await?;
     migrate::must_be_finished(&store).await?;
     Ok(store)
+}
+
+/// The same for a server, which may be started before its database.
+pub(super) async fn store_in_time(settings: &Settings) -> Result<Store> {
+    let deadline = Instant::now() + settings.database.connect_retry;
+    let mut pause = AGAIN.0;
+    loop {
+        let error = match store(settings).await {
+            Ok(store) => return Ok(store),
+            Err(error) => error,
+        };
+        let may_pass = error.downcast_ref::<StoreError>().is_some_and(StoreError::may_pass);
+        let left = deadline.saturating_duration_since(Instant::now());
+        if !may_pass || settings.is_sqlite() {
+            return Err(error);
+        }
+        if left.is_zero() {
+            return Err(error.context("the database was not there within database.connect_retry"));
+        }
+        let (error, left_seconds) = (format!("{error:#}"), left.as_secs());
+        tracing::warn!(error, left_seconds, "the database is not there yet; it is tried again");
+        tokio::time::sleep(pause.min(left)).await;
+        pause = (pause * 2).min(AGAIN.1);
+    }
+}
+
+/// What the database server shows this process as: its machine, and its number there.
+pub(super) fn replica() -> String {
+    let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
+    format!("tollway {}/{}", machine.trim(), std::process::id())
 }
 
 /// The same, for a command of somebody's: what it changes is in the audit log as theirs.

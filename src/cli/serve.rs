@@ -40,9 +40,17 @@ pub(super) async fn run(common: &Common, options: &Options) -> anyhow::Result<()
     let telemetry_options = settings.telemetry();
     let telemetry = tokio::task::spawn_blocking(move || Telemetry::install(&telemetry_options)).await??;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), backend = %settings.backend.base_url, "starting");
-    let store = open::store(&settings).await?;
-    let served = crate::server::run(&settings, shown, store.clone(), telemetry.clone()).await;
-    store.close().await;
+    // A database may be waited for, and whoever waits can be told to stop.
+    let mut told_to_stop = std::pin::pin!(crate::server::told_to_stop());
+    let opened = tokio::select! {
+        opened = open::store_in_time(&settings) => Some(opened?),
+        () = &mut told_to_stop => None,
+    };
+    let mut served = Ok(());
+    if let Some(store) = opened {
+        served = crate::server::run(&settings, shown, store.clone(), telemetry.clone(), told_to_stop).await;
+        store.close().await;
+    }
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
     Ok(served?)
 }

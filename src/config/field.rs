@@ -304,6 +304,10 @@ choice!(crate::config::WebSocket: "auto, on or off" {
     "on" => Self::On,
     "off" => Self::Off,
 });
+choice!(crate::config::Notify: "auto or off" {
+    "auto" => Self::Auto,
+    "off" => Self::Off,
+});
 choice!(crate::store::Strategy: "quota, round_robin, fill_first or least_loaded" {
     "quota" => Self::Quota,
     "round_robin" => Self::RoundRobin,

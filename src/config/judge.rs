@@ -2,7 +2,7 @@
 //! stumble over a setting afterwards, so what can be known without a socket is judged here.
 
 use super::fault::Fault;
-use super::{Admin, Oidc, Settings, field};
+use super::{Admin, Database, Oidc, Settings, field};
 use crate::oidc::{self, Grant};
 use crate::store::Role;
 use figment::Figment;
@@ -19,6 +19,9 @@ type Broken = (&'static str, String);
 const PROXY_SCHEMES: [&str; 5] = ["http", "https", "socks4", "socks5", "socks5h"];
 /// A shorter admin key could be guessed.
 const SHORTEST_ADMIN_KEY: usize = 24;
+const FEWEST_CONNECTIONS: u32 = 2;
+/// A longer one is cut in the name of the channel that its changes are told on.
+const LONGEST_SCHEMA: usize = 48;
 /// What the store can open.
 const DATABASES: [&str; 3] = ["sqlite:", "postgres://", "postgresql://"];
 
@@ -29,6 +32,7 @@ pub(super) fn judge(settings: &Settings, layers: &Figment) -> Vec<Fault> {
         admin(&settings.admin),
         sign_in(&settings.oidc, &settings.admin),
         grants(&settings.oidc),
+        database(&settings.database),
         numbers(settings),
         texts(settings),
         aliases(settings),
@@ -124,6 +128,31 @@ fn grants(oidc: &Oidc) -> Vec<Broken> {
 /// Whether nothing follows the path.
 fn is_bare(url: &Url) -> bool {
     url.query().is_none() && url.fragment().is_none()
+}
+
+fn database(database: &Database) -> Vec<Broken> {
+    unless([
+        (
+            database.pool_size >= FEWEST_CONNECTIONS,
+            "database.pool_size",
+            "must be at least 2: while one connection writes what was used, others must get in",
+        ),
+        (!database.acquire_timeout.is_zero(), "database.acquire_timeout", "must be longer than nothing"),
+        (!database.check_interval.is_zero(), "database.check_interval", "must be longer than nothing"),
+        (
+            database.schema.as_deref().is_none_or(is_schema),
+            "database.schema",
+            "must be a plain name: lower-case letters, digits and `_`, no digit first, at most 48 characters, and not \
+             `pg_…`, which Postgres keeps to itself",
+        ),
+    ])
+}
+
+/// A name that means the same with and without quotes, for it stands in the `search_path`.
+fn is_schema(name: &str) -> bool {
+    let is_plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_';
+    let begins_well = name.starts_with(|c: char| c.is_ascii_lowercase() || c == '_');
+    begins_well && name.len() <= LONGEST_SCHEMA && name.chars().all(is_plain) && !name.starts_with("pg_")
 }
 
 /// Whether the second listener would find the port taken. Port 0 is any free one.

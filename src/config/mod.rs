@@ -17,12 +17,12 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Admin, Backend, Batches, Ledger, Limits, Log, Models, OAuth, Oidc, Otlp, Pool, Responses, Server, Top,
-    WebSocket, Webhook,
+    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Models, Notify, OAuth, Oidc, Otlp, Pool, Responses,
+    Server, Top, WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
 
-use crate::telemetry;
+use crate::{store, telemetry};
 use field::Reader;
 use figment::Figment;
 use secrecy::{ExposeSecret, SecretString};
@@ -35,6 +35,8 @@ pub struct Settings {
     pub top: Top,
     /// Listeners and limits.
     pub server: Server,
+    /// How a database server is used.
+    pub database: Database,
     /// The admin API.
     pub admin: Admin,
     /// How people sign in to it.
@@ -70,6 +72,7 @@ pub fn fields() -> Vec<Field> {
     [
         Top::FIELDS,
         Server::FIELDS,
+        Database::FIELDS,
         Admin::FIELDS,
         Oidc::FIELDS,
         Backend::FIELDS,
@@ -144,7 +147,7 @@ fn read_all(sources: &Sources) -> Read {
 fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     // All sections are read before any is given up, so that every fault is found.
     let (top, server, backend) = (Top::read(reader), Server::read(reader), Backend::read(reader));
-    let (admin, oidc) = (Admin::read(reader), Oidc::read(reader));
+    let (database, admin, oidc) = (Database::read(reader), Admin::read(reader), Oidc::read(reader));
     let (oauth, accounts, models) = (OAuth::read(reader), Accounts::read(reader), Models::read(reader));
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
@@ -153,6 +156,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     Some(Settings {
         top: top?,
         server: server?,
+        database: database?,
         admin: admin?,
         oidc: oidc?,
         backend: backend?,
@@ -177,6 +181,29 @@ impl Settings {
             .database_url
             .clone()
             .unwrap_or_else(|| format!("sqlite://{}", self.top.data_dir.join("tollway.db").display()).into())
+    }
+
+    /// How a database server is used by a process of this name.
+    pub fn database_server(&self, application_name: String) -> store::Server {
+        let Database { pool_size, acquire_timeout, statement_timeout, lock_timeout, .. } = self.database;
+        store::Server {
+            pool_size,
+            acquire_timeout,
+            statement_timeout,
+            lock_timeout,
+            idle_in_transaction_timeout: self.database.idle_in_transaction_timeout,
+            schema: self.database.schema.clone(),
+            application_name,
+        }
+    }
+
+    /// How the database is followed.
+    pub fn following(&self) -> store::Following {
+        store::Following {
+            poll: self.accounts.reload_interval,
+            check: self.database.check_interval,
+            notify: self.database.notify == Notify::Auto,
+        }
     }
 
     /// Whether the database is a file of this machine, which may bring its own key file.

@@ -17,7 +17,7 @@ section! {
     /// What belongs to no section.
     Top in "" {
         data_dir: PathBuf = "data", "Where the SQLite database and a generated key file are kept.";
-        database_url: Option<SecretString>, "The database: `sqlite://PATH`. Without it, `tollway.db` in the data directory.";
+        database_url: Option<SecretString>, "The database: `sqlite://PATH`, or `postgres://USER:PASSWORD@HOST:PORT/DATABASE` with `sslmode` and the like (docs/postgres.md). Without it, `tollway.db` in the data directory.";
         master_key: Option<SecretString>, "The key that credentials are sealed under: 32 bytes in base64. Several keys may be given, separated by white space: the first seals, all open. Without it, on SQLite, a key file in the data directory is made at first start.";
     }
 }
@@ -40,6 +40,31 @@ section! {
         websocket_ping: Duration = "30s", "How often a WebSocket connection is tested by a ping, and its key for being valid still.";
         insecure_no_keys: bool = "false", "Serve requests without a key. Only on a loopback address.";
     }
+}
+
+section! {
+    /// How a database server is used; nothing of it concerns SQLite.
+    Database in "database." {
+        pool_size: u32 = "10", "The most connections of one process for statements; one more hears of changes.";
+        acquire_timeout: Duration = "10s", "How long whatever needs a connection waits for one.";
+        statement_timeout: Duration = "30s", "How long the server works on one statement; `0s` for ever. Migrations take as long as they take.";
+        lock_timeout: Duration = "10s", "How long a statement waits for a lock; `0s` for ever.";
+        idle_in_transaction_timeout: Duration = "30s", "How long the server keeps a transaction, and its locks, of a process that says nothing any more; `0s` for ever.";
+        schema: Option<String>, "The schema that the tables are in, which is made if it is missing. Without it, the first one in the user's `search_path`.";
+        connect_retry: Duration = "5m", "How long `serve` waits at its start for a database that is not there yet, with a line in the log for each attempt; `0s` not at all.";
+        grace: Duration = "5m", "How long requests with a known key are still served, and the process is ready, while the database does not answer or takes no writes. Keys and accounts are used as they were last known.";
+        notify: Notify = "auto", "How changes made elsewhere are heard of: `auto` has the server tell them (LISTEN), and asks every `accounts.reload_interval` where it cannot; `off` always asks.";
+        check_interval: Duration = "10s", "How often the server is asked for changes although it tells them.";
+    }
+}
+
+/// How changes made elsewhere are heard of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Notify {
+    /// The database tells them, where it can.
+    Auto,
+    /// The database is asked.
+    Off,
 }
 
 section! {
@@ -126,7 +151,7 @@ section! {
         refresh_ahead: Duration = "10m", "Refresh ahead of demand: the latest time before a token's end.";
         refresh_spread: Duration = "20m", "Refresh ahead of demand: over how long the accounts are spread before that.";
         refresh_doubt: Duration = "60s", "How long a refresh token is left alone that another server or command was sending when it was last heard of. After that it is tried once more, if the access token has ended.";
-        reload_interval: Duration = "250ms", "How often a running server looks for changes in the database.";
+        reload_interval: Duration = "250ms", "How often a running server looks for changes in the database, where the database does not tell of them by itself (SQLite; Postgres: `database.notify`).";
         default_cooldown: Duration = "30s", "How long an account is left alone after a rate limit without a time.";
         default_limit: Duration = "5m", "How long an account is put aside when its quota is used up and the backend does not say until when.";
     }

@@ -8,6 +8,9 @@ use std::time::Duration;
 /// A limit that is lifted within this time is worth waiting for: the SDKs wait no longer.
 const WORTH_WAITING: Duration = Duration::from_mins(1);
 
+/// How soon a client may try again what the database was needed for.
+const AWAY: Duration = Duration::from_secs(5);
+
 /// A refusal or failure that a client is to be told of.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
@@ -72,6 +75,9 @@ pub enum ProblemKind {
     Overloaded,
     /// 503 `server_error`, `server_is_overloaded`: the gateway takes no more requests.
     ShuttingDown,
+    /// 503 `server_error`, `service_unavailable`: the gateway's database does not answer, and this
+    /// needs it.
+    Unavailable,
     /// 503 `server_error`, `no_account_available`: no account is fit to serve; an operator must act.
     NoAccount,
     /// 502 `server_error`, `upstream_error`: the backend failed, or cut the stream.
@@ -94,7 +100,9 @@ impl ProblemKind {
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::UsageLimit | Self::RateLimited => StatusCode::TOO_MANY_REQUESTS,
-            Self::Overloaded | Self::ShuttingDown | Self::NoAccount => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Overloaded | Self::ShuttingDown | Self::Unavailable | Self::NoAccount => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
             Self::Upstream => StatusCode::BAD_GATEWAY,
             Self::UpstreamTimeout => StatusCode::GATEWAY_TIMEOUT,
             Self::Internal => StatusCode::INTERNAL_SERVER_ERROR,
@@ -119,6 +127,7 @@ impl ProblemKind {
             Self::UsageLimit => "usage_limit_reached",
             Self::Overloaded
             | Self::ShuttingDown
+            | Self::Unavailable
             | Self::NoAccount
             | Self::Upstream
             | Self::UpstreamTimeout
@@ -142,6 +151,7 @@ impl ProblemKind {
             Self::UsageLimit => "usage_limit_reached",
             Self::RateLimited => "rate_limit_exceeded",
             Self::Overloaded | Self::ShuttingDown => "server_is_overloaded",
+            Self::Unavailable => "service_unavailable",
             Self::NoAccount => "no_account_available",
             Self::Upstream => "upstream_error",
             Self::UpstreamTimeout => "upstream_timeout",
@@ -163,6 +173,11 @@ impl Problem {
             overflow: None,
             headers: None,
         }
+    }
+
+    /// The gateway's database was needed, and does not answer.
+    pub fn unavailable(message: impl Into<String>) -> Self {
+        Self { retry_after: Some(AWAY), ..Self::new(ProblemKind::Unavailable, message) }
     }
 
     /// The client's request is at fault, in this parameter.

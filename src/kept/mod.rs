@@ -23,7 +23,7 @@ pub use run::{Follower, Run};
 
 use crate::dialect::responses::request;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind};
-use crate::store::{KeptResponse, KeyId, Store, StoreError, UnixMillis};
+use crate::store::{Duty, KeptResponse, KeyId, Store, StoreError, UnixMillis};
 use background::Background;
 use items::Item;
 use queue::{Queue, Write};
@@ -169,8 +169,8 @@ impl Kept {
         self.store.responses().end_leases().await
     }
 
-    /// Deletes what is over, until `stop`.
-    pub async fn sweep(self: Arc<Self>, stop: CancellationToken) {
+    /// Deletes what is over, until `stop`, while it is ours to do for all replicas.
+    pub async fn sweep(self: Arc<Self>, duty: Duty, stop: CancellationToken) {
         let pace = if self.is_on() {
             (self.options.retention / 4).clamp(Duration::from_millis(100), SWEEP_PACE)
         } else {
@@ -181,7 +181,9 @@ impl Kept {
                 () = tokio::time::sleep(pace) => {}
                 () = stop.cancelled() => return,
             }
-            if let Err(error) = self.sweep_once().await {
+            if duty.is_ours()
+                && let Err(error) = self.sweep_once().await
+            {
                 tracing::warn!(%error, "kept responses whose time is over could not be deleted");
             }
         }
@@ -305,7 +307,10 @@ fn unknown(id: &str) -> Problem {
 }
 
 /// What was kept cannot be read; why is for the operator.
-fn unreadable(error: &dyn std::error::Error) -> Problem {
+fn unreadable(error: &(dyn std::error::Error + 'static)) -> Problem {
     tracing::error!(error = %error, cause = error.source().map(tracing::field::display), "what was kept could not be read");
+    if error.downcast_ref::<StoreError>().is_some_and(StoreError::is_outage) {
+        return Problem::unavailable("What the gateway has kept cannot be read now: its database does not answer");
+    }
     Problem::new(ProblemKind::Internal, "The gateway could not read what it has kept")
 }

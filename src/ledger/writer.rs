@@ -1,6 +1,6 @@
 //! Gathers rows and writes them in batches.
 
-use crate::store::{Store, UnixMillis, UsageRow};
+use crate::store::{Duty, Store, UnixMillis, UsageRow};
 use std::collections::VecDeque;
 use std::future::Future;
 use std::pin::Pin;
@@ -168,6 +168,16 @@ impl Ledger {
         }
     }
 
+    /// How long the oldest row has waited.
+    pub fn oldest(&self) -> Duration {
+        let waiting = self.lock();
+        let since = waiting.iter().find_map(|entry| match entry {
+            Entry::Row(_, since) => Some(*since),
+            Entry::Then(_) => None,
+        });
+        since.map_or(Duration::ZERO, |since| since.elapsed())
+    }
+
     /// How many rows are not written yet.
     pub fn len(&self) -> usize {
         self.lock().len()
@@ -263,8 +273,8 @@ impl Ledger {
         }
     }
 
-    /// Forgets what is old, until `stop`.
-    pub async fn sweep(self: Arc<Self>, now: fn() -> UnixMillis, stop: CancellationToken) {
+    /// Forgets what is old, until `stop`, while it is ours to do for all replicas.
+    pub async fn sweep(self: Arc<Self>, duty: Duty, now: fn() -> UnixMillis, stop: CancellationToken) {
         let mut ticks = tokio::time::interval(SWEEP);
         loop {
             tokio::select! {
@@ -275,7 +285,7 @@ impl Ledger {
                 Ok(0) | Err(_) => i64::MIN,
                 Ok(kept) => now().saturating_sub(kept),
             };
-            loop {
+            while duty.is_ours() {
                 let (requests, hours) = (before(self.options.retention), before(self.options.hourly_retention));
                 match self.store.ledger().forget(requests, hours, AT_A_TIME).await {
                     Ok(gone) if (gone.requests == u64::from(AT_A_TIME) || gone.sums > 0) && !stop.is_cancelled() => {

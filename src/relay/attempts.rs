@@ -77,6 +77,7 @@ impl Relay {
         errand: &mut E,
         ticket: &mut Ticket,
     ) -> Result<(E::Good, InFlight), Lost> {
+        self.find_home(conversation, || errand.items()).await;
         let mut patience = Patience::default();
         loop {
             let lost = match self.run(key, conversation, errand, ticket).await {

@@ -4,7 +4,7 @@
 use super::scheduling::Conversation;
 use super::{Relay, Ticket};
 use crate::account::pool::{Ask, Candidate, Choice, Reason, Stay};
-use crate::store::{Decision, GatewayKey, Store, UnixMillis};
+use crate::store::{Decision, Duty, GatewayKey, Store, UnixMillis};
 use crate::telemetry::metrics;
 use serde::Serialize;
 use std::sync::Arc;
@@ -170,7 +170,13 @@ impl Relay {
     }
 
     /// Writes decisions until `stop`, and what is there then; forgets old ones.
-    pub async fn write_decisions(self: Arc<Self>, store: Store, now: fn() -> UnixMillis, stop: CancellationToken) {
+    pub async fn write_decisions(
+        self: Arc<Self>,
+        store: Store,
+        duty: Duty,
+        now: fn() -> UnixMillis,
+        stop: CancellationToken,
+    ) {
         let taken = self.recorder.receiver.lock().unwrap_or_else(std::sync::PoisonError::into_inner).take();
         let Some(mut receiver) = taken else { return };
         let mut sweep = tokio::time::interval(SWEEP);
@@ -188,7 +194,9 @@ impl Relay {
                     count == 0
                 }
                 _ = sweep.tick() => {
-                    self.forget_decisions(&store, now()).await;
+                    if duty.is_ours() {
+                        self.forget_decisions(&store, now()).await;
+                    }
                     false
                 }
                 () = stop.cancelled() => true,

@@ -44,7 +44,7 @@ use crate::codex::route::{OriginRule, Route};
 use crate::codex::socket::Line;
 use crate::codex::{Client, Failure, FailureKind};
 use crate::dialect::{Dialect, Overflow, Prepared, Problem, ProblemKind};
-use crate::store::{Account, Credentials, GatewayKey, Strategy, UnixMillis};
+use crate::store::{Account, Credentials, GatewayKey, Store, Strategy, UnixMillis};
 use crate::telemetry::traces;
 use answer::{Begun, Pace, Relayed};
 use books::Asked;
@@ -106,6 +106,8 @@ pub struct Relay {
     shelf: catalogue::Shelf,
     routing: Arc<routing::Routing>,
     books: Arc<Books>,
+    /// Where conversations that began on other replicas are looked for, if there are any.
+    elsewhere: Option<homes::Elsewhere>,
     options: Options,
 }
 
@@ -155,8 +157,16 @@ impl Relay {
             shelf: catalogue::Shelf::default(),
             routing: Arc::default(),
             books,
+            elsewhere: None,
             options,
         }
+    }
+
+    /// The same, which finds conversations that began on other replicas.
+    #[must_use]
+    pub fn beside_others(mut self, store: &Store) -> Self {
+        self.elsewhere = store.is_shared().then(|| homes::Elsewhere::new(store.clone()));
+        self
     }
 
     /// After how much silence a stream's client is told that it is alive.

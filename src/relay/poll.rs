@@ -9,7 +9,7 @@ use crate::account::Member;
 use crate::account::pool::quota::Source;
 use crate::codex::limits::Limits;
 use crate::codex::{Failure, FailureKind};
-use crate::store::{AccountId, UnixMillis};
+use crate::store::{AccountId, Duty, UnixMillis};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method};
@@ -51,8 +51,9 @@ struct Due {
 }
 
 impl Relay {
-    /// Asks accounts when they are due, until `stop`.
-    pub async fn poll_usage(self: Arc<Self>, stop: CancellationToken) {
+    /// Asks accounts when they are due, until `stop`, while it is ours to ask for all replicas: the
+    /// others are told what was learnt.
+    pub async fn poll_usage(self: Arc<Self>, duty: Duty, stop: CancellationToken) {
         if self.options.polling.interval.is_zero() {
             return;
         }
@@ -64,14 +65,19 @@ impl Relay {
                 () = stop.cancelled() => return,
                 _ = ticks.tick() => {}
             }
+            if !duty.is_ours() {
+                // Whoever takes over plans from what is known then.
+                plan.clear();
+                continue;
+            }
             tokio::select! {
                 () = stop.cancelled() => return,
-                () = self.poll_round(&mut plan) => {}
+                () = self.poll_round(&mut plan, &duty) => {}
             }
         }
     }
 
-    async fn poll_round(&self, plan: &mut HashMap<AccountId, Due>) {
+    async fn poll_round(&self, plan: &mut HashMap<AccountId, Due>, duty: &Duty) {
         let now = millis_from_now(Duration::ZERO);
         let members = self.accounts.members();
         plan.retain(|id, _| members.contains_key(id));
@@ -85,6 +91,9 @@ impl Relay {
             }
         }
         let asked = due.into_iter().map(|(member, planned)| async move {
+            if !duty.is_ours() {
+                return (member.manager.id(), planned.failures, planned.at);
+            }
             let failures = match self.ask_usage(&member).await {
                 Ok(()) => 0,
                 Err(_) => planned.failures.saturating_add(1),

@@ -50,8 +50,8 @@ pub(super) fn tell_changes(outbox: &Outbox, changes: &[Change]) {
     }
 }
 
-/// Looks at pools until `stop`. `mark` is the share of their quota, in percent, below which they are
-/// nearly used up.
+/// Looks at pools until `stop`, while it is ours to do for all replicas. `mark` is the share of their
+/// quota, in percent, below which they are nearly used up.
 pub(super) async fn watch_pools(state: Arc<State>, outbox: Outbox, mark: f64, stop: CancellationToken) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,6 +60,11 @@ pub(super) async fn watch_pools(state: Arc<State>, outbox: Outbox, mark: f64, st
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
+        }
+        if !state.duty.is_ours() {
+            // Whoever takes over tells of what is so then, as a process that starts does.
+            told.clear();
+            continue;
         }
         let pools = match state.store.pools().list().await {
             Ok(pools) => pools,

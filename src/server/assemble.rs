@@ -9,7 +9,7 @@ use crate::config::{Settings, WebSocket};
 use crate::ledger::{self, Ledger, Prices};
 use crate::oauth::OAuthClient;
 use crate::relay::{self, Books, Bounds, Relay};
-use crate::store::{Slices, Store, UnixMillis};
+use crate::store::{Duty, Slices, Store, UnixMillis};
 use crate::telemetry::metrics;
 use crate::tenant::{Meters, Prepare};
 use crate::webhook::{Courier, Outbox, Receiver, Secret};
@@ -215,7 +215,8 @@ pub async fn relay(
         let remembers = settings.backend.websocket == WebSocket::Auto;
         client = client.with_sockets(socket_client(settings)?, remembers);
     }
-    let relay = Arc::new(Relay::new(accounts.clone(), client, books, relay_options(settings)?));
+    let relay = Relay::new(accounts.clone(), client, books, relay_options(settings)?).beside_others(store);
+    let relay = Arc::new(relay);
     relay.restore_sessions(store, unix_millis()).await?;
     Ok((accounts, relay))
 }
@@ -240,7 +241,11 @@ fn relay_options(settings: &Settings) -> Result<relay::Options, ServerError> {
 }
 
 /// Who takes events to the operator's webhook, if there is one.
-pub(super) fn courier(settings: &Settings, store: &Store) -> Result<Option<(Courier, Outbox)>, ServerError> {
+pub(super) fn courier(
+    settings: &Settings,
+    store: &Store,
+    duty: Duty,
+) -> Result<Option<(Courier, Outbox)>, ServerError> {
     let Some(url) = settings.webhook.url.clone() else { return Ok(None) };
     let unusable = |reason: String| ServerError::Setting { setting: "webhook.secret", reason };
     let secret = settings.webhook.secret.as_ref().ok_or_else(|| unusable("is needed beside webhook.url".into()))?;
@@ -251,7 +256,7 @@ pub(super) fn courier(settings: &Settings, store: &Store) -> Result<Option<(Cour
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("tollway/", env!("CARGO_PKG_VERSION")))
         .build()?;
-    Ok(Some(Courier::new(store.clone(), Receiver { url, secret }, http, unix_millis)))
+    Ok(Some(Courier::new(store.clone(), duty, Receiver { url, secret }, http, unix_millis)))
 }
 
 /// The origins whose pages may call.

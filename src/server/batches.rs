@@ -33,6 +33,9 @@ const ROUTE: &str = "batch";
 /// How often somebody looks whether there is something to do that nobody told of: what was put back,
 /// and what another process has left.
 const LOOK: Duration = Duration::from_secs(1);
+/// The same where other processes are at work too: whoever has taken a batch in begins it, and only
+/// what one of them has left is looked for.
+const LOOK_SHARED: Duration = Duration::from_secs(5);
 /// … and whether those have gone who come first.
 const YIELD: Duration = Duration::from_millis(50);
 
@@ -90,7 +93,7 @@ impl Desk {
             let Ok(slot) = self.slots.clone().try_acquire_owned() else { return Ok(LOOK) };
             let keys = self.state.batches.keys_in_turn().await?;
             if keys.is_empty() {
-                return Ok(LOOK);
+                return Ok(if self.state.store.is_shared() { LOOK_SHARED } else { LOOK });
             }
             if self.must_yield() {
                 return Ok(YIELD);

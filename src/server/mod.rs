@@ -1,10 +1,13 @@
 //! Listeners, routers, start and stop. Handlers are thin; what they call is the relay.
 
+pub use shutdown::signal as told_to_stop;
+
 pub mod admin;
 mod alerts;
 pub mod assemble;
 mod batches;
 mod data;
+mod database;
 mod listen;
 mod models;
 mod ops;
@@ -17,12 +20,13 @@ use crate::account::{StoreFault, ahead, keeper};
 use crate::batch::{self, Batches};
 use crate::config::{Settings, Shown};
 use crate::kept::{self, Kept};
-use crate::store::{Store, StoreError, UnixMillis};
-use crate::telemetry::Telemetry;
+use crate::store::{Changes, Store, StoreError, UnixMillis};
+use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use admin::{Admin, Live, Parts, SignIn};
 use axum::Router;
+use database::Database;
 use models::Models;
 use state::State;
 use std::net::SocketAddr;
@@ -68,21 +72,24 @@ pub enum ServerError {
 /// How long refreshes and writes may take at the end, once no request runs any more.
 const LAST_WRITES: Duration = Duration::from_secs(10);
 
-/// Serves until SIGTERM or SIGINT, then drains. The store is open and migrated.
+/// Serves until it is told to stop, then drains. The store is open and migrated.
 pub async fn run(
     settings: &Settings,
     shown: Vec<Shown>,
     store: Store,
     telemetry: Telemetry,
+    told_to_stop: impl Future<Output = ()>,
 ) -> Result<(), ServerError> {
-    let told_to_stop = shutdown::signal();
     let sign_in = SignIn::of(settings)?;
     let api = bind("server.listen", settings.server.listen).await?;
     let operations = bind("server.ops_listen", settings.server.ops_listen).await?;
     let administration = bind("admin.listen", settings.admin.listen).await?;
     let background = TaskTracker::new();
     let stop = CancellationToken::new();
-    let state = build(settings, store, telemetry, &background, &stop).await?;
+    store.tell_waits(metrics::database_wait);
+    let (changes, following) = store.follow(settings.following(), stop.clone());
+    background.spawn(following);
+    let state = build(settings, store, telemetry, changes, &background, &stop).await?;
     state.kept.begin().await?;
     state.batches.begin().await?;
     spawn_background(settings, &state, &background, &stop);
@@ -137,10 +144,15 @@ async fn build(
     settings: &Settings,
     store: Store,
     telemetry: Telemetry,
+    changes: Changes,
     background: &TaskTracker,
     stop: &CancellationToken,
 ) -> Result<Arc<State>, ServerError> {
-    let outbox = match assemble::courier(settings, &store)? {
+    // One word for this run of this process.
+    let holder = uuid::Uuid::new_v4().to_string();
+    let (duty, campaign) = store.lead("leader", holder, stop.clone());
+    background.spawn(campaign);
+    let outbox = match assemble::courier(settings, &store, duty.clone())? {
         Some((courier, outbox)) => {
             background.spawn(courier.work(stop.clone()));
             outbox
@@ -178,6 +190,8 @@ async fn build(
         books,
         trusted_proxies: assemble::trusted_proxies(settings)?,
         outbox,
+        duty,
+        database: Database::new(changes, &store, settings.database.grace),
         store,
         accounts,
         keys,
@@ -205,36 +219,36 @@ const AHEAD_PACE: Duration = Duration::from_secs(15);
 
 /// Follows changes that others make in the store, refreshes ahead of demand, keeps the books.
 fn spawn_background(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
-    let interval = settings.accounts.reload_interval;
-    background.spawn(state.accounts.clone().watch(interval));
-    background.spawn(ahead::run(state.accounts.clone(), AHEAD_PACE));
-    background.spawn(state.keys.clone().watch(interval, stop.clone()));
-    background.spawn(state.models.clone().watch(interval, stop.clone()));
+    let changes = state.database.changes();
+    background.spawn(state.accounts.clone().watch(changes.clone()));
+    background.spawn(ahead::run(state.accounts.clone(), state.duty.clone(), AHEAD_PACE));
+    background.spawn(state.keys.clone().watch(changes.clone(), stop.clone()));
+    background.spawn(state.models.clone().watch(changes, stop.clone()));
     background.spawn(state.keys.clone().write_last_used(stop.clone()));
     let (books, stopped) = (state.books.clone(), stop.clone());
     background.spawn(async move { books.exchange(stopped).await });
-    background.spawn(state.books.ledger.clone().sweep(assemble::unix_millis, stop.clone()));
+    background.spawn(state.books.ledger.clone().sweep(state.duty.clone(), assemble::unix_millis, stop.clone()));
     background.spawn(state.kept.clone().write(stop.clone()));
-    background.spawn(state.kept.clone().sweep(stop.clone()));
+    background.spawn(state.kept.clone().sweep(state.duty.clone(), stop.clone()));
     let batches = &settings.batches;
     let pace = batches::Pace { concurrency: batches.concurrency, patience: batches.patience, spare: batches.spare };
     background.spawn(batches::work(state.clone(), pace, stop.clone()));
-    background.spawn(state.batches.clone().sweep(stop.clone()));
-    background.spawn(admin::sweep(state.store.clone(), stop.clone()));
+    background.spawn(state.batches.clone().sweep(state.duty.clone(), stop.clone()));
+    background.spawn(admin::sweep(state.store.clone(), state.duty.clone(), stop.clone()));
     spawn_pool(settings, state, background, stop);
     background.spawn(state.telemetry.clone().upkeep(stop.clone()));
 }
 
 /// What the pool does beside requests: asks, remembers, and tells.
 fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker, stop: &CancellationToken) {
-    let (relay, store) = (&state.relay, &state.store);
+    let (relay, store, duty) = (&state.relay, &state.store, &state.duty);
     let now: fn() -> UnixMillis = assemble::unix_millis;
     background.spawn(relay.clone().survey(stop.clone()));
-    background.spawn(relay.clone().poll_usage(stop.clone()));
+    background.spawn(relay.clone().poll_usage(duty.clone(), stop.clone()));
     background.spawn(relay.clone().serve_queue(stop.clone()));
-    background.spawn(relay.clone().keep_sessions(store.clone(), now, stop.clone()));
-    background.spawn(relay.clone().write_decisions(store.clone(), now, stop.clone()));
-    background.spawn(keeper::keep(state.accounts.clone(), store.clone()));
+    background.spawn(relay.clone().keep_sessions(store.clone(), duty.clone(), now, stop.clone()));
+    background.spawn(relay.clone().write_decisions(store.clone(), duty.clone(), now, stop.clone()));
+    background.spawn(keeper::keep(state.accounts.clone(), store.clone(), state.database.changes()));
     let outbox = state.outbox.clone();
     background.spawn(alerts::watch_pools(
         state.clone(),
@@ -244,5 +258,11 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
     ));
     background.spawn(alerts::watch_budgets(state.books.clone(), outbox.clone(), stop.clone()));
     let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
-    background.spawn(keeper::chronicle(state.accounts.clone(), store.clone(), settings.pool.history, tell));
+    background.spawn(keeper::chronicle(
+        state.accounts.clone(),
+        store.clone(),
+        duty.clone(),
+        settings.pool.history,
+        tell,
+    ));
 }

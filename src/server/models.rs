@@ -2,13 +2,16 @@
 //! are followed while the server runs.
 
 use crate::dialect::{ModelMap, Slugs};
-use crate::store::{Store, StoreError};
+use crate::store::{Changes, Store, StoreError};
 use arc_swap::ArcSwap;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 use std::time::Duration;
 use tokio_util::sync::CancellationToken;
+
+/// How soon aliases are read again that could not be read.
+const AGAIN: Duration = Duration::from_secs(1);
 
 /// Knows every alias. One for the process.
 pub(super) struct Models {
@@ -50,10 +53,22 @@ impl Models {
     }
 
     /// Follows the store until `stop`.
-    pub(super) async fn watch(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
-        while stop.run_until_cancelled(tokio::time::sleep(interval)).await.is_some() {
-            if let Err(error) = self.reload().await {
+    pub(super) async fn watch(self: Arc<Self>, mut changes: Changes, stop: CancellationToken) {
+        let mut is_behind = false;
+        loop {
+            let newest = changes.latest().map(|revision| revision.models);
+            if (is_behind || newest.is_some_and(|newest| newest != self.seen.load(Ordering::Relaxed)))
+                && let Err(error) = self.reload().await
+            {
+                is_behind = true;
                 tracing::warn!(%error, "model aliases could not be read again; those known go on");
+            } else {
+                is_behind = false;
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changes.next() => {}
+                () = tokio::time::sleep(AGAIN), if is_behind => {}
             }
         }
     }

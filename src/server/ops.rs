@@ -1,5 +1,6 @@
 //! Operations: liveness, readiness and metrics, on a listener of their own.
 
+use super::database::Ailments;
 use super::state::State;
 use axum::Router;
 use axum::extract::State as Shared;
@@ -18,13 +19,19 @@ pub(super) fn router(state: Arc<State>) -> Router {
 }
 
 /// Ready: requests are taken, the database answers, no refreshed token waits to be stored, and the
-/// ledger is written.
+/// ledger is written. Degraded is ready too: a database server is away, and requests are served all
+/// the same for a while; a load balancer that took every replica out would end them at once.
 async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
-    let faults = state.faults().await;
-    let status = if faults.is_empty() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    let Ailments { faults, degraded } = state.ailments().await;
+    let (status, word) = match (faults.is_empty(), degraded.is_empty()) {
+        (true, true) => (StatusCode::OK, "ready"),
+        (true, false) => (StatusCode::OK, "degraded"),
+        (false, _) => (StatusCode::SERVICE_UNAVAILABLE, "not ready"),
+    };
     let body = serde_json::json!({
-        "status": if faults.is_empty() { "ready" } else { "not ready" },
+        "status": word,
         "faults": faults,
+        "degraded": degraded,
         "accounts": state.accounts_by_state(),
     });
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()

@@ -7,7 +7,7 @@ use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
 
 /// Waits for SIGTERM or SIGINT. From the call on, not from the first look, neither kills the process:
 /// whoever has seen that it is ready may tell it to stop.
-pub(super) fn signal() -> impl Future<Output = ()> {
+pub fn signal() -> impl Future<Output = ()> {
     // As process 1 in a container nothing but a handler makes SIGTERM count.
     let (terminate, interrupt) = (unix_signal(SignalKind::terminate()), unix_signal(SignalKind::interrupt()));
     async {

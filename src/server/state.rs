@@ -1,13 +1,15 @@
 //! What the handlers share.
 
 use super::assemble::unix_millis;
+use super::database::{Ailments, Database};
 use super::models::Models;
 use crate::account::Accounts;
 use crate::account::pool::{self, Reason};
 use crate::batch::Batches;
+use crate::dialect::Problem;
 use crate::kept::Kept;
 use crate::relay::{Books, Relay};
-use crate::store::{AccountScope, Store};
+use crate::store::{self, AccountScope, Connections, Duty, Store};
 use crate::telemetry::metrics::AccountGauges;
 use crate::telemetry::{Telemetry, metrics};
 use crate::tenant::Keys;
@@ -25,6 +27,10 @@ use tokio_util::task::TaskTracker;
 pub(super) struct State {
     /// Where everything durable is; asked by readiness only.
     pub store: Store,
+    /// Whether it answers, and for how long it may be away.
+    pub database: Database,
+    /// Whether this process does what one does for all replicas.
+    pub duty: Duty,
     /// The accounts, in memory.
     pub accounts: Arc<Accounts>,
     /// The gateway keys, in memory.
@@ -115,22 +121,36 @@ impl State {
         self.running.len().saturating_sub(self.connected.now())
     }
 
-    /// Why the process is not ready; empty when it is.
-    pub(super) async fn faults(&self) -> Vec<String> {
-        let mut faults = Vec::new();
+    /// What is wrong with the process.
+    pub(super) async fn ailments(&self) -> Ailments {
+        let mut ailments = Ailments::default();
         if self.is_draining() {
-            faults.push("shutting down".to_owned());
+            ailments.faults.push("shutting down".to_owned());
         }
-        match tokio::time::timeout(Duration::from_secs(2), self.store.ping()).await {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => faults.push(format!("the database does not answer: {error}")),
-            Err(_) => faults.push("the database does not answer within 2 s".to_owned()),
+        let answers = match tokio::time::timeout(Duration::from_secs(2), self.store.ping()).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(format!("the database does not answer: {error}")),
+            Err(_) => Err("the database does not answer within 2 s".to_owned()),
+        };
+        if let Err(problem) = answers {
+            ailments.add(self.database.ailment(self.database.silence().unwrap_or_default(), problem));
         }
         for id in self.accounts.unpersisted() {
-            faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
+            ailments.faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
         }
-        faults.extend(self.books.ledger.backlog().fault());
-        faults
+        let backlog = self.books.ledger.backlog();
+        match backlog.fault() {
+            Some(fault) if backlog.is_full => ailments.faults.push(fault),
+            Some(fault) => ailments.add(self.database.ailment(backlog.oldest, fault)),
+            None => {}
+        }
+        ailments
+    }
+
+    /// Why no request is taken although the process runs: the database has been away for too long,
+    /// so that a key may have been revoked, or what is used cannot be written down.
+    pub(super) fn intake(&self) -> Result<(), Problem> {
+        self.database.intake(self.books.ledger.oldest())
     }
 
     /// How many accounts are in each state; every state is named.
@@ -160,6 +180,10 @@ impl State {
         metrics::accounts_by_state(&self.accounts_by_state());
         let backlog = self.books.ledger.backlog();
         metrics::ledger(backlog.rows, backlog.oldest, backlog.failures);
+        let Connections { open, in_use, most } = self.store.connections();
+        metrics::database(self.database.silence().is_none(), [("open", open), ("in_use", in_use), ("most", most)]);
+        metrics::leader(self.duty.is_ours());
+        store::failures().for_each(|(cause, count)| metrics::database_failures(cause, count));
         let (members, now) = (self.accounts.members(), unix_millis());
         let gauges = self.relay.candidates(None).into_iter().filter_map(|candidate| {
             #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]

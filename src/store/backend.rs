@@ -3,7 +3,8 @@
 
 use std::{
     path::{Path, PathBuf},
-    time::Duration,
+    sync::{Arc, OnceLock},
+    time::{Duration, Instant},
 };
 
 use secrecy::{ExposeSecret, SecretString};
@@ -17,6 +18,7 @@ use sqlx::{
 use super::{
     error::{Result, StoreError},
     files,
+    server::Server,
 };
 
 /// How long a statement waits for another process's write lock.
@@ -24,7 +26,6 @@ const BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a caller waits for a connection; longer than a writer may wait for the lock.
 const ACQUIRE_TIMEOUT: Duration = Duration::from_secs(10);
 const SQLITE_READERS: u32 = 4;
-const POSTGRES_CONNECTIONS: u32 = 10;
 
 /// One of two things, by database.
 #[derive(Clone)]
@@ -38,9 +39,29 @@ pub(super) type Session = Dual<PoolConnection<Sqlite>, PoolConnection<Postgres>>
 /// A transaction; dropped without `commit`, it is rolled back.
 pub(super) type Write = Dual<Transaction<'static, Sqlite>, Transaction<'static, Postgres>>;
 /// Where the database is, read from its URL.
-pub(super) type Address = Dual<PathBuf, PgConnectOptions>;
+pub(super) type Address = Dual<PathBuf, Box<ServerAddress>>;
+
+/// A database server, and how it is used.
+#[derive(Clone)]
+pub(super) struct ServerAddress {
+    pub(super) options: PgConnectOptions,
+    server: Server,
+}
+
 /// The open pools.
-pub(super) type Backend = Dual<SqlitePools, PgPool>;
+pub(super) type Backend = Dual<SqlitePools, PostgresPool>;
+
+/// The connections to a server.
+#[derive(Clone)]
+pub(super) struct PostgresPool {
+    pub(super) pool: PgPool,
+    /// The schema that is asked for; made before the first migration.
+    pub(super) schema: Option<String>,
+    /// The most connections there may be.
+    pub(super) size: u32,
+    /// Who is told how long callers wait for a connection.
+    waits: Arc<OnceLock<fn(Duration)>>,
+}
 
 /// SQLite has one writer at a time anyway; with a pool of one, writers queue here, fairly and
 /// without polling, and readers never wait behind them.
@@ -48,6 +69,7 @@ pub(super) type Backend = Dual<SqlitePools, PgPool>;
 pub(super) struct SqlitePools {
     pub(super) writer: SqlitePool,
     readers: SqlitePool,
+    waits: Arc<OnceLock<fn(Duration)>>,
 }
 
 /// Runs `method` of a statement with `$1` placeholders on whichever database `$on` is.
@@ -126,21 +148,25 @@ pub(super) enum Topic {
     Accounts,
     Keys,
     Models,
+    Conditions,
 }
 
 impl Topic {
+    pub(super) const ALL: [Self; 4] = [Self::Accounts, Self::Keys, Self::Models, Self::Conditions];
+
     pub(super) const fn as_str(self) -> &'static str {
         match self {
             Self::Accounts => "accounts",
             Self::Keys => "keys",
             Self::Models => "models",
+            Self::Conditions => "conditions",
         }
     }
 }
 
 impl Address {
-    /// Reads `sqlite://PATH` or `postgres://…`.
-    pub(super) fn parse(url: &SecretString) -> Result<Self> {
+    /// Reads `sqlite://PATH` or `postgres://…`; a server is used as `server` says.
+    pub(super) fn parse(url: &SecretString, server: &Server) -> Result<Self> {
         let url = url.expose_secret();
         if let Some(path) = url.strip_prefix("sqlite://").or_else(|| url.strip_prefix("sqlite:")) {
             return sqlite_path(path).map(Self::Sqlite);
@@ -150,7 +176,8 @@ impl Address {
             let options = url.parse().map_err(|_: sqlx::Error| StoreError::Url {
                 reason: "expected postgres://USER:PASSWORD@HOST:PORT/DATABASE",
             })?;
-            return Ok(Self::Postgres(options));
+            let address = ServerAddress { options: server.apply(options), server: server.clone() };
+            return Ok(Self::Postgres(Box::new(address)));
         }
         Err(StoreError::Url { reason: "expected sqlite://PATH or postgres://…" })
     }
@@ -162,12 +189,16 @@ impl Address {
                 create_database(path)?;
                 SqlitePools::open(path).await.map(Backend::Sqlite)
             }
-            Self::Postgres(options) => PoolOptions::new()
-                .max_connections(POSTGRES_CONNECTIONS)
-                .acquire_timeout(ACQUIRE_TIMEOUT)
-                .connect_with(options.clone())
-                .await
-                .map(Backend::Postgres),
+            Self::Postgres(address) => {
+                let ServerAddress { options, server } = &**address;
+                let pool = PoolOptions::new()
+                    .max_connections(server.pool_size)
+                    .acquire_timeout(server.acquire_timeout)
+                    .connect_with(options.clone())
+                    .await;
+                let (schema, size) = (server.schema.clone(), server.pool_size);
+                pool.map(|pool| Backend::Postgres(PostgresPool { pool, schema, size, waits: Arc::default() }))
+            }
         }
         .map_err(StoreError::Open)
     }
@@ -224,17 +255,51 @@ impl SqlitePools {
             .acquire_timeout(ACQUIRE_TIMEOUT)
             .connect_with(shared.read_only(true))
             .await?;
-        Ok(Self { writer, readers })
+        Ok(Self { writer, readers, waits: Arc::default() })
     }
 }
 
 impl Backend {
     /// A connection for reading.
     pub(super) async fn read(&self) -> Result<Session> {
-        Ok(match self {
-            Self::Sqlite(pools) => Session::Sqlite(pools.readers.acquire().await?),
-            Self::Postgres(pool) => Session::Postgres(pool.acquire().await?),
-        })
+        let began = Instant::now();
+        let session = match self {
+            Self::Sqlite(pools) => pools.readers.acquire().await.map(Session::Sqlite),
+            Self::Postgres(server) => server.pool.acquire().await.map(Session::Postgres),
+        };
+        self.waited(began);
+        Ok(session?)
+    }
+
+    /// Has `tell` told how long each caller waits for a connection, from now on.
+    pub(super) fn tell_waits(&self, tell: fn(Duration)) {
+        // Whoever came first is told.
+        let _ = self.waits().set(tell);
+    }
+
+    fn waits(&self) -> &OnceLock<fn(Duration)> {
+        match self {
+            Self::Sqlite(pools) => &pools.waits,
+            Self::Postgres(server) => &server.waits,
+        }
+    }
+
+    fn waited(&self, since: Instant) {
+        if let Some(tell) = self.waits().get() {
+            tell(since.elapsed());
+        }
+    }
+
+    /// How many connections there are, how many of them are idle, and how many there may be.
+    pub(super) fn connections(&self) -> (u32, usize, u32) {
+        match self {
+            Self::Sqlite(pools) => (
+                pools.writer.size() + pools.readers.size(),
+                pools.writer.num_idle() + pools.readers.num_idle(),
+                1 + SQLITE_READERS,
+            ),
+            Self::Postgres(server) => (server.pool.size(), server.pool.num_idle(), server.size),
+        }
     }
 
     /// Begins a transaction that changes `topics`, and bumps their revisions first.
@@ -244,12 +309,15 @@ impl Backend {
     /// visible in the order of their numbers. Topics must be given in the order of their
     /// declaration, so that two writers never wait for each other.
     pub(super) async fn write(&self, topics: &[Topic]) -> Result<Write> {
-        let mut write = match self {
+        let began = Instant::now();
+        let write = match self {
             // Immediate: a transaction that reads first and then wants to write would otherwise be
             // refused at once when another process has written in between.
-            Self::Sqlite(pools) => Write::Sqlite(pools.writer.begin_with("BEGIN IMMEDIATE").await?),
-            Self::Postgres(pool) => Write::Postgres(pool.begin().await?),
+            Self::Sqlite(pools) => pools.writer.begin_with("BEGIN IMMEDIATE").await.map(Write::Sqlite),
+            Self::Postgres(server) => server.pool.begin().await.map(Write::Postgres),
         };
+        self.waited(began);
+        let mut write = write?;
         for topic in topics {
             execute!(&mut write, "UPDATE revisions SET revision = revision + 1 WHERE topic = $1", topic.as_str(),)?;
         }
@@ -264,7 +332,7 @@ impl Backend {
                 pools.readers.close().await;
                 pools.writer.close().await;
             }
-            Self::Postgres(pool) => pool.close().await,
+            Self::Postgres(server) => server.pool.close().await,
         }
     }
 }

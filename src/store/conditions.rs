@@ -2,7 +2,7 @@
 
 use super::{
     AccountId, Store, UnixMillis,
-    backend::{execute, fetch_all},
+    backend::{Topic, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
 };
 
@@ -34,17 +34,46 @@ impl<'a> ConditionStore<'a> {
         Self { store }
     }
 
-    /// Keeps what is known of accounts, as JSON; of those that are still there. Not a change that
-    /// the revision tells.
-    pub async fn put(&self, known: &[(AccountId, String)], now: UnixMillis) -> Result<()> {
-        let mut write = self.store.backend.write(&[]).await?;
+    /// Keeps what is known of accounts, as JSON; of those that are still there. Where something is
+    /// kept already, `merge` makes one of it and of what comes, so that of two processes neither
+    /// undoes what the other has learnt. `tell` tells others of it, as of a change.
+    pub async fn put(
+        &self,
+        known: &[(AccountId, String)],
+        merge: impl Fn(&str, &str) -> String,
+        tell: bool,
+        now: UnixMillis,
+    ) -> Result<()> {
+        let topics: &[Topic] = if tell { &[Topic::Conditions] } else { &[] };
+        // In one order: two that write the same ones never wait for each other.
+        let mut known: Vec<_> = known.iter().map(|(id, content)| (id.to_string(), content)).collect();
+        known.sort_unstable();
+        let mut write = self.store.backend.write(topics).await?;
         for (account, content) in known {
+            // An update locks the row on either database.
+            let kept = fetch_optional!(
+                &mut write,
+                (String,),
+                "UPDATE account_conditions SET updated_at = $2 WHERE account_id = $1 RETURNING content",
+                account.as_str(),
+                now,
+            )?;
+            let content = match kept {
+                Some((kept,)) => {
+                    let merged = merge(&kept, content);
+                    if merged == kept {
+                        continue;
+                    }
+                    merged
+                }
+                None => content.clone(),
+            };
             execute!(
                 &mut write,
                 "INSERT INTO account_conditions (account_id, content, updated_at)
                  SELECT id, $2, $3 FROM accounts WHERE id = $1
                  ON CONFLICT (account_id) DO UPDATE SET content = excluded.content, updated_at = excluded.updated_at",
-                account.to_string(),
+                account.as_str(),
                 content.as_str(),
                 now,
             )?;

@@ -1,6 +1,10 @@
 //! What can go wrong in the store. No message holds a secret, a statement's values or a database URL.
 
-use std::{io, path::PathBuf};
+use std::{
+    io,
+    path::PathBuf,
+    sync::atomic::{AtomicU64, Ordering},
+};
 
 use super::{KeyId, vault::VaultError};
 
@@ -39,9 +43,19 @@ pub enum StoreError {
     /// The schema could not be brought up to date.
     #[error("cannot migrate the database")]
     Migrate(#[source] sqlx::migrate::MigrateError),
+    /// The schema lacks what this program needs of it: a newer one has taken it away.
+    #[error(
+        "the database's schema needs a program that knows migration {needs}, and this one ends at {known}: start the version that has migrated it, or a newer one"
+    )]
+    TooNew {
+        /// The migration that must be known.
+        needs: i64,
+        /// The last one that is.
+        known: i64,
+    },
     /// A statement failed.
     #[error("the database refused a statement")]
-    Query(#[from] sqlx::Error),
+    Query(#[source] sqlx::Error),
     /// A value could not be sealed.
     #[error("cannot seal a secret")]
     Seal(#[source] VaultError),
@@ -130,4 +144,94 @@ pub enum StoreError {
         /// `revoked` or `already rotated`.
         state: &'static str,
     },
+}
+
+/// Why a statement failed, for the metrics: few, fixed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Cause {
+    /// No connection, or one that broke.
+    Connection,
+    /// No connection became free in time.
+    Pool,
+    /// The server's limit for a statement or a lock, or an operator, ended it.
+    Timeout,
+    /// Others were in the way: a deadlock, or a busy file.
+    Conflict,
+    /// The database takes no writes.
+    ReadOnly,
+    /// No room is left: the disk, memory, connections.
+    Full,
+    /// Anything else.
+    Other,
+}
+
+impl Cause {
+    const ALL: [(Self, &'static str); 7] = [
+        (Self::Connection, "connection"),
+        (Self::Pool, "pool"),
+        (Self::Timeout, "timeout"),
+        (Self::Conflict, "conflict"),
+        (Self::ReadOnly, "read_only"),
+        (Self::Full, "full"),
+        (Self::Other, "other"),
+    ];
+
+    fn of(error: &sqlx::Error) -> Self {
+        match error {
+            sqlx::Error::PoolTimedOut => Self::Pool,
+            sqlx::Error::Io(_) | sqlx::Error::Tls(_) | sqlx::Error::PoolClosed | sqlx::Error::Protocol(_) => {
+                Self::Connection
+            }
+            // SQLSTATE, and SQLite's numbers (of which the last byte is the kind).
+            sqlx::Error::Database(error) => match error.code().as_deref().unwrap_or_default() {
+                "57014" | "55P03" => Self::Timeout,
+                "25006" | "8" => Self::ReadOnly,
+                "5" | "6" | "261" | "517" => Self::Conflict,
+                "13" => Self::Full,
+                code if code.starts_with("08") || code.starts_with("57P") => Self::Connection,
+                code if code.starts_with("40") => Self::Conflict,
+                code if code.starts_with("53") => Self::Full,
+                _ => Self::Other,
+            },
+            _ => Self::Other,
+        }
+    }
+}
+
+/// How often statements have failed since the process began, by cause.
+static FAILURES: [AtomicU64; Cause::ALL.len()] = [const { AtomicU64::new(0) }; Cause::ALL.len()];
+
+/// How often statements have failed since the process began, by cause; every cause is named.
+pub fn failures() -> impl Iterator<Item = (&'static str, u64)> {
+    Cause::ALL.iter().zip(&FAILURES).map(|((_, name), count)| (*name, count.load(Ordering::Relaxed)))
+}
+
+impl From<sqlx::Error> for StoreError {
+    fn from(error: sqlx::Error) -> Self {
+        FAILURES[Cause::of(&error) as usize].fetch_add(1, Ordering::Relaxed);
+        Self::Query(error)
+    }
+}
+
+impl StoreError {
+    /// Whether the database could not be asked, or could not do it now, so that the same may go well
+    /// later: it says nothing of what was asked.
+    pub fn is_outage(&self) -> bool {
+        let (Self::Open(error) | Self::Query(error)) = self else { return false };
+        Cause::of(error) != Cause::Other
+    }
+
+    /// Whether a database that is only being started, or is not to be reached yet, would say so.
+    pub fn may_pass(&self) -> bool {
+        match self {
+            Self::Open(sqlx::Error::Database(error)) => {
+                let code = error.code();
+                let code = code.as_deref().unwrap_or_default();
+                // Starting up, too many connections, no such database yet.
+                code.starts_with("57P") || code.starts_with("53") || code.starts_with("08") || code == "3D000"
+            }
+            Self::Open(error) | Self::Query(error) => matches!(Cause::of(error), Cause::Connection | Cause::Pool),
+            _ => false,
+        }
+    }
 }

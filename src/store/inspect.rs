@@ -40,8 +40,8 @@ pub(super) async fn key_ids_in_use(address: &Address) -> Result<BTreeSet<String>
             let connection = read_only(path).connect().await.map_err(StoreError::Open)?;
             (Dual::Sqlite(Box::new(connection)), SQLITE_HAS_TABLE)
         }
-        Address::Postgres(options) => {
-            let connection = options.connect().await.map_err(StoreError::Open)?;
+        Address::Postgres(address) => {
+            let connection = address.options.connect().await.map_err(StoreError::Open)?;
             (Dual::Postgres(Box::new(connection)), POSTGRES_HAS_TABLE)
         }
     };

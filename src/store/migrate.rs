@@ -1,12 +1,12 @@
 //! The migrations, embedded; forward only and numbered alike for both databases.
 
 use sqlx::{
-    Connection, SqlSafeStr,
+    AssertSqlSafe, Connection, PgConnection, SqlSafeStr,
     migrate::{Migration, MigrationType, Migrator},
 };
 
 use super::{
-    backend::Backend,
+    backend::{Backend, fetch_one},
     error::{Result, StoreError},
 };
 
@@ -43,10 +43,27 @@ const EMBEDDED: &[Embedded] = embedded![
     9 "usage_indexes" "0009_usage_indexes.sql",
     10 "leases" "0010_leases.sql",
     11 "slices" "0011_slices.sql",
+    12 "changes" "0012_changes.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
+/// A schema that newer programs have added to is taken as it is; one that needs them is refused.
 pub(super) async fn run(backend: &Backend) -> Result<()> {
+    apply(backend).await?;
+    let mut session = backend.read().await?;
+    let known = EMBEDDED.last().map_or(0, |last| last.version);
+    let (needs,) = fetch_one!(&mut session, (i64,), "SELECT COALESCE(MAX(version), 0) FROM schema_needs")?;
+    if needs > known {
+        return Err(StoreError::TooNew { needs, known });
+    }
+    let (newest,) = fetch_one!(&mut session, (i64,), "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations")?;
+    if newest > known {
+        tracing::warn!(newest, known, "the database's schema is newer than this program, and goes with it");
+    }
+    Ok(())
+}
+
+async fn apply(backend: &Backend) -> Result<()> {
     match backend {
         Backend::Sqlite(pools) => {
             let migrator = migrator(|one| one.sqlite);
@@ -57,10 +74,15 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
             migrator.run_direct(None, &mut *all, false).await.map_err(StoreError::Migrate)?;
             all.commit().await?;
         }
-        Backend::Postgres(pool) => {
+        Backend::Postgres(server) => {
             // sqlx locks for the session. A connection of its own, closed also when this future is
             // dropped half-way: back in the pool it would hold the lock against everybody.
-            let mut own = pool.acquire().await?.detach();
+            let mut own = server.pool.acquire().await?.detach();
+            // Whoever comes second waits for the first, and a migration takes as long as it takes.
+            sqlx::raw_sql("SET statement_timeout = 0; SET lock_timeout = 0").execute(&mut own).await?;
+            if let Some(schema) = &server.schema {
+                make_schema(&mut own, schema).await?;
+            }
             migrator(|one| one.postgres).run_direct(None, &mut own, false).await.map_err(StoreError::Migrate)?;
             own.close().await?;
         }
@@ -68,11 +90,34 @@ pub(super) async fn run(backend: &Backend) -> Result<()> {
     Ok(())
 }
 
+/// Makes the schema unless it is there, which is asked first: to make one takes a right that the
+/// server's user need not have.
+async fn make_schema(connection: &mut PgConnection, schema: &str) -> Result<()> {
+    let there: (bool,) = sqlx::query_as("SELECT EXISTS (SELECT FROM pg_namespace WHERE nspname = $1)")
+        .bind(schema)
+        .fetch_one(&mut *connection)
+        .await?;
+    if there.0 {
+        return Ok(());
+    }
+    let quoted = schema.replace('"', "\"\"");
+    let create = AssertSqlSafe(format!("CREATE SCHEMA IF NOT EXISTS \"{quoted}\""));
+    match sqlx::raw_sql(create).execute(&mut *connection).await {
+        Ok(_) => Ok(()),
+        // Two replicas that begin at once: the other one has made it.
+        Err(sqlx::Error::Database(error)) if error.is_unique_violation() => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
 fn migrator(sql: impl Fn(&Embedded) -> &'static str) -> Migrator {
     let migration = |one: &Embedded| {
         Migration::new(one.version, one.name.into(), MigrationType::Simple, sql(one).into_sql_str(), false)
     };
-    Migrator::with_migrations(EMBEDDED.iter().map(migration).collect())
+    let mut migrator = Migrator::with_migrations(EMBEDDED.iter().map(migration).collect());
+    // What a newer program has added stays; whether that goes with this one the schema says itself.
+    migrator.set_ignore_missing(true);
+    migrator
 }
 
 #[cfg(test)]

@@ -20,6 +20,7 @@ mod aliases;
 mod audit;
 mod backend;
 mod batches;
+mod changes;
 mod conditions;
 mod conversations;
 mod decisions;
@@ -30,15 +31,18 @@ mod find;
 mod id;
 mod inspect;
 mod keys;
+mod leadership;
 mod leases;
 mod ledger;
 mod limits;
+mod listener;
 mod migrate;
 pub mod moving;
 mod pools;
 mod responses;
 mod rotation;
 mod secrets;
+mod server;
 mod sessions;
 mod slices;
 mod slips;
@@ -46,9 +50,10 @@ mod tenants;
 pub mod vault;
 mod webhooks;
 
-use std::{collections::BTreeSet, fmt, sync::Arc};
+use std::{collections::BTreeSet, fmt, sync::Arc, time::Duration};
 
 use secrecy::SecretString;
+use tokio_util::sync::CancellationToken;
 use zeroize::Zeroizing;
 
 pub use accounts::{
@@ -59,13 +64,15 @@ pub use admin_keys::{AdminKey, AdminKeyStore, NewAdminKey, Role, UnknownRole};
 pub use aliases::{Alias, AliasDraft, AliasStore};
 pub use audit::{Actor, AuditFilter, AuditRow};
 pub use batches::{BatchCounts, BatchOutcome, BatchStore, ClaimedRequest, Deletion, NewBatch, PageSide, StoredBatch};
+pub use changes::{Changes, Following, Teller};
 pub use conditions::{AccountEvent, ConditionStore};
 pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
-pub use error::{Result, StoreError};
+pub use error::{Result, StoreError, failures};
 pub use exchanges::{Exchange, ExchangeStore, Trace, Turn};
 pub use id::{AccountId, AdminKeyId, AliasId, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use leadership::Duty;
 pub use leases::{Holding, Lease, LeaseStore};
 pub use ledger::{
     AttemptRow, Dimension, Forgotten, Holder, HourlySum, LedgerStore, UnknownDimension, UsageFilter, UsageRow,
@@ -76,6 +83,7 @@ pub use pools::{Names, Pool, PoolDraft, PoolRef, PoolStore, Strategy, UnknownStr
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
 pub use secrets::Pepper;
+pub use server::Server;
 pub use sessions::{KeptSession, SessionStore};
 pub use slices::{Asked, Other, Parts, Share, Sight, Slices};
 pub use slips::SlipStore;
@@ -106,6 +114,45 @@ pub struct Revision {
     pub keys: i64,
     /// Model aliases.
     pub models: i64,
+    /// What was learnt of accounts, where others must know it at once.
+    pub conditions: i64,
+}
+
+impl Revision {
+    fn of(&self, topic: Topic) -> i64 {
+        match topic {
+            Topic::Accounts => self.accounts,
+            Topic::Keys => self.keys,
+            Topic::Models => self.models,
+            Topic::Conditions => self.conditions,
+        }
+    }
+
+    /// A topic has come to this revision; says whether that is new. Topics of later versions are
+    /// nobody's here.
+    fn raise(&mut self, topic: &str, to: i64) -> bool {
+        let known = match Topic::ALL.into_iter().find(|known| known.as_str() == topic) {
+            Some(Topic::Accounts) => &mut self.accounts,
+            Some(Topic::Keys) => &mut self.keys,
+            Some(Topic::Models) => &mut self.models,
+            Some(Topic::Conditions) => &mut self.conditions,
+            None => return false,
+        };
+        let is_new = to > *known;
+        *known = to.max(*known);
+        is_new
+    }
+}
+
+/// How many connections to the database there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Connections {
+    /// Open ones.
+    pub open: u32,
+    /// Those that somebody uses now.
+    pub in_use: u32,
+    /// The most there may be.
+    pub most: u32,
 }
 
 /// The open store. Clones share their connections.
@@ -120,7 +167,12 @@ impl Store {
     /// The ids of the keys that the database's secrets are sealed under; empty for a database that
     /// is new or not there. Reads only: creates and migrates nothing.
     pub async fn key_ids_in_use(url: &SecretString) -> Result<BTreeSet<String>> {
-        inspect::key_ids_in_use(&Address::parse(url)?).await
+        Self::key_ids_in_use_on(url, &Server::default()).await
+    }
+
+    /// The same, with a database server used as `server` says.
+    pub async fn key_ids_in_use_on(url: &SecretString, server: &Server) -> Result<BTreeSet<String>> {
+        inspect::key_ids_in_use(&Address::parse(url, server)?).await
     }
 
     /// Opens the database; makes a SQLite file, and the directory for it, when there is none.
@@ -128,8 +180,13 @@ impl Store {
     /// Refuses with `MissingKey`, before it writes anything, when the database holds secrets that
     /// the keyring does not open.
     pub async fn open(options: OpenOptions) -> Result<Self> {
+        Self::open_on(options, &Server::default()).await
+    }
+
+    /// The same, with a database server used as `server` says.
+    pub async fn open_on(options: OpenOptions, server: &Server) -> Result<Self> {
         let OpenOptions { url, keyring } = options;
-        let address = Address::parse(&url)?;
+        let address = Address::parse(&url, server)?;
         let key_ids = keyring.lacks(&inspect::key_ids_in_use(&address).await?);
         if !key_ids.is_empty() {
             return Err(StoreError::MissingKey { key_ids });
@@ -155,7 +212,34 @@ impl Store {
         let of = |wanted: Topic| {
             rows.iter().find(|(topic, _)| topic == wanted.as_str()).map_or(0, |(_, revision)| *revision)
         };
-        Ok(Revision { accounts: of(Topic::Accounts), keys: of(Topic::Keys), models: of(Topic::Models) })
+        Ok(Revision {
+            accounts: of(Topic::Accounts),
+            keys: of(Topic::Keys),
+            models: of(Topic::Models),
+            conditions: of(Topic::Conditions),
+        })
+    }
+
+    /// What tells of changes that anybody makes, and the work that finds them out, to be run until
+    /// `stop`. One for the process.
+    pub fn follow(
+        &self,
+        following: Following,
+        stop: CancellationToken,
+    ) -> (Changes, impl Future<Output = ()> + Send + 'static) {
+        let (teller, changes) = Changes::told();
+        (changes, changes::follow(self.clone(), following, teller, stop))
+    }
+
+    /// Has `tell` told how long each caller waits for a connection.
+    pub fn tell_waits(&self, tell: fn(Duration)) {
+        self.backend.tell_waits(tell);
+    }
+
+    /// The connections.
+    pub fn connections(&self) -> Connections {
+        let (open, idle, most) = self.backend.connections();
+        Connections { open, in_use: open.saturating_sub(u32::try_from(idle).unwrap_or(u32::MAX)), most }
     }
 
     /// The same store, which notes every change as this actor's in the audit log.

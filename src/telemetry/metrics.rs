@@ -33,6 +33,12 @@ const ACCOUNTS: &str = "tollway_accounts";
 const LEDGER_ROWS: &str = "tollway_ledger_pending_rows";
 const LEDGER_OLDEST: &str = "tollway_ledger_oldest_pending_seconds";
 const LEDGER_FAILURES: &str = "tollway_ledger_write_failures_total";
+const DATABASE_UP: &str = "tollway_database_up";
+const DATABASE_CONNECTIONS: &str = "tollway_database_connections";
+const DATABASE_WAIT: &str = "tollway_database_acquire_seconds";
+const DATABASE_FAILURES: &str = "tollway_database_errors_total";
+const HOME_LOOKUPS: &str = "tollway_conversation_lookups_total";
+const LEADER: &str = "tollway_leader";
 const BATCH_REQUESTS: &str = "tollway_batch_requests_total";
 const BUILD: &str = "tollway_build_info";
 
@@ -40,6 +46,8 @@ const BUILD: &str = "tollway_build_info";
 const DURATION_BUCKETS: [f64; 14] = [0.01, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 20.0, 40.0, 80.0, 160.0, 600.0];
 /// To the first byte, seconds.
 const FIRST_BYTE_BUCKETS: [f64; 13] = [0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 1.0, 2.0, 4.0, 8.0, 15.0, 30.0, 120.0];
+/// For a connection of the database, seconds: a look into a pool, a round trip, a connection, a queue.
+const WAIT_BUCKETS: [f64; 10] = [0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0, 5.0, 10.0];
 
 /// More models than this a backend does not serve.
 const MODEL_LIMIT: usize = 64;
@@ -50,6 +58,7 @@ pub(super) fn install() -> Result<PrometheusHandle, TelemetryError> {
     };
     let builder = buckets(PrometheusBuilder::new(), DURATION, &DURATION_BUCKETS)?;
     let builder = buckets(builder, FIRST_BYTE, &FIRST_BYTE_BUCKETS)?;
+    let builder = buckets(builder, DATABASE_WAIT, &WAIT_BUCKETS)?;
     let handle = builder.install_recorder().map_err(|_| TelemetryError::Twice)?;
     describe();
     Ok(handle)
@@ -89,6 +98,21 @@ fn describe() {
     describe_gauge!(LEDGER_ROWS, "Rows of the ledger that wait to be written");
     describe_gauge!(LEDGER_OLDEST, Unit::Seconds, "How long the oldest of them has waited");
     describe_counter!(LEDGER_FAILURES, "Writes of the ledger that failed; their rows wait and are written again");
+    describe_gauge!(DATABASE_UP, "1 while the database answers, 0 while it does not");
+    describe_gauge!(
+        DATABASE_CONNECTIONS,
+        "Connections to the database, by state: open, in_use, and the most there may be"
+    );
+    describe_histogram!(DATABASE_WAIT, Unit::Seconds, "How long whatever needed a connection to the database waited");
+    describe_counter!(DATABASE_FAILURES, "Statements that the database refused or did not get, by cause");
+    describe_counter!(
+        HOME_LOOKUPS,
+        "Looks into the database for the account of a conversation that began on another replica: found, none, failed"
+    );
+    describe_gauge!(
+        LEADER,
+        "1 where this process does what one does for all replicas: asking for usage, refreshing ahead, history, alerts, webhooks, sweeps"
+    );
     describe_counter!(BATCH_REQUESTS, "Requests of message batches that were worked on, by outcome");
     describe_gauge!(BUILD, "1, with the version that runs");
     gauge!(BUILD, "version" => env!("CARGO_PKG_VERSION")).set(1.0);
@@ -256,6 +280,34 @@ pub fn ledger(rows: usize, oldest: Duration, failures: u64) {
     gauge!(LEDGER_ROWS).set(rows as f64);
     gauge!(LEDGER_OLDEST).set(oldest.as_secs_f64());
     counter!(LEDGER_FAILURES).absolute(failures);
+}
+
+/// Whether the database answers, and its connections by state.
+pub fn database(is_up: bool, connections: [(&'static str, u32); 3]) {
+    gauge!(DATABASE_UP).set(f64::from(u8::from(is_up)));
+    for (state, number) in connections {
+        gauge!(DATABASE_CONNECTIONS, "state" => state).set(f64::from(number));
+    }
+}
+
+/// It was looked into the database for a conversation's account: `found`, `none` or `failed`.
+pub fn home_lookup(outcome: &'static str) {
+    counter!(HOME_LOOKUPS, "outcome" => outcome).increment(1);
+}
+
+/// Whether this process does what one does for all replicas.
+pub fn leader(is_leader: bool) {
+    gauge!(LEADER).set(f64::from(u8::from(is_leader)));
+}
+
+/// Somebody waited for a connection to the database.
+pub fn database_wait(waited: Duration) {
+    histogram!(DATABASE_WAIT).record(waited.as_secs_f64());
+}
+
+/// How many statements have failed for this cause since the process began.
+pub fn database_failures(cause: &'static str, count: u64) {
+    counter!(DATABASE_FAILURES, "cause" => cause).absolute(count);
 }
 
 /// The model's own name once the backend has served it, else `other`: clients can send any name.

@@ -1,9 +1,9 @@
 //! All keys, in memory. A request is authenticated without the database; a change in the database
-//! shows here within one poll of its revision.
+//! shows here within a second.
 
 use super::key::{KeyFormatError, KeySecret};
 use super::rules::{Shut, admits, stays};
-use crate::store::{AccountScope, GatewayKey, KeyId, Limits, Pepper, Rights, Store, StoreError, UnixMillis};
+use crate::store::{AccountScope, Changes, GatewayKey, KeyId, Limits, Pepper, Rights, Store, StoreError, UnixMillis};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -27,6 +27,9 @@ pub enum KeyRefusal {
     /// A well-formed key that nobody made here, or that was removed.
     #[error("The key was refused: it is not known here")]
     Unknown,
+    /// It is not known here, and the database that may know it does not answer.
+    #[error("The key cannot be checked now: it is not known here, and the gateway's database does not answer")]
+    Unavailable,
     /// It was revoked.
     #[error("The key was refused: it has been revoked")]
     Revoked,
@@ -41,6 +44,10 @@ pub enum KeyRefusal {
 /// A key made a moment ago is looked for at once, but never more often than this, however many
 /// unknown keys are presented.
 const LOOK_AGAIN: Duration = Duration::from_millis(100);
+/// How long a look for an unknown key may take.
+const LOOK: Duration = Duration::from_secs(3);
+/// How soon keys that could not be read are read again.
+const AGAIN: Duration = Duration::from_millis(500);
 /// How often last-used times are written.
 const LAST_USED_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -107,7 +114,7 @@ impl Keys {
         let secret = KeySecret::parse(presented)?;
         let mut found = self.known(&secret);
         if found.is_none() {
-            self.look_again().await;
+            self.look_again().await?;
             found = self.known(&secret);
         }
         let key = found.ok_or(KeyRefusal::Unknown)?;
@@ -135,16 +142,19 @@ impl Keys {
     }
 
     /// Follows the store until `stop`.
-    pub async fn watch(self: Arc<Self>, interval: Duration, stop: CancellationToken) {
-        let mut ticks = tokio::time::interval(interval);
-        ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    pub async fn watch(self: Arc<Self>, mut changes: Changes, stop: CancellationToken) {
         loop {
-            tokio::select! {
-                _ = ticks.tick() => {}
-                () = stop.cancelled() => return,
-            }
-            if let Err(error) = self.reload().await {
+            let mut is_behind = false;
+            if let Some(revision) = changes.latest()
+                && let Err(error) = self.reload_to(revision.keys).await
+            {
+                is_behind = true;
                 tracing::warn!(%error, "gateway keys could not be read again; those known go on");
+            }
+            tokio::select! {
+                () = stop.cancelled() => return,
+                () = changes.next() => {}
+                () = tokio::time::sleep(AGAIN), if is_behind => {}
             }
         }
     }
@@ -175,18 +185,34 @@ impl Keys {
         self.reload_seen(&mut seen).await
     }
 
+    /// Reads the keys unless they are known as of this revision already.
+    async fn reload_to(&self, revision: i64) -> Result<(), StoreError> {
+        let mut seen = self.seen.lock().await;
+        if seen.0 == revision { Ok(()) } else { self.reload_seen(&mut seen).await }
+    }
+
     /// The same for a key that is not known. Whoever asks while another looks shares that look; a
     /// flood of unknown keys waits, and costs ten small reads a second. The lock is held while
     /// waiting, for that is what makes one look serve all.
-    async fn look_again(&self) {
+    ///
+    /// A database that does not answer says nothing about the key: it may have been made elsewhere.
+    async fn look_again(&self) -> Result<(), KeyRefusal> {
         let asked = Instant::now();
-        let mut seen = self.seen.lock().await;
-        if seen.1 >= asked {
-            return;
-        }
-        tokio::time::sleep_until(seen.1 + LOOK_AGAIN).await;
-        if let Err(error) = self.reload_seen(&mut seen).await {
-            tracing::warn!(%error, "an unknown key could not be looked for");
+        let look = async {
+            let mut seen = self.seen.lock().await;
+            if seen.1 >= asked {
+                return Ok(());
+            }
+            tokio::time::sleep_until(seen.1 + LOOK_AGAIN).await;
+            self.reload_seen(&mut seen).await
+        };
+        match tokio::time::timeout(LOOK, look).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => {
+                tracing::warn!(%error, "an unknown key could not be looked for");
+                Err(KeyRefusal::Unavailable)
+            }
+            Err(_) => Err(KeyRefusal::Unavailable),
         }
     }
 

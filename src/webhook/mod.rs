@@ -14,11 +14,11 @@ use serde_json::{Value, json};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use tokio::sync::mpsc;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use url::Url;
 
-use crate::store::{Delivery, Store, UnixMillis};
+use crate::store::{Delivery, Duty, Store, UnixMillis};
 
 /// Something that happened.
 #[derive(Debug, Clone, PartialEq)]
@@ -51,6 +51,8 @@ const LEASE: i64 = 15_000;
 const PAUSES: [i64; 9] = [5, 30, 120, 600, 1_800, 3_600, 10_800, 21_600, 43_200];
 /// How long deliveries that are over are kept, milliseconds.
 const KEPT: i64 = 7 * 24 * 3600 * 1000;
+/// How often those are forgotten.
+const FORGET: Duration = Duration::from_mins(10);
 /// How long events are still taken at the end.
 const LAST_WORDS: Duration = Duration::from_millis(500);
 /// How much of a receiver's answer is noted.
@@ -86,13 +88,23 @@ pub struct Courier {
     http: reqwest::Client,
     clock: fn() -> UnixMillis,
     events: mpsc::Receiver<Event>,
+    /// Whether it is ours to deliver what any replica has written.
+    duty: Duty,
+    /// When deliveries that are over were last forgotten.
+    forgotten: Option<Instant>,
 }
 
 impl Courier {
     /// A courier to `receiver`, and where to put its events.
-    pub fn new(store: Store, receiver: Receiver, http: reqwest::Client, clock: fn() -> UnixMillis) -> (Self, Outbox) {
+    pub fn new(
+        store: Store,
+        duty: Duty,
+        receiver: Receiver,
+        http: reqwest::Client,
+        clock: fn() -> UnixMillis,
+    ) -> (Self, Outbox) {
         let (sender, events) = mpsc::channel(WAITING);
-        (Self { store, receiver, http, clock, events }, Outbox { sender: Some(sender) })
+        (Self { store, receiver, http, clock, events, duty, forgotten: None }, Outbox { sender: Some(sender) })
     }
 
     /// Works until `stop`; what was put in by then is written.
@@ -107,7 +119,7 @@ impl Courier {
                     None => return,
                 },
                 () = stop.cancelled() => break,
-                _ = ticks.tick() => self.round(&stop).await,
+                _ = ticks.tick() => if self.duty.is_ours() { self.round(&stop).await },
             }
         }
         // Others stop at the same time, and may have a last word.
@@ -124,26 +136,30 @@ impl Courier {
         }
     }
 
-    async fn round(&self, stop: &CancellationToken) {
+    async fn round(&mut self, stop: &CancellationToken) {
         let now = (self.clock)();
         let claimed = match self.store.webhooks().claim(now, now.saturating_add(LEASE), AT_ONCE).await {
             Ok(claimed) => claimed,
             Err(error) => return tracing::warn!(%error, "webhook deliveries could not be read"),
         };
         if claimed.is_empty() {
-            if let Err(error) = self.store.webhooks().forget(now.saturating_sub(KEPT)).await {
-                tracing::warn!(%error, "old webhook deliveries were not forgotten");
+            if self.forgotten.is_none_or(|at| at.elapsed() > FORGET) {
+                self.forgotten = Some(Instant::now());
+                if let Err(error) = self.store.webhooks().forget(now.saturating_sub(KEPT)).await {
+                    tracing::warn!(%error, "old webhook deliveries were not forgotten");
+                }
             }
             return;
         }
+        let this = &*self;
         // Side by side: each must be over before its lease is.
         let tried = claimed.iter().map(|delivery| async move {
             let result = tokio::select! {
                 // Its lease ends by itself; the next process tries again.
                 () = stop.cancelled() => return,
-                result = self.deliver(delivery) => result,
+                result = this.deliver(delivery) => result,
             };
-            self.note(delivery, result).await;
+            this.note(delivery, result).await;
         });
         futures_util::future::join_all(tried).await;
     }

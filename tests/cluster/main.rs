@@ -10,7 +10,13 @@ mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod changes;
 mod chaos;
+mod duties;
 mod limits;
 mod members;
+mod outages;
+mod pooler;
+mod proxy;
 mod refresh;
+mod tls;

@@ -89,9 +89,14 @@ pub(crate) async fn what_is_known_of_accounts_and_their_history_come_back_and_go
     let store = db.store().await;
     let (ada, gone) = (add(&store, "ada").await.id, AccountId::new());
     let conditions = store.conditions();
-    conditions.put(&[(ada, "{}".into()), (gone, "{}".into())], NOW).await.unwrap();
-    conditions.put(&[(ada, "{\"a\":1}".into())], NOW + 1).await.unwrap();
-    assert_eq!(conditions.list().await.unwrap(), [(ada, "{\"a\":1}".to_owned(), NOW + 1)]);
+    let both = |kept: &str, new: &str| format!("{kept}{new}");
+    let before = store.revision().await.unwrap();
+    conditions.put(&[(ada, "{}".into()), (gone, "{}".into())], both, false, NOW).await.unwrap();
+    assert_eq!(store.revision().await.unwrap(), before, "nobody is told");
+    conditions.put(&[(ada, "{\"a\":1}".into())], both, true, NOW + 1).await.unwrap();
+    assert_eq!(conditions.list().await.unwrap(), [(ada, "{}{\"a\":1}".to_owned(), NOW + 1)], "as one");
+    let told = store.revision().await.unwrap();
+    assert_eq!((told.conditions, told.accounts), (before.conditions + 1, before.accounts));
     let event = |account, at, became: &str| AccountEvent {
         account,
         at,

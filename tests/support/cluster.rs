@@ -2,6 +2,7 @@
 //! database server that may be stopped.
 
 use secrecy::SecretString;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection};
 use tollway::store::vault::Keyring;
 use tollway::store::{OpenOptions, Store};
 
@@ -28,15 +29,26 @@ impl Cluster {
     pub(crate) async fn new(sim: &Sim, replicas: usize, settings: &[(&str, &str)]) -> Option<Self> {
         let postgres = Postgres::start()?;
         let url = postgres.database().await;
+        Some(Self::over(postgres, &url, sim, replicas, settings))
+    }
+
+    /// The same over a server that runs, at this address.
+    pub(crate) fn over(postgres: Postgres, url: &str, sim: &Sim, replicas: usize, settings: &[(&str, &str)]) -> Self {
         let replica = |number| {
-            let setup = Setup::new(sim).set("TOLLWAY_DATABASE_URL", &url);
+            let setup = Setup::new(sim).set("TOLLWAY_DATABASE_URL", url);
             // So that the simulator's records tell who asked.
             let setup = setup.set("TOLLWAY_BACKEND__USER_AGENT", &format!("replica-{number}"));
             let setup = settings.iter().fold(setup, |setup, (name, value)| setup.set(name, value));
             Replica { setup, gateway: None }
         };
         let replicas = (0..replicas).map(replica).collect();
-        Some(Self { postgres, url, replicas })
+        Self { postgres, url: url.to_owned(), replicas }
+    }
+
+    /// With one more variable for one replica, from its next start on.
+    pub(crate) fn set(&mut self, number: usize, name: &str, value: &str) {
+        let replica = &mut self.replicas[number];
+        replica.setup = replica.setup.clone().set(name, value);
     }
 
     /// For commands beside the servers: any replica's will do.
@@ -109,6 +121,44 @@ impl Cluster {
         let keyring = Keyring::parse(&SecretString::from(MASTER_KEY)).expect("the master key");
         let url = SecretString::from(self.url.as_str());
         Store::open(OpenOptions { url, keyring }).await.expect("the database opens")
+    }
+
+    async fn connection(&self) -> PgConnection {
+        PgConnection::connect(&self.url).await.expect("the database answers")
+    }
+
+    /// Runs statements behind everybody's back.
+    pub(crate) async fn run(&self, sql: &str) {
+        self.try_to_run(sql).await.expect(sql);
+    }
+
+    /// The same where the database may refuse.
+    pub(crate) async fn try_to_run(&self, sql: &str) -> sqlx::Result<()> {
+        let mut connection = self.connection().await;
+        let done = sqlx::raw_sql(AssertSqlSafe(sql.to_owned())).execute(&mut connection).await.map(drop);
+        connection.close().await?;
+        done
+    }
+
+    /// The number that a query gives.
+    pub(crate) async fn count(&self, sql: &str) -> i64 {
+        let mut connection = self.connection().await;
+        let (number,): (Option<i64>,) =
+            sqlx::query_as(AssertSqlSafe(sql.to_owned())).fetch_one(&mut connection).await.expect(sql);
+        connection.close().await.expect("close");
+        number.unwrap_or_default()
+    }
+
+    /// How many connections hear of changes.
+    pub(crate) async fn listeners(&self) -> i64 {
+        // The statement that a listening connection ran last.
+        self.count("SELECT COUNT(*) FROM pg_stat_activity WHERE query LIKE 'LISTEN%'").await
+    }
+
+    /// How many transactions the database has seen.
+    pub(crate) async fn transactions(&self) -> i64 {
+        let of_this = "SELECT xact_commit + xact_rollback FROM pg_stat_database WHERE datname = current_database()";
+        self.count(of_this).await
     }
 
     /// What every replica has written on its streams.

@@ -56,8 +56,48 @@ impl Postgres {
         self.url(&name)
     }
 
+    /// The same with its tables in a directory of its own, which is the server's already.
+    pub(crate) async fn database_on(&self, directory: &Path) -> String {
+        let mut connection = PgConnection::connect(&self.url("postgres")).await.expect("connect");
+        let create = format!("CREATE TABLESPACE elsewhere LOCATION '{}'", directory.display());
+        for statement in [create, "CREATE DATABASE elsewhere TABLESPACE elsewhere".to_owned()] {
+            sqlx::query(AssertSqlSafe(statement)).execute(&mut connection).await.expect("a tablespace");
+        }
+        connection.close().await.expect("close");
+        self.url("elsewhere")
+    }
+
+    /// Where it listens: `127.0.0.1:PORT`.
+    pub(crate) fn address(&self) -> String {
+        format!("127.0.0.1:{}", self.port)
+    }
+
+    /// Makes a file or directory the server's own, which only it may read.
+    pub(crate) fn give(path: &Path) {
+        if is_root() {
+            let owned = Command::new("chown").arg("postgres").arg(path).status();
+            assert!(owned.expect("chown").success(), "chown postgres");
+        }
+    }
+
+    /// A file of the server's directory.
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
+        self.data().join(name)
+    }
+
     fn url(&self, database: &str) -> String {
-        format!("postgres://postgres@127.0.0.1:{}/{database}", self.port)
+        format!("postgres://postgres@{}/{database}", self.address())
+    }
+
+    /// Starts the server on its port, where it was stopped; says whether it runs.
+    pub(crate) fn begin(&self) -> bool {
+        self.pg_ctl_start().status.success()
+    }
+
+    /// Stops the server: `fast` ends its sessions and keeps everything, `immediate` is a crash.
+    pub(crate) fn end(&self, mode: &str) {
+        let data = self.data();
+        self.run("pg_ctl", &["-D", data.to_str().expect("UTF-8"), "-m", mode, "-w", "stop"]);
     }
 
     /// Starts the server on its port, where it was stopped; says whether it runs.

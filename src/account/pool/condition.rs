@@ -207,17 +207,55 @@ impl Condition {
         }
     }
 
-    /// Takes over what was kept, unless more is known already.
+    /// Takes over what was kept, by an earlier process or by another one, unless more is known already.
     pub fn restore(&mut self, kept: KeptCondition) {
-        if self.quota.read_at() < kept.quota.read_at() {
-            self.quota = kept.quota;
+        let known = KeptCondition {
+            quota: std::mem::take(&mut self.quota),
+            cooling_until: self.cooling_until,
+            closed: std::mem::take(&mut self.closed),
+            not_offered: std::mem::take(&mut self.not_offered),
+            not_included_until: self.not_included_until,
+        };
+        let all = known.merged(kept);
+        self.quota = all.quota;
+        self.cooling_until = all.cooling_until;
+        self.closed = all.closed;
+        self.not_offered = all.not_offered;
+        self.not_included_until = all.not_included_until;
+    }
+
+    /// Takes over a limit that is stored, by whomever it was learnt: from then on it is as fresh as
+    /// if it had been learnt here.
+    pub fn observe_limit(&mut self, until: Option<UnixMillis>, reason: Option<String>, now: UnixMillis) {
+        if until.is_some() && until != self.limited_until {
+            self.limited_at = now;
         }
-        self.cooling_until = self.cooling_until.max(kept.cooling_until);
-        self.not_included_until = self.not_included_until.max(kept.not_included_until);
-        for (known, kept) in [(&mut self.closed, kept.closed), (&mut self.not_offered, kept.not_offered)] {
-            for (model, until) in kept.into_iter().take(MODELS) {
-                known.entry(model).or_insert(until);
+        self.limited_until = until;
+        self.limit_reason = reason;
+    }
+}
+
+impl KeptCondition {
+    /// What two processes know together: of everything the longer time aside, for none of it ends
+    /// early; of quota the later reading. The order of the two does not matter, nor how often.
+    #[must_use]
+    pub fn merged(mut self, other: Self) -> Self {
+        for (known, other) in [(&mut self.closed, other.closed), (&mut self.not_offered, other.not_offered)] {
+            for (model, until) in other {
+                let until = known.get(&model).copied().map_or(until, |known| known.max(until));
+                known.insert(model, until);
             }
+            while known.len() > MODELS {
+                let first = known.iter().min_by_key(|(model, until)| (**until, *model)).map(|(model, _)| model.clone());
+                first.map(|model| known.remove(&model));
+            }
+        }
+        Self {
+            quota: self.quota.merged(other.quota),
+            cooling_until: self.cooling_until.max(other.cooling_until),
+            closed: self.closed,
+            not_offered: self.not_offered,
+            not_included_until: self.not_included_until.max(other.not_included_until),
         }
     }
 }
@@ -411,6 +449,51 @@ mod tests {
             condition.describe(&mut candidate, Some("gpt-x"), later);
             prop_assert_eq!(choose(&[candidate], &Ask::of(&AccountScope::All, later)).ordered.len(), 1);
         }
+    }
+
+    fn any_knowledge() -> impl Strategy<Value = KeptCondition> {
+        let time = || option::of(0..50_i64);
+        let models = || proptest::collection::btree_map("[a-d]", 0..50_i64, 0..4);
+        (time(), time(), models(), models(), option::of((0.0..2.0_f64, 1..50_i64))).prop_map(
+            |(cooling_until, not_included_until, closed, not_offered, read)| {
+                let mut condition = Condition::default();
+                if let Some((used, at)) = read {
+                    let window = Window { used_percent: used, window_minutes: Some(300), resets_at: Some(at) };
+                    let limits = Limits { primary: Some(window), ..Limits::default() };
+                    condition.learn(&limits, Source::Usage, None, at * MINUTE * 10);
+                }
+                KeptCondition { quota: condition.quota, cooling_until, closed, not_offered, not_included_until }
+            },
+        )
+    }
+
+    proptest! {
+        #[test]
+        fn what_replicas_know_together_does_not_depend_on_who_tells_first_or_twice(
+            one in any_knowledge(), other in any_knowledge(), third in any_knowledge()
+        ) {
+            // Equal times of reading cannot be told apart, and need not be: such readings are alike.
+            prop_assume!(one.quota.read_at().is_none() || one.quota.read_at() != other.quota.read_at());
+            prop_assume!(other.quota.read_at().is_none() || other.quota.read_at() != third.quota.read_at());
+            prop_assume!(third.quota.read_at().is_none() || third.quota.read_at() != one.quota.read_at());
+            let both = one.clone().merged(other.clone());
+            prop_assert_eq!(&other.clone().merged(one.clone()), &both);
+            prop_assert_eq!(&both.clone().merged(one.clone()), &both);
+            prop_assert_eq!(both.clone().merged(third.clone()), one.clone().merged(other.clone().merged(third)));
+            prop_assert!(both.cooling_until >= one.cooling_until && both.not_included_until >= other.not_included_until);
+            prop_assert!(one.closed.iter().all(|(model, until)| both.closed.get(model) >= Some(until)));
+        }
+    }
+
+    #[test]
+    fn a_limit_that_another_replica_has_learnt_is_not_ended_by_a_reading_that_may_be_older() {
+        let window = Window { used_percent: 1.0, window_minutes: Some(300), resets_at: Some(NOW / 1000 + 600) };
+        let fresh = Limits { primary: Some(window), ..Limits::default() };
+        let mut condition = Condition::default();
+        condition.observe_limit(Some(NOW + 10 * MINUTE), Some("usage_limit_reached".into()), NOW);
+        assert!(!condition.learn(&fresh, Source::Usage, None, NOW + 1000));
+        condition.observe_limit(Some(NOW + 10 * MINUTE), Some("usage_limit_reached".into()), NOW + MINUTE);
+        assert!(condition.learn(&fresh, Source::Usage, None, NOW + MINUTE), "it was seen before");
     }
 
     #[test]

@@ -146,6 +146,26 @@ impl Quota {
         self.read_at = Some(now);
     }
 
+    /// What two processes know together: of each window, and of everything else, the later reading.
+    #[must_use]
+    pub fn merged(self, other: Self) -> Self {
+        let (mut newer, older) = if self.read_at >= other.read_at { (self, other) } else { (other, self) };
+        later_of(&mut newer.windows, older.windows);
+        for (family, windows) in older.families {
+            if newer.families.len() < MODELS || newer.families.contains_key(&family) {
+                later_of(newer.families.entry(family).or_default(), windows);
+            }
+        }
+        for (model, family) in older.models {
+            if newer.models.len() < MODELS {
+                newer.models.entry(model).or_insert(family);
+            }
+        }
+        newer.credits = newer.credits.or(older.credits);
+        newer.plan = newer.plan.or(older.plan);
+        newer
+    }
+
     /// A turn has ended on the account.
     pub fn count_turn(&mut self) {
         self.turns = self.turns.saturating_add(1);
@@ -189,6 +209,18 @@ impl Quota {
             plan: self.plan.clone(),
             credits: self.credits.clone(),
             ..Limits::default()
+        }
+    }
+}
+
+/// Of each window the later reading. One that the newer quota does not have stays away: the usage
+/// endpoint may have said that it is no more.
+fn later_of(known: &mut [Option<Gauge>; 2], other: [Option<Gauge>; 2]) {
+    for (known, other) in known.iter_mut().zip(other) {
+        if let (Some(known), Some(other)) = (known, other)
+            && other.read_at > known.read_at
+        {
+            *known = other;
         }
     }
 }

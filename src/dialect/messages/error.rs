@@ -84,7 +84,7 @@ fn error_type(kind: ProblemKind) -> &'static str {
         K::UsageLimit | K::RateLimited => "rate_limit_error",
         K::Overloaded | K::ShuttingDown => "overloaded_error",
         K::UpstreamTimeout => "timeout_error",
-        K::NoAccount | K::Upstream | K::Internal => "api_error",
+        K::Unavailable | K::NoAccount | K::Upstream | K::Internal => "api_error",
     }
 }
 

@@ -76,7 +76,7 @@ impl Live {
         let (tasks, stop) = &self.own;
         stop.cancel();
         if let Some(parts) = self.parts.get() {
-            keeper::keep(parts.accounts.clone(), store.clone()).await;
+            keeper::write(&parts.accounts, store).await;
         }
         tasks.close();
         tasks.wait().await;

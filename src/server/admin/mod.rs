@@ -26,7 +26,7 @@ pub(in crate::server) use sign_in::SignIn;
 use super::assemble::unix_millis;
 use super::origin;
 use crate::config::{Settings, Shown};
-use crate::store::{Role, Store};
+use crate::store::{Duty, Role, Store};
 use axum::Router;
 use axum::body::Body;
 use axum::extract::DefaultBodyLimit;
@@ -73,10 +73,12 @@ impl Admin {
 /// How often slips that have ended are thrown away.
 const SWEEP: Duration = Duration::from_mins(10);
 
-/// Throws slips away that have ended, until `stop`.
-pub(super) async fn sweep(store: Store, stop: CancellationToken) {
+/// Throws slips away that have ended, until `stop`, while it is ours to do for all replicas.
+pub(super) async fn sweep(store: Store, duty: Duty, stop: CancellationToken) {
     while stop.run_until_cancelled(tokio::time::sleep(SWEEP)).await.is_some() {
-        if let Err(error) = store.slips().forget(unix_millis()).await {
+        if duty.is_ours()
+            && let Err(error) = store.slips().forget(unix_millis()).await
+        {
             tracing::warn!(error = &error as &dyn std::error::Error, "slips that have ended were not thrown away");
         }
     }

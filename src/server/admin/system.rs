@@ -256,7 +256,9 @@ pub(super) async fn settings(_: As<SeesAll>, Shared(admin): Shared<Arc<Admin>>) 
 /// The master keys that secrets are sealed under, by id
 #[utoipa::path(get, path = "/keyring", tag = "Gateway", responses((status = 200, description = "The keyring", body = KeyringView)))]
 pub(super) async fn keyring(_: As<Owns>, Shared(admin): Shared<Arc<Admin>>) -> Answer {
-    let in_use = Store::key_ids_in_use(&admin.live.settings().database_url()).await?;
+    let settings = admin.live.settings();
+    let server = settings.database_server("tollway".to_owned());
+    let in_use = Store::key_ids_in_use_on(&settings.database_url(), &server).await?;
     let sealing = admin.store.sealing_key_id().to_owned();
     let given = admin.store.key_ids().map(str::to_owned).collect();
     json(StatusCode::OK, &KeyringView { sealing, given, in_use: in_use.into_iter().collect() })

@@ -49,6 +49,7 @@ impl Arrival {
                 ..Problem::new(ProblemKind::ShuttingDown, "The gateway is shutting down")
             });
         }
+        state.intake()?;
         let key = match presented(headers) {
             None if state.open => state.keys.anonymous(),
             None => return Err(refused(KeyRefusal::Missing)),
@@ -101,10 +102,12 @@ fn presented(headers: &HeaderMap) -> Option<String> {
 }
 
 fn refused(refusal: KeyRefusal) -> Problem {
-    // The key is right: another one would not help, and nobody is to be asked for one.
-    let kind =
-        if matches!(refusal, KeyRefusal::Shut(_)) { ProblemKind::PermissionDenied } else { ProblemKind::InvalidKey };
-    Problem::new(kind, refusal.to_string())
+    match refusal {
+        // The key is right: another one would not help, and nobody is to be asked for one.
+        KeyRefusal::Shut(_) => Problem::new(ProblemKind::PermissionDenied, refusal.to_string()),
+        KeyRefusal::Unavailable => Problem::unavailable(refusal.to_string()),
+        _ => Problem::new(ProblemKind::InvalidKey, refusal.to_string()),
+    }
 }
 
 /// The whole body, decompressed, within the limit.

@@ -88,6 +88,14 @@ pub async fn run(options: MoveOptions, told: &dyn Fn(String)) -> Result<Vec<Comp
     compared
 }
 
+/// What servers that hold limits together read, out of what was copied (migration 11).
+const SUMS_BY_HOLDER: &str = "INSERT INTO usage_holders (holder, id, hour, tokens, cost)
+    SELECT 'team', team_id, hour, SUM(input + output), SUM(cost) FROM usage_hourly WHERE team_id <> '' GROUP BY team_id, hour
+    UNION ALL
+    SELECT 'user', user_id, hour, SUM(input + output), SUM(cost) FROM usage_hourly WHERE user_id <> '' GROUP BY user_id, hour
+    UNION ALL
+    SELECT 'key', key_id, hour, SUM(input + output), SUM(cost) FROM usage_hourly WHERE key_id <> '' GROUP BY key_id, hour";
+
 fn refuse<T>(problem: impl Into<String>) -> Result<T> {
     Err(StoreError::Moving { problem: problem.into() })
 }
@@ -166,6 +174,10 @@ impl Moving<'_> {
         }
         if last && compared.iter().all(|table| table.source == table.target) {
             let mut write = self.target.backend.write(&[]).await?;
+            if self.target.is_shared() {
+                execute!(&mut write, "DELETE FROM usage_holders")?;
+                execute!(&mut write, SUMS_BY_HOLDER)?;
+            }
             execute!(&mut write, "DELETE FROM revisions WHERE topic = $1", MARK)?;
             write.commit().await?;
         }

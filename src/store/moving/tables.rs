@@ -63,6 +63,10 @@ pub(super) const TABLES: &[Table] = &[
     table("gateway_keys", &["id"], Way::Whole),
     table("key_accounts", &["key_id", "account_id"], Way::Whole),
     table("admin_keys", &["id"], Way::Whole),
+    table("model_aliases", &["id"], Way::Whole),
+    table("leases", &["name"], Way::Whole),
+    table("exchanges", &["account_id"], Way::Whole),
+    table("budget_hits", &["holder", "id", "budget"], Way::Whole),
     table("secrets", &["name"], Way::Whole),
     table("slips", &["id"], Way::Whole),
     table("webhook_deliveries", &["id"], Way::Whole),
@@ -89,6 +93,15 @@ pub(super) const TABLES: &[Table] = &[
     table("usage_attempts", &["request_id", "number"], Way::Beneath),
     table("usage_hourly", &SUMS_OF_AN_HOUR, Way::Slices(sums("hour"))),
     table("usage_daily", &SUMS_OF_A_DAY, Way::Slices(sums("day"))),
+];
+
+/// Tables that are not copied: what servers that run hold of limits, and sums that are made anew.
+#[cfg(test)]
+const LEFT: &[(&str, &[&str])] = &[
+    ("replicas", &["id"]),
+    ("limit_subjects", &["holder", "id"]),
+    ("limit_slices", &["holder", "id", "replica"]),
+    ("usage_holders", &["holder", "id", "hour"]),
 ];
 
 const SUMS_OF_AN_HOUR: [&str; 7] = ["hour", "team_id", "user_id", "key_id", "account_id", "model", "dialect"];
@@ -131,8 +144,9 @@ mod tests {
         for (table, column) in columns {
             keys.entry(table).or_default().push(column);
         }
-        let listed = TABLES.iter().map(|table| {
-            (table.name.to_owned(), table.key.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>())
+        let copied = TABLES.iter().map(|table| (table.name, table.key));
+        let listed = copied.chain(LEFT.iter().copied()).map(|(name, key)| {
+            (name.to_owned(), key.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>())
         });
         assert_eq!(listed.collect::<BTreeMap<_, _>>(), keys, "a table that is not listed is not moved");
         assert_eq!(TABLES.iter().find_map(|table| table.only), Some(format!("topic <> '{MARK}'").as_str()));
@@ -148,7 +162,7 @@ mod tests {
         )
         .await;
         let place = |name: &str| TABLES.iter().position(|table| table.name == name);
-        let late: BTreeSet<_> = references.iter().filter(|(from, to)| from != to && place(to) > place(from)).collect();
+        let late: BTreeSet<_> = references.iter().filter(|(from, to)| from != to && place(from).is_some() && place(to) > place(from)).collect();
         assert!(late.is_empty(), "{late:?}");
     }
 }
