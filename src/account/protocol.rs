@@ -31,11 +31,12 @@ pub(super) struct Rules {
 }
 
 impl Rules {
-    /// The rules for an issuer whose exchanges take at most `exchange`.
+    /// The rules for an issuer whose exchanges take at most `exchange`. A doubt is never over while a
+    /// token that left at the last moment may still be on its way.
     pub(super) fn new(exchange: Duration, doubt: Duration) -> Self {
         let slack = (exchange / 2).clamp(Duration::from_secs(1), Duration::from_secs(5));
         let lease = exchange + slack;
-        Self { lease, doubt: doubt.max(lease) }
+        Self { lease, doubt: doubt.max(lease / 2 + exchange) }
     }
 
     /// Until how long after the note a token may leave: half of the lease, so that clocks may differ in

@@ -501,7 +501,7 @@ fn nobody_sends_a_token_again_while_its_sender_may_come_back() {
 
 #[test]
 fn pauses_of_any_length_crashes_and_lost_messages_break_no_rule() {
-    let report = holds("two with every fault", Bounds { turns: 1, ticks: 7, ..SMALL });
+    let report = holds("two with every fault", Bounds { turns: 1, ticks: 6, ..SMALL });
     assert!(report.condemned > 0, "an answer that dies with its receiver costs the login");
     holds("two that try again", Bounds { ticks: 5, crashes: 0, ..SMALL });
 }
@@ -515,7 +515,7 @@ fn a_crash_frees_the_others() {
 
 #[test]
 fn a_login_in_between_is_never_overwritten() {
-    holds("two and a login", Bounds { turns: 1, ticks: 6, logins: 1, losses: 0, ..SMALL });
+    holds("two and a login", Bounds { turns: 1, ticks: 5, logins: 1, losses: 0, ..SMALL });
 }
 
 #[test]

@@ -193,15 +193,15 @@ impl TokenManager {
 
     /// The one place where a refresh token leaves this process.
     async fn send(&self, attempt: &mut Attempt, generation: i64) -> Sent {
-        let spent = Arc::clone(&self.snapshot().credentials);
-        let Some(noted) = attempt.noted.filter(|_| spent.generation == generation) else { return Sent::TooLate };
+        let held = Arc::clone(&self.snapshot().credentials);
+        let Some(noted) = attempt.noted.filter(|_| held.generation == generation) else { return Sent::TooLate };
         let (departure, clock) = (self.rules().departure(), Arc::clone(&self.context.clock));
         let timely: Timely = Arc::new(move || {
             let (then, wall) = noted;
             let by_wall = Duration::from_millis(u64::try_from(clock() - wall).unwrap_or_default());
             then.elapsed().max(by_wall) < departure
         });
-        let answer = self.context.issuer.refresh(&spent.refresh_token, attempt.reason, timely).await;
+        let answer = self.context.issuer.refresh(&held.refresh_token, attempt.reason, timely).await;
         let sent = match &answer {
             Ok(_) => Sent::Answered,
             Err(RefreshError::Permanent { .. }) => Sent::Refused,
@@ -209,7 +209,7 @@ impl TokenManager {
             Err(RefreshError::Transient { ambiguous: false, .. }) => Sent::Untouched,
             Err(RefreshError::Withheld) => Sent::TooLate,
         };
-        attempt.spent = Some(spent);
+        attempt.spent = Some(held);
         // A turn that comes again does not forget what the issuer has said.
         if sent != Sent::TooLate {
             attempt.answer = Some(answer);

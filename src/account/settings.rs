@@ -30,7 +30,7 @@ pub struct TokenSettings {
     /// credentials, whose commit may come after the issuer's answer to us.
     pub second_look: Duration,
     /// How long a refresh token that another process was about to send, and may have sent, is left
-    /// alone; at least for the account's lease.
+    /// alone; at least until an exchange that began at the last moment is over.
     pub doubt: Duration,
     /// Refresh ahead: the earliest time before the end.
     pub ahead_longest: Duration,

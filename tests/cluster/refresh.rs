@@ -9,8 +9,8 @@ use crate::cluster::Cluster;
 use crate::support::{Dialect, Sim, SimAccount, eventually};
 
 /// An exchange takes seven seconds at most, its lease ten and a half.
-pub(crate) const TIMEOUT: (&str, &str) = ("TOLLWAY_OAUTH__TIMEOUT", "6s");
-pub(crate) const DOUBT: (&str, &str) = ("TOLLWAY_ACCOUNTS__REFRESH_DOUBT", "15s");
+const TIMEOUT: (&str, &str) = ("TOLLWAY_OAUTH__TIMEOUT", "6s");
+const DOUBT: (&str, &str) = ("TOLLWAY_ACCOUNTS__REFRESH_DOUBT", "15s");
 
 /// Three replicas, and one account whose access token has run out.
 struct Stage {
