@@ -289,7 +289,7 @@ pub(crate) async fn load(
             for _ in 0..share {
                 let ask = connection.ask(&request, dialect, deltas);
                 all.push(
-                    tokio::time::timeout(Duration::from_secs(60), ask)
+                    tokio::time::timeout(Duration::from_mins(1), ask)
                         .await
                         .map_err(|_| wrong("no answer within a minute"))??,
                 );

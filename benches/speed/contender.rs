@@ -105,7 +105,7 @@ impl Contender {
             let done = command(&["key", "create", "--name", &name]).output()?;
             let printed = String::from_utf8_lossy(&done.stdout).into_owned();
             let word = printed.split_whitespace().find(|word| word.starts_with("tw-"));
-            key = word.with_context(|| format!("no key in {printed:?}"))?.to_owned();
+            word.with_context(|| format!("no key in {printed:?}"))?.clone_into(&mut key);
         }
         let log = std::fs::File::create(directory.path().join("log"))?;
         // Once without being measured: what follows is a start on an existing database.

@@ -232,7 +232,7 @@ async fn hold(contender: &Contender, streams: usize, plan: &Arc<Plan>) -> Result
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     }
-    let deadline = tokio::time::Instant::now() + Duration::from_secs(60);
+    let deadline = tokio::time::Instant::now() + Duration::from_mins(1);
     while plan.waiting.load(Ordering::Relaxed) < streams {
         if tokio::time::Instant::now() > deadline {
             bail!("{} of {streams} streams are held", plan.waiting.load(Ordering::Relaxed));
