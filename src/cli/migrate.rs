@@ -5,10 +5,11 @@ use super::show::{self, say, table};
 use crate::config::Settings;
 use crate::store::moving::{self, Compared, MoveOptions};
 use crate::store::vault::{KeyFile, Keyring};
-use crate::store::{Store, StoreError};
+use crate::store::{Server, Store, StoreError};
 use anyhow::{Context, Result, bail};
 use secrecy::SecretString;
 use std::process::ExitCode;
+use std::time::Duration;
 
 /// Bring the database's schema up to date; with --from and --to, move the installation to another database
 #[derive(clap::Args)]
@@ -30,14 +31,20 @@ pub(super) async fn run(settings: &Settings, options: Options) -> Result<ExitCod
         say!("the schema is up to date")?;
         return Ok(ExitCode::SUCCESS);
     };
-    let keyring = keyring(settings, &from).await?;
+    // A table is read in one go, however long that takes.
+    let server = Server {
+        statement_timeout: Duration::ZERO,
+        idle_in_transaction_timeout: Duration::ZERO,
+        ..settings.database_server("tollway migrate".to_owned())
+    };
+    let keyring = keyring(settings, &from, &server).await?;
     let told = |line: String| eprintln!("{line}");
-    let compared = moving::run(MoveOptions { from, to, keyring, last }, &told).await?;
+    let compared = moving::run(MoveOptions { from, to, keyring, server, last }, &told).await?;
     report(&compared, last)
 }
 
 /// The installation's own: a new key would open nothing.
-async fn keyring(settings: &Settings, from: &SecretString) -> Result<Keyring> {
+async fn keyring(settings: &Settings, from: &SecretString, server: &Server) -> Result<Keyring> {
     if let Some(text) = &settings.top.master_key {
         return Keyring::parse(text).context("master_key");
     }
@@ -45,7 +52,7 @@ async fn keyring(settings: &Settings, from: &SecretString) -> Result<Keyring> {
     if !file.path().exists() {
         bail!("there is no master key: set TOLLWAY_MASTER_KEY, or --data-dir to where master.key is");
     }
-    let in_use = Store::key_ids_in_use(from).await?;
+    let in_use = Store::key_ids_in_use_on(from, server).await?;
     Ok(file.load_or_create(&in_use)?.0)
 }
 

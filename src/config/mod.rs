@@ -17,8 +17,8 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Models, Notify, OAuth, Oidc, Otlp, Pool, Responses,
-    Server, Top, WebSocket, Webhook,
+    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Models, Notify, OAuth, Oidc, Otlp, Pool,
+    Responses, Server, Top, WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
 

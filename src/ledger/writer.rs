@@ -247,8 +247,8 @@ impl Ledger {
         // Until the rows are no more among those that are not written.
         let writing = self.writing.lock().await;
         let rows: Vec<UsageRow> = {
-            let waiting = self.lock();
-            let rows = waiting.iter().take(BATCH).map_while(|entry| match entry {
+            let entries = self.lock();
+            let rows = entries.iter().take(BATCH).map_while(|entry| match entry {
                 Entry::Row(row, _) => Some((**row).clone()),
                 Entry::Then(_) => None,
             });

@@ -136,7 +136,7 @@ impl Slices {
     /// `lease`. `None` where there can be no other server.
     pub fn new(store: &Store, replica: String, lease: Duration) -> Option<Self> {
         let Backend::Postgres(pool) = &store.backend else { return None };
-        Some(Self { pool: pool.clone(), replica, lease, link: Mutex::default() })
+        Some(Self { pool: server.pool.clone(), replica, lease, link: Mutex::default() })
     }
 
     /// What the server calls itself.

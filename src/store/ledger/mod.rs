@@ -245,8 +245,8 @@ impl<'a> LedgerStore<'a> {
 
     /// The same by one of several servers, which had said of `replica`'s slices what these rows used.
     pub async fn append_as(&self, replica: Option<&str>, rows: &[UsageRow]) -> Result<()> {
-        if let Backend::Postgres(pool) = &self.store.backend {
-            return append::all(pool, replica, rows).await;
+        if let Backend::Postgres(server) = &self.store.backend {
+            return append::all(&server.pool, replica, rows).await;
         }
         let mut write = self.store.backend.write(&[]).await?;
         let mut sums: BTreeMap<Cell, UsageSum> = BTreeMap::new();

@@ -17,7 +17,7 @@ use sqlx::{
 };
 
 use super::{
-    OpenOptions, Store,
+    OpenOptions, Server, Store,
     backend::{Address, Dual, Write, execute, fetch_all, fetch_one, fetch_optional},
     error::{Result, StoreError},
     inspect,
@@ -39,6 +39,8 @@ pub struct MoveOptions {
     pub to: SecretString,
     /// The keys of both.
     pub keyring: Keyring,
+    /// How a database server is used, on either side.
+    pub server: Server,
     /// Whether nothing comes after it: nobody else may have the source open, and once both are found
     /// equal the target may serve.
     pub last: bool,
@@ -68,8 +70,8 @@ struct Moving<'a> {
 
 /// Copies what differs, and compares; says on the way, to `told`, how far it is.
 pub async fn run(options: MoveOptions, told: &dyn Fn(String)) -> Result<Vec<Compared>> {
-    let MoveOptions { from, to, keyring, last } = options;
-    let from = Address::parse(&from)?;
+    let MoveOptions { from, to, keyring, server, last } = options;
+    let from = Address::parse(&from, &server)?;
     if let Address::Sqlite(path) = &from
         && !path.exists()
     {
@@ -79,7 +81,7 @@ pub async fn run(options: MoveOptions, told: &dyn Fn(String)) -> Result<Vec<Comp
     if !key_ids.is_empty() {
         return Err(StoreError::MissingKey { key_ids });
     }
-    let target = Store::open(OpenOptions { url: to, keyring }).await?;
+    let target = Store::open_on(OpenOptions { url: to, keyring }, &server).await?;
     target.migrate().await?;
     let source = if last { alone(&from).await? } else { snapshot(&from).await? };
     let mut moving = Moving { source, target, columns: HashMap::new(), told };
@@ -107,7 +109,9 @@ async fn snapshot(from: &Address) -> Result<Source> {
             let options = SqliteConnectOptions::new().filename(path).pragma("query_only", "ON");
             Source::Sqlite(Box::new(options.connect().await.map_err(StoreError::Open)?))
         }
-        Address::Postgres(options) => Source::Postgres(Box::new(options.connect().await.map_err(StoreError::Open)?)),
+        Address::Postgres(address) => {
+            Source::Postgres(Box::new(address.options.connect().await.map_err(StoreError::Open)?))
+        }
     };
     begin(&mut source, "BEGIN").await?;
     Ok(source)

@@ -145,9 +145,9 @@ mod tests {
             keys.entry(table).or_default().push(column);
         }
         let copied = TABLES.iter().map(|table| (table.name, table.key));
-        let listed = copied.chain(LEFT.iter().copied()).map(|(name, key)| {
-            (name.to_owned(), key.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>())
-        });
+        let listed = copied
+            .chain(LEFT.iter().copied())
+            .map(|(name, key)| (name.to_owned(), key.iter().map(|column| (*column).to_owned()).collect::<Vec<_>>()));
         assert_eq!(listed.collect::<BTreeMap<_, _>>(), keys, "a table that is not listed is not moved");
         assert_eq!(TABLES.iter().find_map(|table| table.only), Some(format!("topic <> '{MARK}'").as_str()));
     }
@@ -162,7 +162,10 @@ mod tests {
         )
         .await;
         let place = |name: &str| TABLES.iter().position(|table| table.name == name);
-        let late: BTreeSet<_> = references.iter().filter(|(from, to)| from != to && place(from).is_some() && place(to) > place(from)).collect();
+        let late: BTreeSet<_> = references
+            .iter()
+            .filter(|(from, to)| from != to && place(from).is_some() && place(to) > place(from))
+            .collect();
         assert!(late.is_empty(), "{late:?}");
     }
 }
