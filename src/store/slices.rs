@@ -135,7 +135,7 @@ impl Slices {
     /// For a server that calls itself `replica`; its slices are void when it has not been heard of for
     /// `lease`. `None` where there can be no other server.
     pub fn new(store: &Store, replica: String, lease: Duration) -> Option<Self> {
-        let Backend::Postgres(pool) = &store.backend else { return None };
+        let Backend::Postgres(server) = &store.backend else { return None };
         Some(Self { pool: server.pool.clone(), replica, lease, link: Mutex::default() })
     }
 
