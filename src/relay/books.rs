@@ -30,7 +30,7 @@ const BYTES_A_TOKEN: u64 = 3;
 const MOST_INPUT: u64 = 400_000;
 /// How long a request waits for the books to take more rows.
 const ROOM: Duration = Duration::from_secs(10);
-/// How long it waits for an answer of the database about limits that servers hold together …
+/// How long it waits at least for an answer of the database about limits that servers hold together …
 const ANSWER: Duration = Duration::from_secs(5);
 /// … and for what others have of them and do not use.
 const SPARE: Duration = Duration::from_secs(2);
@@ -212,8 +212,7 @@ impl Relay {
 fn patience(full: &Full, since: u64, longest: Duration) -> Duration {
     let is_budget = matches!(full.gauge.what, Counted::Budget(_));
     match full.short {
-        Some(short) if short.round <= since && is_budget => longest.max(ANSWER),
-        Some(short) if short.round <= since => ANSWER,
+        Some(short) if short.round <= since || !short.starves => longest.max(ANSWER),
         Some(short) if short.spare && !is_budget => SPARE,
         // How many requests may run at once is for the client to heed; it is told at once.
         _ if full.awaits_others && full.gauge.what != Counted::Concurrent => longest,

@@ -82,6 +82,8 @@ pub struct Full {
 pub struct Short {
     /// The exchange that the slice comes from.
     pub round: u64,
+    /// Whether there was not enough for all who waited here: else there will be when it is asked again.
+    pub starves: bool,
     /// Whether others had more than they used.
     pub spare: bool,
     /// Whether the slice is void, because the database does not answer.

@@ -180,6 +180,7 @@ pub(super) fn is_wanted(others: &[Other]) -> bool {
 
 /// A server's slice, as it knows it.
 #[derive(Debug, Default)]
+#[expect(clippy::struct_excessive_bools, reason = "they are true and false independently of each other")]
 pub(super) struct Slice {
     /// Requests are let in up to this.
     pub has: Parts,
@@ -199,10 +200,13 @@ pub(super) struct Slice {
     /// The most that was taken, and the most that one request asked for, since the last exchange …
     pub peak: Parts,
     pub largest: Parts,
-    /// … and before it.
+    /// … and before it; and what was taken at it.
     pub before: (Parts, Parts),
-    /// Whether somebody waits elsewhere, and whether others have more than they use.
+    pub base: Parts,
+    /// Whether somebody waits elsewhere, whether there was not enough for who waits here, and whether
+    /// others have more than they use.
     pub wanted: bool,
+    pub starves: bool,
     pub spare: [bool; PARTS],
     /// The exchange that it comes from, and when that was.
     pub round: u64,
@@ -223,10 +227,8 @@ impl Slice {
             self.active_at = now;
         }
         let asks = asks(demand, &self.limits);
-        for part in 0..PARTS {
-            self.peak[part] = self.peak[part].max(taken[part]);
-            self.largest[part] = self.largest[part].max(asks[part]);
-        }
+        self.peak = std::array::from_fn(|part| self.peak[part].max(taken[part]));
+        self.largest = std::array::from_fn(|part| self.largest[part].max(asks[part]));
         self.is_low |=
             limited(&self.limits).any(|part| self.has[part].saturating_sub(taken[part]) < self.largest[part]);
     }
@@ -260,15 +262,15 @@ impl Slice {
         self.has[TOKENS] = self.has[TOKENS].saturating_sub(reported.tokens);
         self.has[COST] = self.has[COST].saturating_sub(reported.cost);
         let wants = if is_idle { *taken } else { self.wants(taken) };
-        let mut keeps = Parts::default();
-        for part in 0..PARTS {
+        self.base = *taken;
+        let keeps = std::array::from_fn(|part| {
             let aim = match self.has[part] {
                 _ if self.wanted || is_idle => taken[part],
                 has if has / 2 > wants[part] => wants[part],
                 has => has,
             };
-            keeps[part] = aim.min(self.has[part]).max(taken[part]);
-        }
+            aim.min(self.has[part]).max(taken[part])
+        });
         self.has = keeps;
         self.sole &= !self.wanted && !is_idle;
         self.before = (self.peak, self.largest);
@@ -286,13 +288,17 @@ impl Slice {
         }
     }
 
-    /// What was taken lately at most, and room for more.
+    /// What was taken lately at most, and room for more: for a while like the last, and another.
     fn wants(&self, taken: &Parts) -> Parts {
         std::array::from_fn(|part| {
             let peak = self.peak[part].max(self.before.0[part]).max(taken[part]);
             let waiting = || self.waiting.values().map(|(demand, _)| asks(demand, &self.limits)[part]);
             let largest = waiting().fold(self.largest[part].max(self.before.1[part]), u64::max);
-            let more = largest.max(peak / 4).saturating_add(waiting().fold(0, u64::saturating_add));
+            let growth = self.peak[part].saturating_sub(self.base[part]);
+            let more = largest
+                .max(peak / 4)
+                .max(growth.saturating_mul(2))
+                .saturating_add(waiting().fold(0, u64::saturating_add));
             peak.saturating_add(more)
         })
     }

@@ -80,7 +80,7 @@ impl Meter {
             !is_void && (room >= asks[*part] || (is_budget && slice.sole && is_alone))
         };
         let Some(part) = limited(limits).find(|part| !is_open(part)) else { return Ok(()) };
-        let short = Some(Short { round: slice.round, spare: slice.spare[part], is_void });
+        let short = Some(Short { round: slice.round, starves: slice.starves, spare: slice.spare[part], is_void });
         // What is known of all may say it better.
         let Err(full) = self.fits(limits, demand, now) else {
             let gauge = self.gauge_of(part, limits, now);
@@ -307,6 +307,7 @@ impl Meter {
                     *has = (*has).max(granted);
                 }
                 slice.sole = share.sole;
+                slice.starves = share.waits_since.is_some();
                 slice.round = round;
             }
             None if slice.waiting.is_empty() && self.in_flight == 0 => {
