@@ -1,8 +1,10 @@
 //! Why accounts were chosen, for a while.
 
+use sqlx::postgres::PgPool;
+
 use super::{
     KeyId, Store, UnixMillis,
-    backend::{execute, fetch_all},
+    backend::{Backend, execute, fetch_all},
     error::Result,
 };
 
@@ -41,6 +43,9 @@ impl<'a> DecisionStore<'a> {
 
     /// Keeps decisions.
     pub async fn record(&self, decisions: &[Decision]) -> Result<()> {
+        if let Backend::Postgres(pool) = &self.store.backend {
+            return record_at_once(pool, decisions).await;
+        }
         let mut write = self.store.backend.write(&[]).await?;
         for decision in decisions {
             execute!(
@@ -84,4 +89,21 @@ impl<'a> DecisionStore<'a> {
         write.commit().await?;
         Ok(gone)
     }
+}
+
+/// In one statement: there is one a request, from every server.
+async fn record_at_once(pool: &PgPool, decisions: &[Decision]) -> Result<()> {
+    let texts = |text: fn(&Decision) -> String| decisions.iter().map(text).collect::<Vec<String>>();
+    sqlx::query(
+        "INSERT INTO decisions (id, request_id, key_id, at, content)
+         SELECT * FROM UNNEST($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[])",
+    )
+    .bind(texts(|_| uuid::Uuid::now_v7().to_string()))
+    .bind(texts(|decision| decision.request_id.clone()))
+    .bind(texts(|decision| decision.key.to_string()))
+    .bind(decisions.iter().map(|decision| decision.at).collect::<Vec<UnixMillis>>())
+    .bind(texts(|decision| decision.content.clone()))
+    .execute(pool)
+    .await?;
+    Ok(())
 }

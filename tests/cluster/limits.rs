@@ -203,5 +203,13 @@ async fn a_request_costs_a_tenth_of_a_statement_at_most() {
     #[expect(clippy::cast_precision_loss, reason = "small numbers")]
     let a_second = asked as f64 / seconds / 3.0;
     println!("{a_second:.1} statements a second and replica");
+    let mut connection = PgConnection::connect(cluster.database_url()).await.expect("a connection");
+    let most = "SELECT calls, LEFT(REGEXP_REPLACE(query, '\\s+', ' ', 'g'), 60) FROM pg_stat_statements
+                JOIN pg_database ON pg_database.oid = dbid WHERE datname = current_database()
+                ORDER BY calls DESC LIMIT 8";
+    let most: Vec<(i64, String)> = sqlx::query_as(most).fetch_all(&mut connection).await.expect("statements");
+    for (calls, query) in most {
+        println!("{calls:6} {query}");
+    }
     assert!(each <= 0.1 || a_second <= 20.0, "{each:.3} a request, {a_second:.1} a second and replica");
 }
