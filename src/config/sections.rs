@@ -31,7 +31,7 @@ section! {
         header_timeout: Duration = "15s", "How long a client may take to send a request's head.";
         trusted_proxies: String = "", "The proxies, as addresses or networks (`10.0.0.0/8`) separated by commas, whose `X-Forwarded-For` is believed when a key may be used from certain networks only.";
         keep_alive: Duration = "15s", "After how much silence of the backend a stream's client is told that the stream is alive, and again after as much; `0s` for never.";
-        drain_delay: Duration = "0s", "At shutdown: how long readiness is red before streams are waited for.";
+        drain_delay: Duration = "0s", "At shutdown: how long readiness is red, and requests are served all the same, until load balancers have seen it.";
         drain_grace: Duration = "25s", "At shutdown: how long streams in flight may take to finish.";
         cors_origins: String = "", "Origins whose web pages may call the API (CORS), separated by commas; `*` for all. Empty: none.";
         websocket: bool = "true", "Serve the Responses API over WebSocket too. Without it a client that asks is told to use HTTP (426).";

@@ -30,10 +30,11 @@ async fn received(signal: std::io::Result<Signal>) {
     }
 }
 
-/// Readiness goes red and new requests are refused; those that run may finish within `grace`.
+/// Readiness goes red; after `delay` new requests are refused, and those that run may finish within
+/// `grace`.
 pub(super) async fn drain(state: &State, delay: Duration, grace: Duration) {
     state.draining.store(true, Ordering::Relaxed);
-    // Load balancers need a moment to see that readiness is red.
+    // Load balancers need a moment to see that readiness is red, and send requests until then.
     tokio::time::sleep(delay).await;
     state.closing.cancel();
     state.running.close();

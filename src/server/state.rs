@@ -63,7 +63,7 @@ pub(super) struct State {
     pub running: TaskTracker,
     /// Whether the process is on its way out.
     pub draining: AtomicBool,
-    /// Ends with the process's life: kept connections close when their answer is out.
+    /// New requests are refused, and kept connections close when their answer is out.
     pub closing: CancellationToken,
     /// How WebSocket connections are kept.
     pub sockets: Sockets,
@@ -111,9 +111,14 @@ pub(super) struct Sockets {
 }
 
 impl State {
-    /// Whether new requests are refused.
+    /// Whether load balancers are told to look elsewhere.
     pub(super) fn is_draining(&self) -> bool {
         self.draining.load(Ordering::Relaxed)
+    }
+
+    /// Whether new requests are refused: once load balancers have had time to look elsewhere.
+    pub(super) fn is_closing(&self) -> bool {
+        self.closing.is_cancelled()
     }
 
     /// How many requests are being answered.

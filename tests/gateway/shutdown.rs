@@ -55,6 +55,23 @@ async fn sigterm_lets_streams_finish_and_refuses_new_requests() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn requests_are_served_until_load_balancers_had_time_to_see_red_readiness() {
+    let (sim, mut gateway, key, streams) =
+        with_streams_in_flight(|setup| setup.set("TOLLWAY_SERVER__DRAIN_DELAY", "3s")).await;
+    gateway.terminate();
+    eventually("red readiness", async || (gateway.ops_page("/readyz").await.0 == 503).then_some(())).await;
+    for dialect in Dialect::ALL {
+        let (status, answer) = json_of(gateway.send(&key, dialect, &dialect.ask("in time")).await).await;
+        assert_eq!(status, 200, "{dialect:?}: {answer}");
+    }
+    for (_, answer, read) in streams {
+        rest(answer, read).await;
+    }
+    assert_eq!(gateway.ended().await, Some(0), "{}", gateway.log());
+    drop(sim);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn streams_that_outlive_the_grace_are_cut_and_the_exit_is_still_clean() {
     let (_sim, mut gateway, _, streams) =
         with_streams_in_flight(|setup| setup.set("TOLLWAY_SERVER__DRAIN_GRACE", "200ms")).await;

@@ -43,7 +43,7 @@ impl Arrival {
         state: &State,
         headers: &HeaderMap,
     ) -> Result<Arc<GatewayKey>, Problem> {
-        if state.is_draining() {
+        if state.is_closing() {
             return Err(Problem {
                 retry_after: Some(Duration::from_secs(1)),
                 ..Problem::new(ProblemKind::ShuttingDown, "The gateway is shutting down")
