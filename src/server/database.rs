@@ -85,7 +85,7 @@ impl Database {
 mod tests {
     use super::*;
 
-    const GRACE: Duration = Duration::from_secs(60);
+    const GRACE: Duration = Duration::from_mins(1);
 
     fn database(grace: Option<Duration>) -> Database {
         Database { changes: Changes::told().1, grace }

@@ -64,19 +64,15 @@ impl World {
         server.meter.share("t", &self.limits, self.now);
         let demand = demand(tokens);
         let fits = server.meter.fits_slice(&self.limits, &demand, false, self.now);
-        match fits {
-            Ok(()) => {
-                server.meter.take(&demand, self.now);
-                server.under_way.push(demand);
-                self.let_in.push(self.now);
-                true
-            }
-            Err(_) => {
-                self.waiter += 1;
-                server.meter.wait(self.waiter, demand, self.now);
-                false
-            }
+        if fits.is_ok() {
+            server.meter.take(&demand, self.now);
+            server.under_way.push(demand);
+            self.let_in.push(self.now);
+        } else {
+            self.waiter += 1;
+            server.meter.wait(self.waiter, demand, self.now);
         }
+        fits.is_ok()
     }
 
     fn give_up(&mut self, at: usize) {
