@@ -181,7 +181,6 @@ pub(super) fn is_wanted(others: &[Other]) -> bool {
 /// A server's slice, as it knows it.
 #[derive(Debug, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "they are true and false independently of each other")]
-#[expect(clippy::struct_excessive_bools, reason = "each says another thing that an exchange told")]
 pub(super) struct Slice {
     /// Requests are let in up to this.
     pub has: Parts,
