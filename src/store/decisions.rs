@@ -43,8 +43,8 @@ impl<'a> DecisionStore<'a> {
 
     /// Keeps decisions.
     pub async fn record(&self, decisions: &[Decision]) -> Result<()> {
-        if let Backend::Postgres(pool) = &self.store.backend {
-            return record_at_once(pool, decisions).await;
+        if let Backend::Postgres(server) = &self.store.backend {
+            return record_at_once(&server.pool, decisions).await;
         }
         let mut write = self.store.backend.write(&[]).await?;
         for decision in decisions {

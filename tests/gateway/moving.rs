@@ -13,6 +13,7 @@ use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 
 use crate::support::{Dialect, Gateway, Setup, Sim, eventually, eventually_within, json_of, run};
 
+#[allow(dead_code, reason = "tests of several gateways need more of it")]
 #[path = "../support/postgres.rs"]
 mod postgres;
 

@@ -100,17 +100,6 @@ impl Postgres {
         self.run("pg_ctl", &["-D", data.to_str().expect("UTF-8"), "-m", mode, "-w", "stop"]);
     }
 
-    /// Starts the server on its port, where it was stopped; says whether it runs.
-    pub(crate) fn begin(&self) -> bool {
-        self.pg_ctl_start().status.success()
-    }
-
-    /// Stops the server: `fast` ends its sessions and keeps everything, `immediate` is a crash.
-    pub(crate) fn end(&self, mode: &str) {
-        let data = self.data();
-        self.run("pg_ctl", &["-D", data.to_str().expect("UTF-8"), "-m", mode, "-w", "stop"]);
-    }
-
     fn data(&self) -> PathBuf {
         self.directory.path().join("data")
     }
