@@ -245,7 +245,7 @@ impl Ledger {
     /// Writes what stands in front. Rows leave the buffer only when they are in the database.
     async fn write_some(&self) -> bool {
         // Until the rows are no more among those that are not written.
-        let writing = self.writing.lock().await;
+        let guard = self.writing.lock().await;
         let rows: Vec<UsageRow> = {
             let entries = self.lock();
             let rows = entries.iter().take(BATCH).map_while(|entry| match entry {
@@ -262,7 +262,7 @@ impl Ledger {
                 return false;
             }
             self.lock().drain(..rows.len());
-            drop(writing);
+            drop(guard);
             self.written.notify_waiters();
         }
         loop {
