@@ -139,6 +139,9 @@ impl State {
         };
         if let Err(problem) = answers {
             ailments.add(self.database.ailment(self.database.silence().unwrap_or_default(), problem));
+        } else if let Err(problem) = self.database.intake(Duration::ZERO) {
+            // It answers again, and what was changed meanwhile has not been read.
+            ailments.faults.push(problem.message);
         }
         for id in self.accounts.unpersisted() {
             ailments.faults.push(format!("the refreshed credentials of account {id} are not stored yet"));
