@@ -63,6 +63,8 @@ enum Command {
     /// Show and check settings
     #[command(subcommand)]
     Config(config::Command),
+    /// Print the reference page of all metrics
+    Metrics,
     /// Codex accounts
     #[command(subcommand)]
     Account(account::Command),
@@ -164,6 +166,7 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Serve(options) => serve::run(&common, &options).await?,
         Command::Migrate(options) => return migrate::run(&common.load()?.settings, options).await,
         Command::Config(command) => return config::run(&common, &command),
+        Command::Metrics => show::print(&crate::telemetry::metrics::reference())?,
         Command::Account(command) => account::run(&common.load()?.settings, command).await?,
         Command::Pool(command) => pool::run(&common.load()?.settings, command).await?,
         Command::Team(command) => tenant::run_team(&common.load()?.settings, command).await?,

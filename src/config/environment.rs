@@ -15,9 +15,12 @@ pub(super) const FILE_VARIABLE: &str = "TOLLWAY_CONFIG";
 const FILE_SUFFIX: &str = "_FILE";
 
 /// OpenTelemetry's variables that count where ours are silent; the first that is set does.
-const STANDARD: [(&str, [&str; 2]); 2] = [
-    ("otlp.endpoint", ["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"]),
-    ("otlp.protocol", ["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
+const STANDARD: [(&str, &[&str]); 5] = [
+    ("otlp.endpoint", &["OTEL_EXPORTER_OTLP_ENDPOINT"]),
+    ("otlp.traces_endpoint", &["OTEL_EXPORTER_OTLP_TRACES_ENDPOINT"]),
+    ("otlp.protocol", &["OTEL_EXPORTER_OTLP_TRACES_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"]),
+    ("otlp.sampler", &["OTEL_TRACES_SAMPLER"]),
+    ("otlp.sample_ratio", &["OTEL_TRACES_SAMPLER_ARG"]),
 ];
 /// And the one that counts above ours, because the exporter's resource takes it so.
 const STANDARD_NAME: (&str, [&str; 1]) = ("otlp.service_name", ["OTEL_SERVICE_NAME"]);

@@ -318,6 +318,14 @@ choice!(crate::telemetry::traces::Protocol: "grpc or http/protobuf" {
     "grpc" => Self::Grpc,
     "http/protobuf" => Self::Http,
 });
+choice!(crate::telemetry::traces::Sampling: "always_on, always_off, traceidratio, or one of these with parentbased_ before it" {
+    "always_on" => Self::AlwaysOn,
+    "always_off" => Self::AlwaysOff,
+    "traceidratio" => Self::TraceIdRatio,
+    "parentbased_always_on" => Self::ParentBasedAlwaysOn,
+    "parentbased_always_off" => Self::ParentBasedAlwaysOff,
+    "parentbased_traceidratio" => Self::ParentBasedTraceIdRatio,
+});
 
 #[cfg(test)]
 mod tests {

@@ -17,7 +17,7 @@ pub use fault::{Fault, Faults};
 pub use field::{Field, Size};
 pub use layers::Sources;
 pub use sections::{
-    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Models, Notify, OAuth, Oidc, Otlp, Pool,
+    Accounts, Admin, Backend, Batches, Database, Ledger, Limits, Log, Metrics, Models, Notify, OAuth, Oidc, Otlp, Pool,
     Responses, Server, Top, WebSocket, Webhook,
 };
 pub use show::{Shown, reference};
@@ -63,6 +63,8 @@ pub struct Settings {
     pub batches: Batches,
     /// Log lines.
     pub log: Log,
+    /// Metrics.
+    pub metrics: Metrics,
     /// Traces.
     pub otlp: Otlp,
 }
@@ -86,6 +88,7 @@ pub fn fields() -> Vec<Field> {
         Responses::FIELDS,
         Batches::FIELDS,
         Log::FIELDS,
+        Metrics::FIELDS,
         Otlp::FIELDS,
     ]
     .concat()
@@ -152,7 +155,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
     let (pool, webhook) = (Pool::read(reader), Webhook::read(reader));
     let (limits, ledger) = (Limits::read(reader), Ledger::read(reader));
     let (responses, batches) = (Responses::read(reader), Batches::read(reader));
-    let (log, otlp) = (Log::read(reader), Otlp::read(reader));
+    let (log, metrics, otlp) = (Log::read(reader), Metrics::read(reader), Otlp::read(reader));
     Some(Settings {
         top: top?,
         server: server?,
@@ -170,6 +173,7 @@ fn read(reader: &mut Reader<'_>) -> Option<Settings> {
         responses: responses?,
         batches: batches?,
         log: log?,
+        metrics: metrics?,
         otlp: otlp?,
     })
 }
@@ -221,14 +225,28 @@ impl Settings {
         telemetry::Options {
             format: self.log.format.unwrap_or_else(telemetry::logs::Format::suited),
             level: self.log.level.clone(),
-            otlp: self.otlp.endpoint.as_ref().map(|endpoint| telemetry::traces::Otlp {
-                endpoint: endpoint.to_string(),
+            otlp: self.endpoint().map(|endpoint| telemetry::traces::Otlp {
+                endpoint,
                 protocol: self.otlp.protocol,
                 headers: self.otlp.headers.clone(),
                 service_name: self.otlp.service_name.clone(),
+                sampling: self.otlp.sampler,
                 sample_ratio: self.otlp.sample_ratio,
+                keep: telemetry::traces::Keep {
+                    errors: self.otlp.keep_errors,
+                    slow: (!self.otlp.keep_slow.is_zero()).then_some(self.otlp.keep_slow),
+                },
             }),
+            keys: self.metrics.keys,
         }
+    }
+
+    /// Where traces go, if anywhere.
+    fn endpoint(&self) -> Option<telemetry::traces::Endpoint> {
+        use telemetry::traces::Endpoint;
+        let Otlp { endpoint, traces_endpoint, .. } = &self.otlp;
+        let traces = traces_endpoint.as_ref().map(|address| Endpoint::Traces(address.to_string()));
+        traces.or_else(|| endpoint.as_ref().map(|base| Endpoint::Base(base.to_string())))
     }
 }
 

@@ -5,7 +5,7 @@ use super::field::{Size, section};
 use crate::oauth::{Endpoints, OAuthConfig};
 use crate::store::Strategy;
 use crate::telemetry::logs::Format;
-use crate::telemetry::traces::Protocol;
+use crate::telemetry::traces::{Protocol, Sampling};
 use secrecy::{ExposeSecret, SecretString};
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -239,13 +239,24 @@ section! {
 }
 
 section! {
+    /// Metrics.
+    Metrics in "metrics." {
+        keys: u32 = "0", "How many keys have metrics of their own (`tollway_key_*`, with their user and team); those beyond are `other`. `0` for none.";
+    }
+}
+
+section! {
     /// Traces.
     Otlp in "otlp." {
-        endpoint: Option<Url>, "The collector, such as `http://127.0.0.1:4317`. Without it no traces are sent. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too.";
+        endpoint: Option<Url>, "The collector, such as `http://127.0.0.1:4317`; over HTTP `/v1/traces` is added. Without it no traces are sent. `OTEL_EXPORTER_OTLP_ENDPOINT` is read too.";
+        traces_endpoint: Option<Url>, "The address for traces, used as it is and before `otlp.endpoint`. `OTEL_EXPORTER_OTLP_TRACES_ENDPOINT` is read too.";
         protocol: Protocol = "grpc", "How the collector is spoken to. `OTEL_EXPORTER_OTLP_PROTOCOL` is read too.";
         headers: BTreeMap<String, SecretString>, "Headers for the collector. `OTEL_EXPORTER_OTLP_HEADERS` is read too.";
         service_name: String = "tollway", "The service's name in traces. `OTEL_SERVICE_NAME` wins.";
-        sample_ratio: f64 = "1.0", "The share of traces that are kept where the caller has not decided, from 0 to 1.";
+        sampler: Sampling = "parentbased_traceidratio", "Which traces are kept, as `OTEL_TRACES_SAMPLER` says it, which is read too. With `parentbased_` the caller's decision holds where there is one.";
+        sample_ratio: f64 = "1.0", "The share of traces that a sampler with `traceidratio` keeps, from 0 to 1. `OTEL_TRACES_SAMPLER_ARG` is read too.";
+        keep_errors: bool = "true", "Keep traces in which something has failed, although the sampler said no. Their spans wait in memory until the request is over, 4096 at most.";
+        keep_slow: Duration = "0s", "Keep traces that took at least this long, although the sampler said no; `0s` for none.";
     }
 }
 

@@ -1,6 +1,7 @@
 //! Layers, faults and redaction.
 
 use super::*;
+use crate::telemetry::traces::{Endpoint, Protocol, Sampling};
 use std::collections::BTreeMap;
 
 fn sources(env: &[(&str, &str)]) -> Sources {
@@ -150,11 +151,28 @@ fn opentelemetrys_own_variables_are_understood_and_named() {
     ];
     let loaded = load(&sources(&env)).expect("valid");
     let otlp = loaded.settings.telemetry().otlp.expect("an endpoint");
-    assert_eq!((otlp.endpoint.as_str(), otlp.protocol), ("http://ours:4318/", telemetry::traces::Protocol::Http));
+    let Endpoint::Base(base) = &otlp.endpoint else { panic!("{otlp:?}") };
+    assert_eq!((base.as_str(), otlp.protocol), ("http://ours:4318/", Protocol::Http));
     assert_eq!(origins(&loaded)["otlp.protocol"], "env OTEL_EXPORTER_OTLP_PROTOCOL");
     assert_eq!(origins(&loaded)["otlp.service_name"], "env OTEL_SERVICE_NAME");
     let wrong = faults(&sources(&[("OTEL_EXPORTER_OTLP_ENDPOINT", "nowhere")]));
     assert!(wrong[0].starts_with("otlp.endpoint (env OTEL_EXPORTER_OTLP_ENDPOINT)"), "{wrong:?}");
+}
+
+#[test]
+fn opentelemetrys_address_for_traces_is_taken_as_it_is_and_its_samplers_by_their_names() {
+    let env = [
+        ("OTEL_EXPORTER_OTLP_ENDPOINT", "http://c:4318"),
+        ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "http://t:4318/ingest"),
+        ("OTEL_TRACES_SAMPLER", "traceidratio"),
+        ("OTEL_TRACES_SAMPLER_ARG", "0.25"),
+    ];
+    let otlp = load(&sources(&env)).expect("valid").settings.telemetry().otlp.expect("an endpoint");
+    let Endpoint::Traces(address) = &otlp.endpoint else { panic!("{otlp:?}") };
+    assert_eq!(address, "http://t:4318/ingest");
+    assert_eq!((otlp.sampling, otlp.sample_ratio.to_string().as_str()), (Sampling::TraceIdRatio, "0.25"));
+    let wrong = faults(&sources(&[("OTEL_TRACES_SAMPLER", "xray")]));
+    assert!(wrong[0].starts_with("otlp.sampler (env OTEL_TRACES_SAMPLER)"), "{wrong:?}");
 }
 
 #[test]

@@ -1,5 +1,6 @@
 //! From the backend's events to the client's bytes, streamed or whole.
 
+use super::backend_call::BackendCall;
 use super::lesson::Learn;
 use super::ticket::{Outcome, Ticket};
 use super::unix_now;
@@ -79,6 +80,8 @@ pub(super) struct Pace {
 /// A stream towards a client, driven by the client's reading: it waits, the backend waits.
 pub(super) struct Relayed<L> {
     pub begun: Begun,
+    /// The call that brings it; ends before the ticket does.
+    pub call: BackendCall,
     pub translator: Box<dyn Translator>,
     pub ticket: Ticket,
     pub learn: L,
@@ -147,6 +150,12 @@ impl<L: Learn> Relayed<L> {
     }
 
     fn take(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
+        let since = std::time::Instant::now();
+        self.pass(next, out);
+        self.ticket.worked(since);
+    }
+
+    fn pass(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
         let ended = match next {
             Ok(Some(frame)) => self.translate(&frame, out),
             Ok(None) => Err(cut()),
@@ -155,6 +164,7 @@ impl<L: Learn> Relayed<L> {
         match ended {
             Ok(false) => return,
             Ok(true) => {
+                self.call.ended();
                 match self.translator.shortfall() {
                     None => self.ticket.end(Outcome::Ok),
                     Some(failure) => self.ticket.fail(Outcome::Cut, &Problem::from(&failure)),
@@ -163,6 +173,7 @@ impl<L: Learn> Relayed<L> {
             }
             Err(failure) => {
                 self.learn.failed(&failure);
+                self.call.failed(&failure);
                 let problem = Problem::from(&failure);
                 self.ticket.fail(Outcome::Cut, &problem);
                 self.translator.finish(Some(&problem), out);
@@ -176,8 +187,8 @@ impl<L: Learn> Relayed<L> {
         let Some(data) = frame.data() else { return Ok(false) };
         let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
         let failure = observe(&event, &self.learn);
-        note_usage(&event, &mut self.ticket);
-        note_piece(&event, &mut self.ticket);
+        note_usage(&event, &mut self.ticket, &mut self.call);
+        note_piece(&event, &mut self.ticket, &mut self.call);
         if matches!(event, Event::RateLimits(_)) {
             // The client is told of the pool; that there are accounts is not its business.
             if let Some(pooled) = self.learn.pooled() {
@@ -203,6 +214,7 @@ pub(super) async fn fold(
     mut begun: Begun,
     mut folder: Box<dyn Folder>,
     ticket: &mut Ticket,
+    call: &mut BackendCall,
     learn: &impl Learn,
 ) -> Result<Bytes, Failure> {
     loop {
@@ -211,14 +223,16 @@ pub(super) async fn fold(
             None => begun.events.next().await?,
         };
         let Some(frame) = next else { return Err(cut()) };
+        let since = std::time::Instant::now();
         let Some(data) = frame.data() else { continue };
         let event = Event::parse(&data, folder.depth()).map_err(|error| illegible(&error))?;
         if let Some(failure) = observe(&event, learn) {
             return Err(failure);
         }
-        note_usage(&event, ticket);
-        note_piece(&event, ticket);
+        note_usage(&event, ticket, call);
+        note_piece(&event, ticket, call);
         folder.event(&event);
+        ticket.worked(since);
         if folder.is_done() {
             ticket.note_spent(folder.spent());
             return Ok(folder.finish());
@@ -248,19 +262,20 @@ fn observe(event: &Event<'_>, learn: &impl Learn) -> Option<Failure> {
     }
 }
 
-fn note_usage(event: &Event<'_>, ticket: &mut Ticket) {
+fn note_usage(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall) {
     if let Event::Completed(response) | Event::Incomplete(response) | Event::Failed(response) = event
         && let Ok(summary) = response.summary()
-        && let Some(usage) = summary.usage
     {
-        ticket.usage = Some(usage);
+        ticket.usage = summary.usage.or(ticket.usage);
+        call.told(&summary);
     }
 }
 
 /// Counts output, for an answer that is cut before the backend has counted it.
-fn note_piece(event: &Event<'_>, ticket: &mut Ticket) {
+fn note_piece(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall) {
     if is_output(event) && !event.is_terminal() {
         ticket.piece();
+        call.output();
     }
 }
 

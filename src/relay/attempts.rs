@@ -12,7 +12,7 @@ use crate::codex::{Failure, FailureKind};
 use crate::store::{AccountId, Credentials, GatewayKey};
 use crate::telemetry::metrics;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// The upper bound of the first pause before a call is repeated; it doubles with each.
 const FIRST_PAUSE: Duration = Duration::from_millis(200);
@@ -84,9 +84,11 @@ impl Relay {
                 Err(Lost::Exhausted(last)) => Lost::Exhausted(last),
                 settled => return settled,
             };
+            let since = Instant::now();
             if errand.is_over() || !self.wait_in_line(key, errand.model(), &mut patience).await {
                 return Err(lost);
             }
+            ticket.waited(since);
         }
     }
 
@@ -157,7 +159,10 @@ impl Relay {
         let manager = &member.manager;
         ticket.account = Some(member.name());
         let no_token = |error| Ended { failure: without_token(&error), then: Then::NextFree };
-        let mut credentials = manager.credentials().await.map_err(no_token)?;
+        let since = Instant::now();
+        let credentials = manager.credentials().await;
+        ticket.waited(since);
+        let mut credentials = credentials.map_err(no_token)?;
         let mut done = Done::default();
         loop {
             ticket.attempt(manager.id());

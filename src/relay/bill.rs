@@ -45,9 +45,16 @@ pub(super) struct Ending<'a> {
 pub(super) struct Total {
     pub usage: Option<Usage>,
     pub estimated: bool,
+    /// What it would cost, millionths, if that is known.
+    pub cost: Option<u64>,
 }
 
 impl Bill {
+    /// Whose prices hold.
+    pub(super) fn books(&self) -> Arc<Books> {
+        Arc::clone(&self.books)
+    }
+
     pub(super) fn new(books: Arc<Books>, key: &GatewayKey, asked: &Asked, began: UnixMillis) -> Self {
         let row = UsageRow {
             at: began,
@@ -123,10 +130,10 @@ impl Bill {
         row.first_byte_ms = ending.first_byte_ms;
         row.duration_ms = ending.duration_ms;
         row.cost = self.books.prices.cost(&row.model, row.tier.as_deref(), &row.used, row.at);
-        let all = row.used;
+        let (all, cost) = (row.used, row.cost);
         self.write_down();
         let known = usage.is_some() || all != Used::default();
-        Total { usage: known.then(|| counted(&all)), estimated }
+        Total { usage: known.then(|| counted(&all)), estimated, cost }
     }
 
     /// What the last attempt used: as it was counted, or estimated where the backend has begun to

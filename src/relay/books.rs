@@ -6,6 +6,7 @@ use super::{Call, Relay, Ticket, limit_words};
 use crate::dialect::{Problem, ProblemKind};
 use crate::ledger::{Ledger, Prices};
 use crate::store::{GatewayKey, Limits, Slices, Store, StoreError, UnixMillis, Used};
+use crate::telemetry::metrics;
 use crate::tenant::{self, Amount, Counted, Demand, Exceeded, Full, Meters, Standing, Subject};
 use http::HeaderMap;
 use std::sync::Arc;
@@ -153,10 +154,18 @@ impl Relay {
         }
         let began = (books.now)();
         ticket.bill = Some(Box::new(Bill::new(Arc::clone(books), key, asked, began)));
-        tenant::allows(key, ticket.dialect, asked.model.as_deref(), asked.effort.as_deref())
-            .map_err(|(level, forbidden)| limit_words::forbidden(level, &forbidden))?;
+        tenant::allows(key, ticket.dialect, asked.model.as_deref(), asked.effort.as_deref()).map_err(
+            |(level, forbidden)| {
+                metrics::limit_refused(level.as_str(), "forbidden");
+                limit_words::forbidden(level, &forbidden)
+            },
+        )?;
         let demand = books.demand(asked, began);
-        let place = self.reserve(key, demand).await.map_err(|exceeded| {
+        let since = std::time::Instant::now();
+        let reserved = self.reserve(key, demand).await;
+        ticket.waited(since);
+        let place = reserved.map_err(|exceeded| {
+            metrics::limit_refused(exceeded.level.as_str(), exceeded.full.gauge.what.as_str());
             if exceeded.full.short.is_some_and(|short| short.is_void) {
                 let wait = Some(Duration::from_secs(5));
                 let message = "The limits of this key cannot be checked: the database does not answer";

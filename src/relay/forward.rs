@@ -3,6 +3,7 @@
 //! failure moves the call to the next account by the same table as a response.
 
 use super::attempts::{Errand, Lost};
+use super::backend_call::BackendCall;
 use super::books::Asked;
 use super::reasoning::{self, Foreign};
 use super::scheduling::Conversation;
@@ -139,7 +140,8 @@ impl Errand for Courier<'_> {
     ) -> Result<Called, Failure> {
         let (address, port) = relay.client.address();
         let path = self.passing.path;
-        let span = traces::upstream_span(&ticket.span, path, address, port, ticket.attempts);
+        let mut call = BackendCall::begin(ticket, path, address, port, false);
+        let span = call.span().clone();
         let account = member.manager.snapshot().account.clone();
         let route = relay.routing.of(account.id);
         let work = async {
@@ -148,17 +150,16 @@ impl Errand for Courier<'_> {
             let who = caller(&account, credentials, route.as_deref());
             relay.client.call(who, Method::POST, path, headers, self.body.clone()).await
         };
-        let called = work.instrument(span.clone()).await;
+        let called = work.instrument(span).await;
         match &called {
             Ok(called) => {
                 ticket.usage = billed(&called.body);
+                call.used(ticket.usage);
+                call.ended();
                 let limits = Limits::from_headers(&called.headers, unix_now());
                 relay.accounts.note_limits(account.id, &limits, Source::Answer, None);
             }
-            Err(failure) => {
-                span.record("error.type", failure.kind.as_str());
-                span.record("otel.status_code", "ERROR");
-            }
+            Err(failure) => call.failed(failure),
         }
         called
     }

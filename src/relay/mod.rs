@@ -5,6 +5,7 @@
 
 mod answer;
 mod attempts;
+mod backend_call;
 mod bill;
 mod books;
 mod catalogue;
@@ -51,6 +52,7 @@ use books::Asked;
 use lesson::Learn as _;
 
 use attempts::{Errand, Lost};
+use backend_call::BackendCall;
 use bytes::Bytes;
 use decisions::Recorder;
 use http::HeaderMap;
@@ -237,12 +239,20 @@ impl Relay {
                 ticket.end(Outcome::Ok);
                 ReplyBody::Whole(body)
             }
-            Served::Stream(begun) => {
+            Served::Stream(begun, backend_call) => {
                 let learn = self.lesson(in_flight.member().manager.id(), &call.key, &call.prepared.model);
                 let translator = call.prepared.reply.stream();
                 let pace = Pace { keep_alive: self.keep_alive(), deadline };
-                let relayed =
-                    Relayed { begun: *begun, translator, ticket, learn, pace, finished: false, _in_flight: in_flight };
+                let relayed = Relayed {
+                    begun: *begun,
+                    call: backend_call,
+                    translator,
+                    ticket,
+                    learn,
+                    pace,
+                    finished: false,
+                    _in_flight: in_flight,
+                };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {
                     relayed.next_write().await.map(|bytes| (bytes, relayed))
                 })))
@@ -402,9 +412,12 @@ impl Errand for Journey<'_> {
     ) -> Result<(HeaderMap, Served), Failure> {
         let (call, options) = (self.call, &relay.options);
         let (address, port) = relay.client.address();
-        let span = traces::upstream_span(&ticket.span, &call.prepared.model, address, port, ticket.attempts);
+        let prepared = &call.prepared;
+        let mut backend_call = BackendCall::begin(ticket, &prepared.model, address, port, prepared.stream);
+        let span = backend_call.span().clone();
         let account = member.manager.snapshot().account.clone();
-        let lesson = relay.lesson(account.id, &call.key, &call.prepared.model);
+        let lesson = relay.lesson(account.id, &call.key, &prepared.model);
+        let observed = &mut backend_call;
         let work = async {
             let mut headers = self.headers.clone();
             traces::inject(&mut headers);
@@ -417,23 +430,36 @@ impl Errand for Journey<'_> {
             };
             lesson.limits(&Limits::from_headers(&headers, unix_now()));
             let begun = answer::begin(stream, options.first_event, options.hold, &lesson).await?;
-            if call.prepared.stream {
-                return Ok((headers, Served::Stream(Box::new(begun))));
+            if prepared.stream {
+                return Ok((headers, Begins::Stream(Box::new(begun))));
             }
-            let body = answer::fold(begun, call.prepared.reply.whole(), ticket, &lesson).await?;
-            Ok((headers, Served::Whole(body)))
+            let body = answer::fold(begun, prepared.reply.whole(), ticket, observed, &lesson).await?;
+            Ok((headers, Begins::Whole(body)))
         };
-        let work = work.instrument(span.clone());
-        let result: Result<_, Failure> = match self.deadline {
+        let deadline = self.deadline;
+        let work = work.instrument(span);
+        let result: Result<_, Failure> = match deadline {
             Some(at) => tokio::time::timeout_at(at, work).await.unwrap_or_else(|_| Err(answer::too_long())),
             None => work.await,
         };
-        if let Err(failure) = &result {
-            span.record("error.type", failure.kind.as_str());
-            span.record("otel.status_code", "ERROR");
+        match result {
+            Ok((headers, Begins::Stream(begun))) => Ok((headers, Served::Stream(begun, backend_call))),
+            Ok((headers, Begins::Whole(body))) => {
+                backend_call.ended();
+                Ok((headers, Served::Whole(body)))
+            }
+            Err(failure) => {
+                backend_call.failed(&failure);
+                Err(failure)
+            }
         }
-        result
     }
+}
+
+/// What an attempt has brought so far.
+enum Begins {
+    Whole(Bytes),
+    Stream(Box<Begun>),
 }
 
 /// A duration for which zero means that there is none.
@@ -444,7 +470,7 @@ fn longer_than_nothing(duration: Duration) -> Option<Duration> {
 /// What a successful attempt brought.
 enum Served {
     Whole(Bytes),
-    Stream(Box<Begun>),
+    Stream(Box<Begun>, BackendCall),
 }
 
 fn unix_now() -> i64 {

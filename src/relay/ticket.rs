@@ -5,8 +5,9 @@
 use super::bill::{Bill, Ending};
 use crate::codex::{Failure, Usage};
 use crate::dialect::Problem;
-use crate::store::AccountId;
-use crate::telemetry::metrics;
+use crate::store::{AccountId, GatewayKey};
+use crate::telemetry::{metrics, traces};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 use tokio_util::task::task_tracker::TaskTrackerToken;
 use tracing::Span;
@@ -48,14 +49,22 @@ pub struct Ticket {
     pub dialect: &'static str,
     /// The route's template.
     pub route: &'static str,
-    /// The name of the key, once it is known.
-    pub key: Option<String>,
+    /// Whose it is, once that is known.
+    key: Option<Arc<GatewayKey>>,
     /// The model that goes upstream, once it is known.
     pub model: Option<String>,
     /// The account that serves, once it is chosen.
     pub account: Option<String>,
     /// How many times the backend was called.
     pub attempts: u32,
+    /// When all of the request had arrived.
+    read: Instant,
+    /// What the gateway itself has spent on it since the backend was called first.
+    own: Duration,
+    /// What of the time before that was waiting.
+    waited: Duration,
+    /// When the backend was called first.
+    called: Option<Instant>,
     /// From arrival to the first byte of the answer.
     first_byte: Option<Duration>,
     /// Tokens, as the backend reported them, or estimated.
@@ -80,16 +89,21 @@ impl Ticket {
     /// A request has arrived.
     pub fn new(request_id: String, route: &'static str, span: Span, running: TaskTrackerToken) -> Self {
         metrics::request_started();
+        let arrived = Instant::now();
         Self {
             request_id,
             span,
-            arrived: Instant::now(),
+            arrived,
             dialect: "other",
             route,
             key: None,
             model: None,
             account: None,
             attempts: 0,
+            read: arrived,
+            own: Duration::ZERO,
+            waited: Duration::ZERO,
+            called: None,
             first_byte: None,
             usage: None,
             usage_is_estimated: false,
@@ -102,10 +116,39 @@ impl Ticket {
         }
     }
 
+    /// It is known whose it is.
+    pub fn belongs_to(&mut self, key: &Arc<GatewayKey>) {
+        self.span.record("tollway.key", key.name.as_str());
+        if let Some(team) = &key.team {
+            self.span.record("tollway.team", team.name.as_str());
+        }
+        self.key = Some(Arc::clone(key));
+    }
+
+    /// All of it has arrived: what comes before is the client's time.
+    pub fn read(&mut self) {
+        self.read = Instant::now();
+    }
+
+    /// Time passed in which the gateway had nothing to do for it.
+    pub(super) fn waited(&mut self, since: Instant) {
+        if self.called.is_none() {
+            self.waited += since.elapsed();
+        }
+    }
+
+    /// The gateway has worked on it since then.
+    pub(super) fn worked(&mut self, since: Instant) {
+        self.own += since.elapsed();
+    }
+
     /// The answer's head leaves with this status.
     pub fn begin(&mut self, status: u16) {
         self.status = status;
-        self.first_byte.get_or_insert_with(|| self.arrived.elapsed());
+        if self.first_byte.is_none() {
+            self.first_byte = Some(self.arrived.elapsed());
+            tracing::debug!(parent: &self.span, status, "first byte");
+        }
     }
 
     /// The answer was cut where the client wanted it, and has used about this much. What the backend
@@ -125,6 +168,7 @@ impl Ticket {
     /// The backend is being called as this account.
     pub(super) fn attempt(&mut self, account: AccountId) {
         self.attempts += 1;
+        self.called.get_or_insert_with(Instant::now);
         if let Some(bill) = &mut self.bill {
             bill.attempt(account);
         }
@@ -166,15 +210,27 @@ impl Drop for Ticket {
         // nginx's number for a client that closed the request.
         let status = if self.status == 0 { 499 } else { self.status };
         let duration = self.arrived.elapsed();
-        self.close_bill(outcome, status, duration);
+        let books = self.bill.as_ref().map(|bill| bill.books());
+        let cost = self.close_bill(outcome, status, duration);
         metrics::request_finished(&metrics::RequestFinished {
             dialect: self.dialect,
             model: self.model.as_deref(),
+            holder: self.key.as_deref().map(|key| metrics::Holder {
+                key: &key.name,
+                user: key.user.as_ref().map(|user| user.name.as_str()),
+                team: key.team.as_ref().map(|team| team.name.as_str()),
+            }),
+            outcome: outcome.as_str(),
             status,
             duration,
             first_byte: self.first_byte,
+            overhead: self.overhead(),
             usage: self.usage,
             estimated: self.usage_is_estimated,
+            cost: cost
+                .zip(books.as_ref())
+                .map(|(micros, books)| metrics::Cost { micros, currency: books.prices.currency() }),
+            trace: &self.span,
         });
         self.record_span(outcome, status);
         self.log(outcome, status, duration);
@@ -182,8 +238,15 @@ impl Drop for Ticket {
 }
 
 impl Ticket {
-    fn close_bill(&mut self, outcome: Outcome, status: u16, duration: Duration) {
-        let Some(bill) = self.bill.take() else { return };
+    /// What the gateway has added, if it has called the backend.
+    fn overhead(&self) -> Option<Duration> {
+        let before = self.called?.saturating_duration_since(self.read).saturating_sub(self.waited);
+        Some(before + self.own)
+    }
+
+    /// Gives what it would cost, millionths.
+    fn close_bill(&mut self, outcome: Outcome, status: u16, duration: Duration) -> Option<u64> {
+        let bill = self.bill.take()?;
         let total = bill.close(&Ending {
             request_id: &self.request_id,
             dialect: self.dialect,
@@ -198,22 +261,29 @@ impl Ticket {
         });
         self.usage = total.usage;
         self.usage_is_estimated = total.estimated;
+        total.cost
     }
 
     fn record_span(&self, outcome: Outcome, status: u16) {
         let span = &self.span;
-        span.record("http.response.status_code", status);
+        span.record("http.response.status_code", i64::from(status));
+        span.record("tollway.attempts", i64::from(self.attempts));
+        span.record("tollway.outcome", outcome.as_str());
+        if let Some(account) = &self.account {
+            span.record("tollway.account", account.as_str());
+        }
+        if let Some(model) = &self.model {
+            span.record("gen_ai.operation.name", "chat");
+            span.record("gen_ai.request.model", model.as_str());
+        }
         if let Some(usage) = self.usage {
-            span.record("gen_ai.usage.input_tokens", usage.input);
-            span.record("gen_ai.usage.cache_read.input_tokens", usage.cached);
-            span.record("gen_ai.usage.output_tokens", usage.output);
-            span.record("gen_ai.usage.reasoning.output_tokens", usage.reasoning);
+            traces::record_usage(span, usage);
         }
         if outcome == Outcome::Cut || status >= 500 {
             span.record("otel.status_code", "ERROR");
         }
         if outcome != Outcome::Ok {
-            span.record("error.type", outcome.as_str());
+            span.record("error.type", self.cause_kind.unwrap_or(outcome.as_str()));
         }
     }
 
@@ -226,7 +296,7 @@ impl Ticket {
             dialect = self.dialect,
             status,
             outcome = outcome.as_str(),
-            key = self.key.as_deref(),
+            key = self.key.as_ref().map(|key| key.name.as_str()),
             model = self.model.as_deref(),
             account = self.account.as_deref(),
             attempts = self.attempts,
@@ -236,6 +306,7 @@ impl Ticket {
             reasoning_tokens = usage.reasoning,
             usage_estimated = self.usage_is_estimated,
             first_byte_ms = self.first_byte.map(milliseconds),
+            overhead_ms = self.overhead().map(|overhead| overhead.as_secs_f64() * 1000.0),
             duration_ms = milliseconds(duration),
             cause = self.cause.as_deref(),
             "request",

@@ -310,6 +310,6 @@ struct Counter;
 
 impl Observer for Counter {
     fn refresh(&self, event: &RefreshEvent<'_>) {
-        metrics::token_refresh(event.outcome.as_str());
+        metrics::token_refresh(event.name, event.outcome.as_str());
     }
 }

@@ -205,7 +205,7 @@ async fn answer(state: &Arc<State>, work: &Work, mut ticket: Ticket) -> Result<B
 
 fn call(state: &Arc<State>, work: &Work, ticket: &mut Ticket) -> Result<Call, Problem> {
     let key = holder(state, work.key)?;
-    ticket.key = Some(key.name.clone());
+    ticket.belongs_to(&key);
     let context = Context { request_id: ticket.request_id.clone(), now: super::assemble::unix_millis() / 1000 };
     let models = state.models.serving(state.relay.served(&key));
     let prepared = messages::request::prepare(&work.params, &context, &models)?;

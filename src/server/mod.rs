@@ -8,6 +8,7 @@ pub mod assemble;
 mod batches;
 mod data;
 mod database;
+mod gauges;
 mod listen;
 mod models;
 mod ops;
@@ -129,7 +130,8 @@ fn admin_router(settings: &Settings, shown: Vec<Shown>, state: &State, sign_in: 
     let State { accounts, relay, books, .. } = state;
     let parts = Parts { accounts: accounts.clone(), relay: relay.clone(), books: books.clone() };
     let currency = books.prices.currency().to_owned();
-    let admin = Admin::new(state.store.clone(), Live::running(settings, parts), currency, shown, sign_in);
+    let live = Live::running(settings, parts, state.telemetry.level().clone());
+    let admin = Admin::new(state.store.clone(), live, currency, shown, sign_in);
     admin::router(admin, state.trusted_proxies.clone())
 }
 
@@ -256,6 +258,7 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
         settings.webhook.nearly_exhausted,
         stop.clone(),
     ));
+    background.spawn(gauges::watch(state.clone(), stop.clone()));
     background.spawn(alerts::watch_budgets(state.books.clone(), outbox.clone(), stop.clone()));
     let tell: keeper::Listener = Box::new(move |changes| alerts::tell_changes(&outbox, changes));
     background.spawn(keeper::chronicle(

@@ -4,7 +4,7 @@ use super::database::Ailments;
 use super::state::State;
 use axum::Router;
 use axum::extract::State as Shared;
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use std::sync::Arc;
@@ -37,8 +37,13 @@ async fn ready(Shared(state): Shared<Arc<State>>) -> Response {
     (status, [(header::CONTENT_TYPE, "application/json")], body.to_string()).into_response()
 }
 
-async fn metrics(Shared(state): Shared<Arc<State>>) -> Response {
+async fn metrics(Shared(state): Shared<Arc<State>>, headers: HeaderMap) -> Response {
     state.refresh_gauges();
-    let page = state.telemetry.render();
-    ([(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], page).into_response()
+    let accepts = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
+    let (kind, page) = if accepts.into_iter().any(|kinds| kinds.contains("application/openmetrics-text")) {
+        ("application/openmetrics-text; version=1.0.0; charset=utf-8", state.telemetry.render_openmetrics())
+    } else {
+        ("text/plain; version=0.0.4; charset=utf-8", state.telemetry.render())
+    };
+    ([(header::CONTENT_TYPE, kind)], page).into_response()
 }

@@ -1,6 +1,8 @@
 //! The end: signals, and draining.
 
+use super::assemble::unix_millis;
 use super::state::State;
+use crate::telemetry::metrics;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 use tokio::signal::unix::{Signal, SignalKind, signal as unix_signal};
@@ -34,6 +36,8 @@ async fn received(signal: std::io::Result<Signal>) {
 /// `grace`.
 pub(super) async fn drain(state: &State, delay: Duration, grace: Duration) {
     state.draining.store(true, Ordering::Relaxed);
+    let longest = delay + grace + 2 * super::LAST_WRITES;
+    metrics::draining(unix_millis().saturating_add(i64::try_from(longest.as_millis()).unwrap_or(i64::MAX)) / 1000);
     // Load balancers need a moment to see that readiness is red, and send requests until then.
     tokio::time::sleep(delay).await;
     state.closing.cancel();

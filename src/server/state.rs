@@ -9,9 +9,8 @@ use crate::batch::Batches;
 use crate::dialect::Problem;
 use crate::kept::Kept;
 use crate::relay::{Books, Relay};
-use crate::store::{self, AccountScope, Connections, Duty, Store};
-use crate::telemetry::metrics::AccountGauges;
-use crate::telemetry::{Telemetry, metrics};
+use crate::store::{AccountScope, Duty, Store};
+use crate::telemetry::Telemetry;
 use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use http::HeaderValue;
@@ -181,31 +180,6 @@ impl State {
             *count.entry(state).or_default() += 1;
         }
         count
-    }
-
-    /// Brings the gauges up to date.
-    pub(super) fn refresh_gauges(&self) {
-        metrics::accounts_by_state(&self.accounts_by_state());
-        let backlog = self.books.ledger.backlog();
-        metrics::ledger(backlog.rows, backlog.oldest, backlog.failures);
-        let Connections { open, in_use, most } = self.store.connections();
-        metrics::database(self.database.silence().is_none(), [("open", open), ("in_use", in_use), ("most", most)]);
-        metrics::leader(self.duty.is_ours());
-        store::failures().for_each(|(cause, count)| metrics::database_failures(cause, count));
-        let (members, now) = (self.accounts.members(), unix_millis());
-        let gauges = self.relay.candidates(None).into_iter().filter_map(|candidate| {
-            #[expect(clippy::cast_precision_loss, reason = "Unix seconds")]
-            let seconds = |millis: i64| (millis / 1000) as f64;
-            let windows = candidate.windows.iter().flatten();
-            let told = windows.map(|window| (window.length / 60_000, window.used_at(now), seconds(window.resets_at)));
-            Some(AccountGauges {
-                account: members.get(&candidate.id)?.name(),
-                in_flight: candidate.in_flight,
-                conversations: candidate.sessions,
-                windows: told.collect(),
-            })
-        });
-        metrics::accounts(gauges.collect());
     }
 }
 

@@ -125,6 +125,14 @@ impl Store {
         write.commit().await
     }
 
+    /// Notes a change of what is not in the store, such as the level of a running log.
+    pub async fn note_change(&self, action: &'static str, name: &str, before: &str, after: &str) -> Result<()> {
+        let (before, after) = (Some(Value::from(before)), Some(Value::from(after)));
+        let mut write = self.backend.write(&[]).await?;
+        self.note(&mut write, Note { action, id: name, name, before, after }).await?;
+        write.commit().await
+    }
+
     /// The log, the newest first: at most `limit` rows.
     pub async fn audit(&self, filter: &AuditFilter, limit: u32) -> Result<Vec<AuditRow>> {
         let rows = fetch_all!(

@@ -22,6 +22,8 @@ pub struct Options {
     pub level: String,
     /// Where spans go, if anywhere.
     pub otlp: Option<traces::Otlp>,
+    /// How many keys have metrics of their own.
+    pub keys: u32,
 }
 
 /// Why telemetry was not installed.
@@ -45,6 +47,7 @@ pub enum TelemetryError {
 #[derive(Clone)]
 pub struct Telemetry {
     metrics: PrometheusHandle,
+    level: logs::Level,
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
@@ -56,22 +59,33 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 impl Telemetry {
     /// Installs the subscriber and the recorder, for the process.
     pub fn install(options: &Options) -> Result<Self, TelemetryError> {
-        let filter = logs::filter(&options.level)?;
+        let (log, level) = logs::layer(options.format, &options.level)?;
         let traces = options.otlp.as_ref().map(traces::provider).transpose()?;
         tracing_subscriber::registry()
+            .with(log)
             .with(traces.as_ref().map(traces::layer))
-            .with(logs::layer(options.format, filter))
             .try_init()
             .map_err(|_| TelemetryError::Twice)?;
         if traces.is_some() {
             traces::propagate();
         }
-        Ok(Self { metrics: metrics::install()?, traces })
+        Ok(Self { metrics: metrics::install(options.keys)?, level, traces })
+    }
+
+    /// Which log lines are written.
+    pub fn level(&self) -> &logs::Level {
+        &self.level
     }
 
     /// The metrics page.
     pub fn render(&self) -> String {
+        metrics::process();
         self.metrics.render()
+    }
+
+    /// The same as OpenMetrics, which names the traces of some requests.
+    pub fn render_openmetrics(&self) -> String {
+        metrics::openmetrics(&self.render())
     }
 
     /// Keeps histograms small until `stop`.

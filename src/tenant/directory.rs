@@ -104,6 +104,11 @@ impl Keys {
         self.anonymous.clone()
     }
 
+    /// All keys, also expired and revoked ones, in no order.
+    pub fn all(&self) -> Vec<Arc<GatewayKey>> {
+        self.by_hash.load().values().cloned().collect()
+    }
+
     /// Whose key this is, if it may be used now.
     pub async fn authenticate(
         &self,

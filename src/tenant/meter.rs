@@ -42,6 +42,18 @@ pub enum Counted {
     Budget(Budget),
 }
 
+impl Counted {
+    /// A word for metrics.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Requests => "requests_per_minute",
+            Self::Tokens => "tokens_per_minute",
+            Self::Concurrent => "concurrent_requests",
+            Self::Budget(_) => "budget",
+        }
+    }
+}
+
 /// How a limit stands.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Gauge {

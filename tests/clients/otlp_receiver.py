@@ -13,7 +13,9 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
 
 def plain(value):
     kind = value.WhichOneof("value")
-    return getattr(value, kind) if kind and kind not in ("array_value", "kvlist_value") else None
+    if kind == "array_value":
+        return [plain(item) for item in value.array_value.values]
+    return getattr(value, kind) if kind and kind != "kvlist_value" else None
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -24,10 +26,10 @@ class Receiver(BaseHTTPRequestHandler):
         if self.headers.get("content-encoding") == "gzip":
             body = gzip.decompress(body)
         for resource in ExportTraceServiceRequest.FromString(body).resource_spans:
-            service = {item.key: plain(item.value) for item in resource.resource.attributes}.get("service.name")
+            about = {item.key: plain(item.value) for item in resource.resource.attributes}
             for scope in resource.scope_spans:
                 for span in scope.spans:
-                    self.tell(service, span)
+                    self.tell(about, span)
         answer = ExportTraceServiceResponse().SerializeToString()
         self.send_response(200)
         self.send_header("content-type", "application/x-protobuf")
@@ -35,18 +37,22 @@ class Receiver(BaseHTTPRequestHandler):
         self.end_headers()
         self.wfile.write(answer)
 
-    def tell(self, service, span):
+    def tell(self, about, span):
         attributes = {item.key: plain(item.value) for item in span.attributes}
         seen = {
-            "service": service,
+            "service": about.get("service.name"),
+            "resource": about,
             "name": span.name,
             "kind": span.kind,
             "trace": span.trace_id.hex(),
             "id": span.span_id.hex(),
             "parent": span.parent_span_id.hex(),
+            "end": span.end_time_unix_nano,
+            "status": span.status.code,
             "attributes": attributes,
             "events": [
-                {"name": event.name, **{a.key: a.value.string_value for a in event.attributes}} for event in span.events
+                {"name": event.name, "at": event.time_unix_nano, **{a.key: a.value.string_value for a in event.attributes}}
+                for event in span.events
             ],
             "links": [link.trace_id.hex() for link in span.links],
         }

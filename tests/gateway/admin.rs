@@ -61,6 +61,8 @@ fn table() -> Vec<Row> {
         ("DELETE", "/admin-keys/{key}", empty(), 2, false, 200, "admin_key.revoke"),
         ("GET", "/audit", empty(), 0, false, 200, ""),
         ("GET", "/settings", empty(), 0, false, 200, ""),
+        ("GET", "/log-level", empty(), 0, false, 200, ""),
+        ("PATCH", "/log-level", json!({"level": "info,tollway::relay=debug"}), 1, false, 200, "log_level.update"),
         ("GET", "/keyring", empty(), 2, false, 200, ""),
         ("POST", "/keyring/rotate", empty(), 2, false, 200, "keyring.rotate"),
         ("DELETE", "/pools/{pool}", empty(), 1, false, 204, "pool.remove"),

@@ -4,9 +4,10 @@
 //! [`choose`] orders candidates; [`condition`] is what is known of one account, with [`quota`] for
 //! its limits and [`health`] for its circuit breaker; [`remedy`] is the table of failures;
 //! [`sessions`] remembers where conversations live; [`retries`] bounds what an outage of the backend
-//! may cost. None of it knows managers, a clock, the network or the store:
+//! may cost; [`burn`] says how long quota lasts. None of it knows managers, a clock, the network or the store:
 //! times are handed in.
 
+pub mod burn;
 pub mod condition;
 pub mod health;
 pub mod quota;

@@ -9,6 +9,7 @@ use crate::relay::{Books, Relay};
 use crate::server::ServerError;
 use crate::server::assemble;
 use crate::store::{GatewayKey, Store};
+use crate::telemetry::logs::Level;
 use std::sync::Arc;
 use tokio::sync::OnceCell;
 use tokio_util::sync::CancellationToken;
@@ -26,24 +27,36 @@ pub(in crate::server) struct Parts {
 pub(in crate::server) struct Live {
     settings: Settings,
     parts: OnceCell<Parts>,
+    /// Of a server that runs.
+    log: Option<Level>,
     /// Of parts that are our own.
     own: (TaskTracker, CancellationToken),
 }
 
 impl Live {
     /// Of a server that runs.
-    pub(in crate::server) fn running(settings: &Settings, parts: Parts) -> Self {
-        Self { settings: settings.clone(), parts: OnceCell::new_with(Some(parts)), own: Default::default() }
+    pub(in crate::server) fn running(settings: &Settings, parts: Parts, log: Level) -> Self {
+        Self {
+            settings: settings.clone(),
+            parts: OnceCell::new_with(Some(parts)),
+            log: Some(log),
+            own: Default::default(),
+        }
     }
 
     /// Of a command.
     pub(in crate::server) fn apart(settings: &Settings) -> Self {
-        Self { settings: settings.clone(), parts: OnceCell::new(), own: Default::default() }
+        Self { settings: settings.clone(), parts: OnceCell::new(), log: None, own: Default::default() }
     }
 
     /// The settings in force.
     pub(super) fn settings(&self) -> &Settings {
         &self.settings
+    }
+
+    /// Which log lines are written, by a server that runs.
+    pub(super) fn log(&self) -> Option<&Level> {
+        self.log.as_ref()
     }
 
     /// The parts.

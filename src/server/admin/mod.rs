@@ -9,6 +9,7 @@ mod gate;
 mod keys;
 mod limits;
 mod live;
+mod log;
 mod logins;
 mod once;
 mod openapi;

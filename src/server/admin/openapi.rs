@@ -1,7 +1,7 @@
 //! The admin API describes itself: the routes are made of the same declarations as the document.
 
 use super::problem::Fault;
-use super::{Admin, accounts, aliases, keys, logins, pools, sign_in, system, tenants, usage};
+use super::{Admin, accounts, aliases, keys, log, logins, pools, sign_in, system, tenants, usage};
 use axum::Router;
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
@@ -64,6 +64,7 @@ pub(super) fn described() -> OpenApiRouter<Arc<Admin>> {
         .routes(routes!(system::revoke_admin_key))
         .routes(routes!(system::audit))
         .routes(routes!(system::settings))
+        .routes(routes!(log::get, log::patch))
         .routes(routes!(system::keyring))
         .routes(routes!(system::rotate_keyring))
         .routes(routes!(sign_in::session))

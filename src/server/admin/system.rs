@@ -7,6 +7,7 @@ use super::problem::Fault;
 use super::tenants::team_of;
 use crate::server::assemble::unix_millis;
 use crate::store::{AdminKey, AdminKeyId, AuditFilter, AuditRow, NewAdminKey, Role, Rotation, Store, TeamId};
+use crate::telemetry::logs::Level;
 use crate::tenant::KeySecret;
 use axum::extract::{Path, State as Shared};
 use axum::http::StatusCode;
@@ -245,10 +246,13 @@ pub(super) async fn audit(
 /// Every setting in force and where it comes from
 #[utoipa::path(get, path = "/settings", tag = "Gateway", responses((status = 200, description = "Secrets are redacted", body = Vec<SettingView>)))]
 pub(super) async fn settings(_: As<SeesAll>, Shared(admin): Shared<Arc<Admin>>) -> Answer {
-    let shown = admin.shown.iter().map(|one| SettingView {
-        key: one.key.clone(),
-        value: one.value.clone(),
-        origin: one.origin.clone(),
+    // What was changed while it runs is in force too.
+    let level = admin.live.log().map(Level::get).filter(|level| *level != admin.live.settings().log.level);
+    let shown = admin.shown.iter().map(|one| match &level {
+        Some(level) if one.key == "log.level" => {
+            SettingView { key: one.key.clone(), value: level.clone(), origin: "admin API, until the end".to_owned() }
+        }
+        _ => SettingView { key: one.key.clone(), value: one.value.clone(), origin: one.origin.clone() },
     });
     json(StatusCode::OK, &shown.collect::<Vec<_>>())
 }

@@ -3,7 +3,7 @@
 //! that do work pass to an account; the rest belong to one person's account and are refused.
 
 use super::reply;
-use super::request::{self, Arrival, refuse};
+use super::request::{Arrival, refuse};
 use crate::codex::limits::Window;
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::relay::{Outcome, Passed, Passing, Pool, Refused, Ticket};
@@ -120,7 +120,7 @@ async fn pass(state: &Arc<State>, route: &'static str, path: &'static str, reque
     let work = async {
         let admitted = async {
             let key = arrival.authenticate(state, &head.headers).await?;
-            let body = request::read(state, body).await?;
+            let body = arrival.read(state, body).await?;
             Ok(Passing { path, headers: head.headers, body, key })
         };
         let passing = match admitted.await {

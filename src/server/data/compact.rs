@@ -2,7 +2,7 @@
 //! compact inside a stream, which passes like any other.
 
 use super::backend::passed_on;
-use super::request::{self, Arrival, refuse};
+use super::request::{Arrival, refuse};
 use super::{openapi, reply};
 use crate::dialect::{Context, Dialect, responses};
 use crate::relay::{Call, Outcome, Passing, Refused, Ticket, is_absent, is_codex_cli};
@@ -36,7 +36,7 @@ pub(super) async fn compact(Shared(state): Shared<Arc<State>>, request: Request<
     let work = async {
         let admitted = async {
             let key = arrival.authenticate(&state, &head.headers).await?;
-            Ok((key, request::read(&state, body).await?))
+            Ok((key, arrival.read(&state, body).await?))
         };
         match admitted.await {
             Ok((key, body)) => serve(&state, key, head.headers, body, arrival.ticket).await,

@@ -3,7 +3,7 @@
 use super::backend::passed_on;
 use super::openapi;
 use super::reply;
-use super::request::{self, Arrival, refuse};
+use super::request::{Arrival, refuse};
 use crate::dialect::images::form::Form;
 use crate::dialect::images::{self, Asked, Pictures, Task};
 use crate::dialect::{Context, Dialect, Prepared, Problem, ProblemKind};
@@ -120,7 +120,7 @@ async fn admit(
     arrival: &mut Arrival,
 ) -> Result<(Arc<GatewayKey>, Asked), Problem> {
     let key = arrival.authenticate(state, headers).await?;
-    let body = request::read(state, body).await?;
+    let body = arrival.read(state, body).await?;
     if is_codex_cli(headers) {
         return Ok((key, Asked::Call(Pictures { body, ignored: Vec::new() })));
     }

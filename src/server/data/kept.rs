@@ -62,7 +62,7 @@ async fn admit(
     arrival: &mut Arrival,
 ) -> Result<(Call, Option<Draft>), Problem> {
     let key = arrival.authenticate(state, &headers).await?;
-    let body = request::read(state, body).await?;
+    let body = arrival.read(state, body).await?;
     let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
     let expanded = state.kept.expand(key.id, &body).await?;
     // A client's own name for its conversation comes before ours.

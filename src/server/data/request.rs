@@ -58,12 +58,19 @@ impl Arrival {
                 state.keys.authenticate(&presented, from, unix_millis()).await.map_err(refused)?
             }
         };
-        self.ticket.key = Some(key.name.clone());
+        self.ticket.belongs_to(&key);
         Ok(key)
     }
 }
 
 impl Arrival {
+    /// The whole body; see [`read`].
+    pub(super) async fn read(&mut self, state: &State, body: Body) -> Result<Bytes, Problem> {
+        let body = read(state, body).await?;
+        self.ticket.read();
+        Ok(body)
+    }
+
     /// Whether the key in these headers is still taken, for a connection that outlives its requests.
     pub(super) async fn is_welcome(state: &State, headers: &HeaderMap) -> bool {
         match presented(headers) {

@@ -124,7 +124,7 @@ async fn admit(
     arrival: &mut Arrival,
 ) -> Result<Call, Problem> {
     let key = arrival.authenticate(state, &headers).await?;
-    let body = request::read(state, body).await?;
+    let body = arrival.read(state, body).await?;
     let context = Context { request_id: arrival.ticket.request_id.clone(), now: unix_millis() / 1000 };
     let models = state.models.serving(state.relay.served(&key));
     let prepared = prepare(&models, dialect, codex_cli, &body, &context)?;
