@@ -116,6 +116,7 @@ impl Drop for BackendCall {
         if matches!(self.end, Some(End::Failed(_))) {
             self.span.record("otel.status_code", "ERROR");
         }
+        traces::end(&self.span);
     }
 }
 

@@ -234,6 +234,7 @@ impl Drop for Ticket {
         });
         self.record_span(outcome, status);
         self.log(outcome, status, duration);
+        traces::end(&self.span);
     }
 }
 

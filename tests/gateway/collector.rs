@@ -11,6 +11,8 @@ use crate::support::{Program, Setup, Tools, eventually};
 pub(crate) struct Collector {
     receiver: Program,
     _agent: Program,
+    /// Holds what the receiver writes, also when its gateway is gone.
+    _directory: Setup,
     pub(crate) grpc: String,
     pub(crate) http: String,
 }
@@ -30,7 +32,14 @@ impl Collector {
         command.args(["--otlp-exporter-endpoint", &format!("http://127.0.0.1:{port}"), "--batch-timeout", "200ms"]);
         let agent = Program::start(command, &directory.path("collector.log"));
         eventually("the collector listens", async || std::net::TcpStream::connect(&grpc).ok()).await;
-        Some(Self { receiver, _agent: agent, grpc: format!("http://{grpc}"), http: format!("http://{http}") })
+        let directory = directory.clone();
+        Some(Self {
+            receiver,
+            _agent: agent,
+            _directory: directory,
+            grpc: format!("http://{grpc}"),
+            http: format!("http://{http}"),
+        })
     }
 
     /// The spans that have arrived.

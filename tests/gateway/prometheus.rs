@@ -164,7 +164,8 @@ impl Watch {
         let alertmanager = Program::start(command, &setup.path("alertmanager.log"));
         // Nobody waits ten minutes for a test. How long the gateway's own work takes is this machine's
         // matter: that alert keeps its time.
-        let quick = rules().split("- alert: ").map(|alert| match alert.split_once("        for: ") {
+        let rules = rules();
+        let quick = rules.split("- alert: ").map(|alert| match alert.split_once("        for: ") {
             Some((before, after)) if !alert.starts_with("TollwayOverheadHigh") => {
                 let rest = after.split_once('\n').expect("more lines").1;
                 format!("{before}        for: 1s\n{rest}")
@@ -200,7 +201,8 @@ impl Watch {
 
     /// The data of an answer; `None` while it does not answer. What it does not understand is a failure.
     async fn ask(&self, path: &str, query: &[(&str, &str)]) -> Option<Value> {
-        let answer = self.http.get(format!("{}/{path}", self.url)).query(query).send().await.ok()?;
+        let address = url::Url::parse_with_params(&format!("{}/{path}", self.url), query).expect("an address");
+        let answer = self.http.get(address).send().await.ok()?;
         let answer: Value = answer.json().await.ok()?;
         assert_eq!(answer["status"], "success", "{query:?}: {answer}");
         Some(answer["data"].clone())
@@ -242,7 +244,8 @@ async fn replica(sim: &Sim, collector: &Collector) -> (Gateway, String, Vec<Stri
     let setup = Setup::new(sim)
         .set("TOLLWAY_METRICS__KEYS", "10")
         .set("TOLLWAY_OTLP__ENDPOINT", &collector.grpc)
-        .set("TOLLWAY_POOL__QUEUE", "4");
+        .set("TOLLWAY_POOL__QUEUE", "4")
+        .set("TOLLWAY_POOL__STRATEGY", "round_robin");
     let mut accounts = Vec::new();
     for _ in 0..2 {
         let account = sim.account(json!({"used_percent": 10, "secondary_used_percent": 5})).await;
@@ -262,7 +265,9 @@ async fn ask_on(replicas: Arc<Vec<(Gateway, String)>>) {
     for number in 0.. {
         for (gateway, key) in replicas.iter() {
             let dialect = Dialect::ALL[number % Dialect::ALL.len()];
-            let body = if number % 2 == 0 { dialect.ask_streamed("hello") } else { dialect.ask("hello") };
+            // Each a conversation of its own, so that all accounts serve.
+            let words = format!("hello {number}");
+            let body = if number % 2 == 0 { dialect.ask_streamed(&words) } else { dialect.ask(&words) };
             let answer = gateway.send(key, dialect, &body).await;
             let _ = answer.text().await;
         }

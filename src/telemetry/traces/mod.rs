@@ -127,6 +127,7 @@ where
         .with_tracer(provider.tracer("tollway"))
         .with_location(false)
         .with_threads(false)
+        .with_tracked_inactivity(false)
         .with_filter(filter::Targets::new().with_target("tollway", LevelFilter::DEBUG))
 }
 
@@ -231,6 +232,11 @@ pub fn record_usage(span: &Span, usage: Usage) {
 pub fn record_finish(span: &Span, reason: &str) {
     let reasons = vec![StringValue::from(reason.to_owned())];
     span.set_attribute("gen_ai.response.finish_reasons", Value::Array(Array::String(reasons)));
+}
+
+/// A span ends now, and not when its work was last awaited: what is left of a stream is nobody's future.
+pub fn end(span: &Span) {
+    span.in_scope(|| ());
 }
 
 /// Writes the current span's context into headers for the backend: only the ids. A client's
