@@ -145,6 +145,8 @@ struct Watch {
 impl Watch {
     async fn start(tools: &Tools, setup: &Setup, replicas: &[Gateway], pager: &str) -> Option<Self> {
         let (prometheus, alertmanager) = (tools.find("prometheus")?, tools.find("prometheus-alertmanager")?);
+        // Debian's Alertmanager starts with these and not without.
+        Path::new("/usr/share/prometheus/alertmanager/default.tmpl").exists().then_some(())?;
         let (web, alerts) = (free_port(), free_port());
         let write = |name: &str, text: String| {
             std::fs::write(setup.path(name), text).expect("a file");
@@ -331,7 +333,13 @@ async fn every_panel_and_alert_has_data_and_a_dead_login_pages_and_nothing_else_
     let (victim, others) = accounts[0].split_first().expect("two accounts");
     assert_eq!(others.len(), 1);
     sim.post(&format!("accounts/{victim}/revoke"), json!({})).await;
-    let paged = eventually_within(Duration::from_secs(60), "a page", async || {
+    eventually("a gauge that says so", async || {
+        let (_, page) = replicas[0].0.ops_page("/metrics").await;
+        page.lines().any(|line| line.starts_with("tollway_account_up{") && line.ends_with(" 0")).then_some(())
+    })
+    .await;
+    eventually("an alert that fires", async || (!watch.firing().await.is_empty()).then_some(())).await;
+    let paged = eventually("a page", async || {
         let paged = pager.paged();
         (!paged.is_empty()).then_some(paged)
     })
