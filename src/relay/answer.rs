@@ -81,7 +81,7 @@ pub(super) struct Pace {
 pub(super) struct Relayed<L> {
     pub begun: Begun,
     /// The call that brings it; ends before the ticket does.
-    pub call: BackendCall,
+    pub call: Box<BackendCall>,
     pub translator: Box<dyn Translator>,
     pub ticket: Ticket,
     pub learn: L,

@@ -31,11 +31,12 @@ enum End {
 }
 
 impl BackendCall {
-    /// The backend is called for this model.
-    pub(super) fn begin(ticket: &Ticket, model: &str, address: &str, port: u16, stream: bool) -> Self {
+    /// The backend is called for this model. In a box, for it lives in a future that is large already.
+    pub(super) fn begin(ticket: &Ticket, model: &str, address: &str, port: u16, stream: bool) -> Box<Self> {
         let attempt = Attempt { operation: OPERATION, model, address, port, number: ticket.attempts, stream };
         let span = traces::upstream_span(&ticket.span, &attempt);
-        Self { span, model: model.to_owned(), began: Instant::now(), output: None, usage: None, end: None }
+        let model = model.to_owned();
+        Box::new(Self { span, model, began: Instant::now(), output: None, usage: None, end: None })
     }
 
     /// Its span.

@@ -417,7 +417,7 @@ impl Errand for Journey<'_> {
         let span = backend_call.span().clone();
         let account = member.manager.snapshot().account.clone();
         let lesson = relay.lesson(account.id, &call.key, &prepared.model);
-        let observed = &mut backend_call;
+        let observed = &mut *backend_call;
         let work = async {
             let mut headers = self.headers.clone();
             traces::inject(&mut headers);
@@ -470,7 +470,7 @@ fn longer_than_nothing(duration: Duration) -> Option<Duration> {
 /// What a successful attempt brought.
 enum Served {
     Whole(Bytes),
-    Stream(Box<Begun>, BackendCall),
+    Stream(Box<Begun>, Box<BackendCall>),
 }
 
 fn unix_now() -> i64 {
