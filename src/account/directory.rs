@@ -223,7 +223,9 @@ impl Accounts {
                 // Not readable, and never was: the fault is reported by the caller.
                 (None, None) => continue,
             };
-            member.live.observe(limit.0, limit.1, self.context.now());
+            // A process that begins cannot tell how old a limit is: any reading of its own is newer.
+            let learnt_at = if before.contains_key(&id) { self.context.now() } else { UnixMillis::MIN };
+            member.live.observe(limit.0, limit.1, learnt_at);
             members.insert(id, member);
         }
         for (id, member) in &*before {
