@@ -3,6 +3,8 @@
 
 #![expect(clippy::unwrap_used, reason = "a test says what went wrong by failing there")]
 
+use std::pin::Pin;
+
 #[path = "store/accounts.rs"]
 mod accounts;
 #[path = "store/admin.rs"]
@@ -37,6 +39,11 @@ mod sqlite_files;
 #[path = "store/tenants.rs"]
 mod tenants;
 
+/// A case in memory of its own: all of them in one function's are more than a thread's stack holds.
+fn apart<F: Future<Output = ()> + 'static>(case: impl FnOnce() -> F) -> Pin<Box<dyn Future<Output = ()>>> {
+    Box::pin(case())
+}
+
 macro_rules! on_both_databases {
     ($($room:ident::$case:ident),* $(,)?) => {
         mod on_sqlite {
@@ -51,7 +58,8 @@ macro_rules! on_both_databases {
             let Some(server) = postgres::Postgres::start() else { return };
             $(
                 println!("{}", stringify!($case));
-                $room::$case(database::Database::postgres(&server).await).await;
+                let database = database::Database::postgres(&server).await;
+                apart(|| $room::$case(database)).await;
             )*
         }
     };

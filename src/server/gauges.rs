@@ -5,7 +5,7 @@ use super::assemble::unix_millis;
 use super::state::State;
 use crate::account::pool::burn::Burn;
 use crate::account::pool::{Reason, exclusion};
-use crate::store::{self, AccountScope, Connections, StoreError, UnixMillis};
+use crate::store::{self, AccountScope, AdminKey, Connections, Pool, StoreError, UnixMillis};
 use crate::telemetry::metrics::{self, AccountGauges, BudgetGauge, PoolGauge};
 use crate::tenant::{Counted, Level};
 use std::collections::BTreeMap;
@@ -16,6 +16,8 @@ use tokio_util::sync::CancellationToken;
 
 /// How often pools and keys are looked at.
 const LOOK: Duration = Duration::from_secs(5);
+/// After how many looks the database is asked again which pools and admin keys there are: a minute.
+const ASK: u32 = 12;
 /// A key that ends within this time is about to.
 const SOON: i64 = 7 * 24 * 60 * 60 * 1000;
 /// All accounts together, among the names of pools.
@@ -78,24 +80,40 @@ impl State {
 pub(super) async fn watch(state: Arc<State>, stop: CancellationToken) {
     let mut ticks = interval(LOOK);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut burn = Burn::default();
+    let (mut burn, mut stored, mut looks) = (Burn::default(), Stored::default(), 0_u32);
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
             _ = ticks.tick() => {}
         }
-        let now = unix_millis();
-        if let Err(error) = look(&state, &mut burn, now).await {
-            tracing::warn!(%error, "what pools and keys have left could not be read");
+        if looks.is_multiple_of(ASK) {
+            match Stored::read(&state).await {
+                Ok(read) => stored = read,
+                Err(error) => tracing::warn!(%error, "which pools and admin keys there are could not be read"),
+            }
         }
+        looks = looks.wrapping_add(1);
+        look(&state, &stored, &mut burn, unix_millis());
     }
 }
 
-async fn look(state: &State, burn: &mut Burn, now: UnixMillis) -> Result<(), StoreError> {
+/// What the database is asked for.
+#[derive(Default)]
+struct Stored {
+    pools: Vec<Pool>,
+    admin_keys: Vec<AdminKey>,
+}
+
+impl Stored {
+    async fn read(state: &State) -> Result<Self, StoreError> {
+        Ok(Self { pools: state.store.pools().list().await?, admin_keys: state.store.admin_keys().list().await? })
+    }
+}
+
+fn look(state: &State, stored: &Stored, burn: &mut Burn, now: UnixMillis) {
     let candidates = state.relay.candidates(None);
     burn.look(&candidates, now);
-    let pools = state.store.pools().list().await?;
-    let scopes = pools.into_iter().map(|pool| (pool.name, AccountScope::Only(pool.members)));
+    let scopes = stored.pools.iter().map(|pool| (pool.name.clone(), AccountScope::Only(pool.members.clone())));
     let gauges = std::iter::once((ALL.to_owned(), AccountScope::All)).chain(scopes).flat_map(|(pool, scope)| {
         let outlooks = burn.outlook(&candidates, &scope, now);
         outlooks.into_iter().map(move |outlook| PoolGauge {
@@ -111,10 +129,8 @@ async fn look(state: &State, burn: &mut Burn, now: UnixMillis) -> Result<(), Sto
     let gateway = state.keys.all();
     let gateway = gateway.iter().filter(|key| key.revoked_at.is_none() && ends_soon(key.expires_at)).count();
     metrics::keys_expiring("gateway", gateway);
-    let admin = state.store.admin_keys().list().await?;
-    let admin = admin.iter().filter(|key| key.revoked_at.is_none() && ends_soon(key.expires_at)).count();
+    let admin = stored.admin_keys.iter().filter(|key| key.revoked_at.is_none() && ends_soon(key.expires_at)).count();
     metrics::keys_expiring("admin", admin);
-    Ok(())
 }
 
 /// Whether an account serves again only when somebody acts.
