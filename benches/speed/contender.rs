@@ -76,8 +76,10 @@ impl Contender {
     pub(crate) fn tollway(backend: SocketAddr, accounts: usize, keys: usize) -> Result<Self> {
         let directory = tempfile::tempdir()?;
         let [address, ops, admin] = [free()?, free()?, free()?];
+        // Another build, to compare with.
+        let binary = std::env::var("SPEED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollway").to_owned());
         let command = |arguments: &[&str]| {
-            let mut command = pinned(env!("CARGO_BIN_EXE_tollway"));
+            let mut command = pinned(&binary);
             command
                 .args(arguments)
                 .current_dir(directory.path())

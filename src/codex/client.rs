@@ -8,6 +8,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
@@ -70,6 +71,10 @@ const ORIGINATOR: HeaderName = HeaderName::from_static("originator");
 const FEDRAMP: HeaderName = HeaderName::from_static("x-openai-fedramp");
 
 const ROUTING: HeaderName = HeaderName::from_static("x-openai-account-routing-override");
+
+/// hyper polls a body that is pending twice in one turn of its task: the next poll after these is in
+/// another turn.
+const POLLS_A_TURN: u32 = 2;
 
 /// An error body is read up to here; the rest says nothing more.
 const ERROR_BODY_LIMIT: usize = 64 * 1024;
@@ -313,18 +318,58 @@ impl EventStream {
             let chunk = tokio::time::timeout_at(deadline, self.source.chunk())
                 .await
                 .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))??;
-            self.silent_since = None;
-            match chunk {
-                Some(chunk) => self.decoder.push(chunk),
-                None => self.ended = true,
+            self.arrived(chunk);
+        }
+    }
+
+    /// A frame that is there; `None` where nothing is. Not only what was read before counts, but what
+    /// the connection has to hand over: it does so piece by piece, each in a turn of its own on the
+    /// scheduler, so it is given one. Safe to cancel.
+    pub async fn at_hand(&mut self) -> Result<Option<Frame>, Failure> {
+        loop {
+            if let Some(frame) = self.buffered()? {
+                return Ok(Some(frame));
+            }
+            if self.ended {
+                return Ok(None);
+            }
+            match a_turn(self.source.chunk()).await.transpose()? {
+                Some(chunk) => self.arrived(chunk),
+                None => return Ok(None),
             }
         }
     }
 
-    /// A frame that has already arrived, without waiting.
-    pub fn buffered(&mut self) -> Result<Option<Frame>, Failure> {
+    fn arrived(&mut self, chunk: Option<Bytes>) {
+        self.silent_since = None;
+        match chunk {
+            Some(chunk) => self.decoder.push(chunk),
+            None => self.ended = true,
+        }
+    }
+
+    /// A frame that has been read already.
+    fn buffered(&mut self) -> Result<Option<Frame>, Failure> {
         self.decoder.next_frame().map_err(|error| Failure::of(FailureKind::StreamCut, error.to_string()))
     }
+}
+
+/// What a future has now, or once every other task that is ready has had its turn.
+async fn a_turn<T>(future: impl Future<Output = T>) -> Option<T> {
+    let mut future = std::pin::pin!(future);
+    let mut polls = 0;
+    std::future::poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(value) => Poll::Ready(Some(value)),
+        Poll::Pending if polls == POLLS_A_TURN => Poll::Ready(None),
+        Poll::Pending => {
+            polls += 1;
+            // A task that wakes itself goes to the end of the line; tokio's `yield_now` would ask the
+            // operating system for events first.
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    })
+    .await
 }
 
 /// A transport error in words without addresses or headers; the source chain has the cause.

@@ -180,7 +180,9 @@ impl Kept {
     /// The run of this key and id as what would be read of it.
     pub(super) fn running(&self, key: KeyId, id: &str) -> Option<Arc<Record>> {
         let run = self.background.get(key, id)?;
-        Some(Arc::new(run.record(self.expiry(), Some(self.now() + LEASE))))
+        // Who has read that it is over may continue from it, also before its task is at its end.
+        let lease_until = (!run.is_over()).then(|| self.now() + LEASE);
+        Some(Arc::new(run.record(self.expiry(), lease_until)))
     }
 
     /// Ends a run that is to be deleted.

@@ -4,7 +4,7 @@
 use super::asked::{Asked, coded};
 use super::items::{self, Item};
 use super::record::{Record, output};
-use super::{Draft, Kept, Lookup};
+use super::{Draft, Kept, Lookup, Sought};
 use crate::dialect::responses::Echo;
 use crate::dialect::responses::fields::Members;
 use crate::dialect::{Problem, ProblemKind};
@@ -146,7 +146,7 @@ impl Kept {
         let record = match self.queue.with_item(key, id) {
             Some(record) => Some(record),
             None if !items::is_id(id) => None,
-            None => self.read(key, self.store.responses().with_item(key, id, self.now()).await)?,
+            None => self.awaited(key, Sought::WithItem(id)).await?,
         };
         record.and_then(|record| record.item(id)).ok_or_else(|| {
             let message = format!(

@@ -47,6 +47,17 @@ pub struct Options {
     pub background_runs: u32,
 }
 
+/// Before it is looked again for what another server may be writing; doubles each time.
+const FIRST_LOOK: Duration = Duration::from_millis(30);
+
+/// How a response is looked for.
+#[derive(Clone, Copy)]
+enum Sought<'a> {
+    Id(&'a str),
+    /// By an item that is in it.
+    WithItem(&'a str),
+}
+
 /// Keeps responses. One for the process.
 pub struct Kept {
     store: Store,
@@ -240,8 +251,29 @@ impl Kept {
         if let Some(record) = self.running(key, id).or_else(|| self.queue.get(key, id)) {
             return Ok(Lookup::Found(record));
         }
-        let found = self.read(key, self.store.responses().get(key, id, self.now()).await)?;
+        let found = self.awaited(key, Sought::Id(id)).await?;
         Ok(found.map_or(Lookup::Absent, Lookup::Found))
+    }
+
+    /// What is in the database. Where several servers share one, what is not there is looked for again
+    /// for a moment: a client may be as fast as to follow a response elsewhere before it is written.
+    async fn awaited(&self, key: KeyId, sought: Sought<'_>) -> Result<Option<Arc<Record>>, Problem> {
+        let responses = self.store.responses();
+        let mut pause = FIRST_LOOK;
+        let mut waited = Duration::ZERO;
+        loop {
+            let found = match sought {
+                Sought::Id(id) => responses.get(key, id, self.now()).await,
+                Sought::WithItem(item) => responses.with_item(key, item, self.now()).await,
+            };
+            let found = self.read(key, found)?;
+            if found.is_some() || !self.store.is_shared() || waited >= queue::LATEST {
+                return Ok(found);
+            }
+            tokio::time::sleep(pause).await;
+            waited += pause;
+            pause *= 2;
+        }
     }
 
     #[expect(clippy::unused_self, reason = "reads as the searches that it ends")]

@@ -17,7 +17,13 @@ use tokio::sync::{Notify, oneshot};
 const MOST_BYTES: usize = 128 * 1024 * 1024;
 const MOST_WRITES: usize = 4096;
 /// How much goes into one transaction.
-const BATCH: usize = 64;
+const BATCH: usize = 256;
+/// How long the first of them waits for others. On this server nobody notices, for readers look here
+/// first; on others see [`LATEST`].
+const GATHER: Duration = Duration::from_millis(100);
+/// After how long another server's response is in the database, unless the database is slow: so long
+/// is looked for one that is not there.
+pub(super) const LATEST: Duration = Duration::from_millis(400);
 /// How often a write that fails is tried again, at most.
 const TRIES: u32 = 8;
 /// How long to wait before the first of these tries; twice as long before each other.
@@ -47,6 +53,8 @@ pub(super) enum Write {
 pub(super) struct Queue {
     waiting: Mutex<Waiting>,
     arrived: Notify,
+    /// Told when somebody waits for what is there to be written.
+    wanted: Notify,
 }
 
 #[derive(Default)]
@@ -73,9 +81,13 @@ impl Queue {
             Write::Delete { key, id, .. } => waiting.hide(*key, id),
             Write::Extend { .. } | Write::Append { .. } | Write::Reached(_) => {}
         }
+        let is_awaited = matches!(write, Write::Delete { .. } | Write::Reached(_));
         waiting.writes.push_back(write);
         drop(waiting);
         self.arrived.notify_one();
+        if is_awaited {
+            self.wanted.notify_one();
+        }
     }
 
     /// Waits until everything that was pushed before has been written.
@@ -102,10 +114,18 @@ impl Queue {
     pub(super) async fn write(&self, store: &Store, ended: impl Future<Output = ()>) {
         let mut ended = pin!(ended);
         loop {
-            let stopping = tokio::select! {
+            let mut stopping = tokio::select! {
                 () = self.arrived.notified() => false,
                 () = &mut ended => true,
             };
+            if !stopping {
+                // Others may come: one transaction for all of them.
+                stopping = tokio::select! {
+                    () = tokio::time::sleep(GATHER) => false,
+                    () = self.wanted.notified() => false,
+                    () = &mut ended => true,
+                };
+            }
             self.drain(store).await;
             if stopping {
                 return;

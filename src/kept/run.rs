@@ -135,6 +135,11 @@ impl Run {
         }
     }
 
+    /// Whether the response itself says that it has ended.
+    pub(super) fn is_over(&self) -> bool {
+        record::is_over(&self.lock().response)
+    }
+
     /// Lets those go who wait for its end.
     pub(super) fn close(&self) {
         self.lock().has_ended = true;

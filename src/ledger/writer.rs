@@ -84,6 +84,8 @@ pub struct Ledger {
     written: Notify,
     /// How many writes have failed.
     failures: AtomicU64,
+    /// How many wait for rows to be written.
+    awaited: AtomicU64,
     /// Held while rows are being written.
     writing: tokio::sync::Mutex<()>,
     /// What this server is called among those that hold limits together.
@@ -100,6 +102,7 @@ impl Ledger {
             filled: Notify::new(),
             written: Notify::new(),
             failures: AtomicU64::new(0),
+            awaited: AtomicU64::new(0),
             writing: tokio::sync::Mutex::default(),
             replica: OnceLock::new(),
         })
@@ -145,6 +148,7 @@ impl Ledger {
     {
         let mut waiting = self.lock();
         at_once();
+        self.awaited.fetch_add(1, Ordering::Relaxed);
         waiting.push_back(Entry::Then(Box::new(|store| Box::pin(work(store)))));
         drop(waiting);
         self.filled.notify_one();
@@ -216,13 +220,12 @@ impl Ledger {
                 }
                 tokio::select! {
                     () = filled => {}
-                    () = stop.cancelled() => continue,
-                }
-                // Others may come: one transaction for all of them.
-                tokio::select! {
-                    () = tokio::time::sleep(self.options.flush_interval) => {}
                     () = stop.cancelled() => {}
                 }
+                continue;
+            }
+            if !stopping {
+                self.gather(&stop).await;
             }
             if self.write_some().await {
                 pause = AGAIN.0;
@@ -231,6 +234,34 @@ impl Ledger {
             tokio::time::sleep(pause).await;
             pause = (pause * 2).min(AGAIN.1);
         }
+    }
+
+    /// Waits until what stands in front is due: others may come, and one transaction is for all of
+    /// them. Also while rows come without a pause, or there would be a transaction for each few.
+    async fn gather(&self, stop: &CancellationToken) {
+        let enough = BATCH.min(self.options.buffer);
+        loop {
+            let filled = self.filled.notified();
+            let due = {
+                let waiting = self.lock();
+                match waiting.front() {
+                    Some(Entry::Row(_, since)) if waiting.len() < enough && !self.is_awaited() => {
+                        *since + self.options.flush_interval
+                    }
+                    _ => return,
+                }
+            };
+            tokio::select! {
+                // It may be enough now.
+                () = filled => {}
+                () = tokio::time::sleep_until(due) => return,
+                () = stop.cancelled() => return,
+            }
+        }
+    }
+
+    fn is_awaited(&self) -> bool {
+        self.awaited.load(Ordering::Relaxed) > 0
     }
 
     /// Writes all that there is.
@@ -268,6 +299,7 @@ impl Ledger {
         loop {
             let next = self.lock().pop_front_if(|entry| matches!(entry, Entry::Then(_)));
             let Some(Entry::Then(work)) = next else { return true };
+            self.awaited.fetch_sub(1, Ordering::Relaxed);
             work(self.store.clone()).await;
             self.written.notify_waiters();
         }

@@ -112,7 +112,7 @@ impl<L: Learn> Relayed<L> {
             while !self.finished && out.len() < WRITE_LIMIT && frames < FRAME_LIMIT {
                 let ready = match self.begun.held.pop_front() {
                     Some(frame) => Ok(Some(frame)),
-                    None => self.begun.events.buffered(),
+                    None => self.begun.events.at_hand().await,
                 };
                 if matches!(ready, Ok(None)) {
                     break;

@@ -13,11 +13,11 @@ use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 /// Decisions that wait to be written.
-const WAITING: usize = 1024;
+const WAITING: usize = 4096;
 /// Decisions written in one transaction.
-const AT_ONCE: usize = 256;
+const AT_ONCE: usize = 1024;
 /// How long the first of them waits for others.
-const GATHER: Duration = Duration::from_millis(500);
+const GATHER: Duration = Duration::from_secs(1);
 /// Accounts told of in one decision: the first ones, and as many that were excluded.
 const TOLD: usize = 10;
 /// How often old ones are forgotten.
@@ -186,7 +186,10 @@ impl Relay {
                 biased;
                 count = receiver.recv_many(&mut batch, AT_ONCE) => {
                     if batch.len() < AT_ONCE && !stop.is_cancelled() {
-                        tokio::time::sleep(GATHER).await;
+                        tokio::select! {
+                            () = tokio::time::sleep(GATHER) => {}
+                            () = stop.cancelled() => {}
+                        }
                         while batch.len() < AT_ONCE && let Ok(more) = receiver.try_recv() {
                             batch.push(more);
                         }

@@ -98,6 +98,20 @@ macro_rules! execute {
     };
 }
 
+/// Runs one statement for many rows: `$1` is a JSON array, and between `$before` and `$after` stand its
+/// elements, each in a column `value`. A statement for each would be a journey to the database for each.
+macro_rules! execute_each {
+    ($on:expr, $before:literal, $after:literal, $rows:expr $(, $bind:expr)* $(,)?) => {
+        match $on {
+            $crate::store::backend::Dual::Sqlite(connection) => sqlx::query(concat!($before, " json_each($1) ", $after))
+                .bind($rows)$(.bind($bind))*.execute(&mut **connection).await.map(|done| done.rows_affected()),
+            $crate::store::backend::Dual::Postgres(connection) => sqlx::query(
+                concat!($before, " json_array_elements(CAST($1 AS JSON)) AS rows (value) ", $after)
+            ).bind($rows)$(.bind($bind))*.execute(&mut **connection).await.map(|done| done.rows_affected()),
+        }
+    };
+}
+
 /// Runs a query and gives its first row, if any.
 macro_rules! fetch_optional {
     ($on:expr, $row:ty, $sql:expr $(, $bind:expr)* $(,)?) => {
@@ -140,7 +154,7 @@ macro_rules! fetch_all_of {
     };
 }
 
-pub(super) use {execute, fetch_all, fetch_all_of, fetch_one, fetch_optional, on_either};
+pub(super) use {execute, execute_each, fetch_all, fetch_all_of, fetch_one, fetch_optional, on_either};
 
 /// What a write changes. Each topic has a revision that goes up with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -1,10 +1,10 @@
 //! Why accounts were chosen, for a while.
 
-use sqlx::postgres::PgPool;
+use serde_json::{Value, json};
 
 use super::{
     KeyId, Store, UnixMillis,
-    backend::{Backend, execute, fetch_all},
+    backend::{execute, execute_each, fetch_all},
     error::Result,
 };
 
@@ -43,21 +43,18 @@ impl<'a> DecisionStore<'a> {
 
     /// Keeps decisions.
     pub async fn record(&self, decisions: &[Decision]) -> Result<()> {
-        if let Backend::Postgres(server) = &self.store.backend {
-            return record_at_once(&server.pool, decisions).await;
-        }
+        let rows = decisions.iter().map(|Decision { request_id, key, at, content }| {
+            json!([uuid::Uuid::now_v7().to_string(), request_id, key.to_string(), at, content])
+        });
+        let rows = Value::Array(rows.collect()).to_string();
         let mut write = self.store.backend.write(&[]).await?;
-        for decision in decisions {
-            execute!(
-                &mut write,
-                "INSERT INTO decisions (id, request_id, key_id, at, content) VALUES ($1, $2, $3, $4, $5)",
-                uuid::Uuid::now_v7().to_string(),
-                decision.request_id.as_str(),
-                decision.key.to_string(),
-                decision.at,
-                decision.content.as_str(),
-            )?;
-        }
+        execute_each!(
+            &mut write,
+            "INSERT INTO decisions (id, request_id, key_id, at, content)
+             SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BIGINT), value->>4 FROM",
+            "",
+            rows,
+        )?;
         write.commit().await
     }
 
@@ -89,21 +86,4 @@ impl<'a> DecisionStore<'a> {
         write.commit().await?;
         Ok(gone)
     }
-}
-
-/// In one statement: there is one a request, from every server.
-async fn record_at_once(pool: &PgPool, decisions: &[Decision]) -> Result<()> {
-    let texts = |text: fn(&Decision) -> String| decisions.iter().map(text).collect::<Vec<String>>();
-    sqlx::query(
-        "INSERT INTO decisions (id, request_id, key_id, at, content)
-         SELECT * FROM UNNEST($1::TEXT[], $2::TEXT[], $3::TEXT[], $4::BIGINT[], $5::TEXT[])",
-    )
-    .bind(texts(|_| uuid::Uuid::now_v7().to_string()))
-    .bind(texts(|decision| decision.request_id.clone()))
-    .bind(texts(|decision| decision.key.to_string()))
-    .bind(decisions.iter().map(|decision| decision.at).collect::<Vec<UnixMillis>>())
-    .bind(texts(|decision| decision.content.clone()))
-    .execute(pool)
-    .await?;
-    Ok(())
 }

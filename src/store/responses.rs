@@ -1,11 +1,14 @@
 //! Kept responses: sealed, found by the gateway key and their id together, gone when their time is
 //! over. What a response is, and what follows from another, is not known here.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
 use super::{
     KeyId, Store, UnixMillis,
-    backend::{Write, execute, fetch_all, fetch_optional},
+    backend::{Write, execute, execute_each, fetch_all, fetch_optional},
     error::Result,
     vault::Place,
 };
@@ -57,45 +60,48 @@ impl<'a> ResponseStore<'a> {
 
     /// Keeps responses, each over one of the same id that may be there, all in one transaction.
     pub async fn put(&self, responses: &[NewResponse<'_>]) -> Result<()> {
+        // The last word on each; in one order, so that two replicas never wait for each other.
+        let last: BTreeMap<String, &NewResponse<'_>> =
+            responses.iter().map(|response| (place_of(response.key, response.id), response)).collect();
         // Sealed before the transaction begins: it holds up other writers as short as can be.
-        let sealed = self.seal(responses)?;
-        let mut write = self.store.backend.write(&[]).await?;
-        for (response, (place, envelope)) in responses.iter().zip(&sealed) {
-            execute!(
-                &mut write,
-                "INSERT INTO responses (place, created_at, expires_at, lease_until, content)
-                 VALUES ($1, $2, $3, $4, $5)
-                 ON CONFLICT (place) DO UPDATE SET created_at = excluded.created_at,
-                    expires_at = excluded.expires_at, lease_until = excluded.lease_until, content = excluded.content",
-                place.as_str(),
-                response.created_at,
-                response.expires_at,
-                response.lease_until,
-                envelope.as_str(),
-            )?;
-            note_items(&mut write, response, place).await?;
+        let (mut rows, mut items) = (Vec::new(), Vec::new());
+        for (place, response) in &last {
+            let content = self.store.seal(sealed_at(place), response.content)?;
+            rows.push(json!([place, response.created_at, response.expires_at, response.lease_until, content]));
+            items.extend(response.items.iter().map(|item| json!([place_of(response.key, item), place])));
         }
+        let mut write = self.store.backend.write(&[]).await?;
+        execute_each!(
+            &mut write,
+            "INSERT INTO responses (place, created_at, expires_at, lease_until, content)
+             SELECT value->>0, CAST(value->>1 AS BIGINT), CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT),
+                value->>4 FROM",
+            "WHERE TRUE
+             ON CONFLICT (place) DO UPDATE SET created_at = excluded.created_at,
+                expires_at = excluded.expires_at, lease_until = excluded.lease_until, content = excluded.content",
+            Value::Array(rows).to_string(),
+        )?;
+        note_items(&mut write, items).await?;
         write.commit().await
     }
 
     /// Replaces a response that is being worked on by its end; does nothing when it has ended
     /// already, or was deleted meanwhile. Returns whether it was replaced.
     pub async fn finish(&self, response: &NewResponse<'_>) -> Result<bool> {
-        let sealed = self.seal(std::slice::from_ref(response))?;
+        let place = place_of(response.key, response.id);
+        let content = self.store.seal(sealed_at(&place), response.content)?;
         let mut write = self.store.backend.write(&[]).await?;
-        let mut changed = 0;
-        for (place, envelope) in &sealed {
-            changed = execute!(
-                &mut write,
-                "UPDATE responses SET expires_at = $2, lease_until = NULL, content = $3
-                 WHERE place = $1 AND lease_until IS NOT NULL",
-                place.as_str(),
-                response.expires_at,
-                envelope.as_str(),
-            )?;
-            if changed > 0 {
-                note_items(&mut write, response, place).await?;
-            }
+        let changed = execute!(
+            &mut write,
+            "UPDATE responses SET expires_at = $2, lease_until = NULL, content = $3
+             WHERE place = $1 AND lease_until IS NOT NULL",
+            place.as_str(),
+            response.expires_at,
+            content.as_str(),
+        )?;
+        if changed > 0 {
+            let items = response.items.iter().map(|item| json!([place_of(response.key, item), place]));
+            note_items(&mut write, items.collect()).await?;
         }
         write.commit().await?;
         Ok(changed > 0)
@@ -204,15 +210,6 @@ impl<'a> ResponseStore<'a> {
         Ok(gone)
     }
 
-    fn seal(self, responses: &[NewResponse<'_>]) -> Result<Vec<(String, String)>> {
-        let seal = |response: &NewResponse<'_>| {
-            let place = place_of(response.key, response.id);
-            let envelope = self.store.seal(sealed_at(&place), response.content)?;
-            Ok((place, envelope))
-        };
-        responses.iter().map(seal).collect()
-    }
-
     fn open(self, row: Row) -> Result<KeptResponse> {
         let Row { place, created_at, expires_at, lease_until, content } = row;
         let content = self.store.open_sealed(sealed_at(&place), &content)?;
@@ -229,16 +226,17 @@ struct Row {
     content: String,
 }
 
-async fn note_items(write: &mut Write, response: &NewResponse<'_>, place: &str) -> Result<()> {
-    for item in response.items {
-        execute!(
-            write,
-            "INSERT INTO response_items (place, response) VALUES ($1, $2)
-             ON CONFLICT (place, response) DO NOTHING",
-            place_of(response.key, item),
-            place,
-        )?;
+/// Notes which items are in which response: pairs of places.
+async fn note_items(write: &mut Write, pairs: Vec<Value>) -> Result<()> {
+    if pairs.is_empty() {
+        return Ok(());
     }
+    execute_each!(
+        write,
+        "INSERT INTO response_items (place, response) SELECT value->>0, value->>1 FROM",
+        "WHERE TRUE ORDER BY value->>0, value->>1 ON CONFLICT (place, response) DO NOTHING",
+        Value::Array(pairs).to_string(),
+    )?;
     Ok(())
 }
 

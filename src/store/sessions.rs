@@ -1,8 +1,12 @@
 //! Where conversations live, so that a restart does not move them.
 
+use std::collections::BTreeMap;
+
+use serde_json::{Value, json};
+
 use super::{
     AccountId, Store, UnixMillis,
-    backend::{execute, fetch_all, fetch_optional},
+    backend::{execute, execute_each, fetch_all, fetch_optional},
     error::{Result, StoreError},
 };
 
@@ -34,23 +38,23 @@ impl<'a> SessionStore<'a> {
 
     /// Keeps homes, on accounts that are still there.
     pub async fn put(&self, homes: &[KeptSession]) -> Result<()> {
+        // The last word on each; in one order, so that two replicas that write the same ones never wait
+        // for each other.
+        let homes: BTreeMap<&str, &KeptSession> = homes.iter().map(|home| (home.session.as_str(), home)).collect();
+        let rows = homes
+            .values()
+            .map(|home| json!([home.session, home.account.to_string(), home.last_at, home.foreign_items]));
+        let rows = Value::Array(rows.collect()).to_string();
         let mut write = self.store.backend.write(&[]).await?;
-        // In one order: two replicas that write the same ones never wait for each other.
-        let mut homes: Vec<_> = homes.iter().collect();
-        homes.sort_unstable_by(|a, b| a.session.cmp(&b.session));
-        for home in homes {
-            execute!(
-                &mut write,
-                "INSERT INTO sessions (session, account_id, last_at, foreign_items)
-                 SELECT $2, id, $3, $4 FROM accounts WHERE id = $1
-                 ON CONFLICT (session) DO UPDATE SET account_id = excluded.account_id,
-                    last_at = excluded.last_at, foreign_items = excluded.foreign_items",
-                home.account.to_string(),
-                home.session.as_str(),
-                home.last_at,
-                i64::from(home.foreign_items),
-            )?;
-        }
+        execute_each!(
+            &mut write,
+            "INSERT INTO sessions (session, account_id, last_at, foreign_items)
+             SELECT value->>0, accounts.id, CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT) FROM",
+            "JOIN accounts ON accounts.id = value->>1 WHERE TRUE ORDER BY value->>0
+             ON CONFLICT (session) DO UPDATE SET account_id = excluded.account_id,
+                last_at = excluded.last_at, foreign_items = excluded.foreign_items",
+            rows,
+        )?;
         write.commit().await
     }
 

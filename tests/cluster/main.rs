@@ -10,6 +10,7 @@ mod postgres;
 #[path = "../support/mod.rs"]
 mod support;
 
+mod anywhere;
 mod changes;
 mod chaos;
 mod duties;

@@ -1,64 +1,14 @@
 //! People sign in: a browser, a certified OpenID Connect provider, and the gateway between them.
 
-use std::path::PathBuf;
-use std::process::Command;
+use crate::support::people::{BOOTSTRAP, Parts, where_people_sign_in};
+use crate::support::{Gateway, Setup, Sim, skip};
+use serde_json::Value;
 
-use crate::support::{Gateway, Program, Setup, Sim, Tools, eventually, run, skip};
-use serde_json::{Value, json};
-
-const BOOTSTRAP: &str = "an-admin-key-that-is-long-enough";
-
-/// The provider and the browser that a script drives.
-struct Parts {
-    tools: Tools,
-    node: PathBuf,
-    chromium: PathBuf,
-}
-
-impl Parts {
-    fn find() -> Option<Self> {
-        let tools = Tools::new();
-        let node = tools.node()?;
-        for package in ["oidc-provider", "playwright-core"] {
-            tools.find(&format!("node_modules/{package}"))?;
-        }
-        let chromium = tools.find("chromium")?;
-        Some(Self { tools, node, chromium })
-    }
-
-    fn script(&self, name: &str) -> Command {
-        let mut command = Command::new(&self.node);
-        command.env("TW_TEST_TOOLS", self.tools.directory()).arg("--import").arg(Tools::script("tools.mjs"));
-        command.arg(Tools::script(name));
-        command
-    }
-
-    /// A provider and its issuer.
-    async fn provider(&self, setup: &Setup, claims_in_token: bool) -> (Program, String) {
-        let mut command = self.script("oidc_provider.mjs");
-        command.env("TW_CLAIMS_IN_TOKEN", if claims_in_token { "yes" } else { "no" });
-        let provider = Program::start(command, &setup.path("provider.log"));
-        let issuer = eventually("a provider", async || {
-            let said = provider.output();
-            said.lines().find_map(|line| line.strip_prefix("issuer ").map(str::to_owned))
-        });
-        let issuer = issuer.await;
-        (provider, issuer)
-    }
-}
-
-/// A gateway where people can sign in.
+/// A gateway where people can sign in, with a team.
 async fn gateway(setup: Setup, issuer: &str) -> Gateway {
-    let setup = setup
-        .set("TOLLWAY_ADMIN__KEY", BOOTSTRAP)
-        .set("TOLLWAY_ADMIN__PUBLIC_URL", "http://{admin}")
-        .set("TOLLWAY_OIDC__ISSUER", issuer)
-        .set("TOLLWAY_OIDC__SCOPES", "openid profile groups")
-        .set("TOLLWAY_OIDC__GROUPS", "staff=viewer,admins=owner,core-leads=operator@core,core-readers=viewer@core");
+    let setup = where_people_sign_in(setup, issuer, "http://{admin}");
     let gateway = setup.serve().await;
-    let team = gateway.http.post(format!("{}/admin/v1/teams", gateway.admin)).bearer_auth(BOOTSTRAP);
-    let made = team.json(&json!({"name": "core"})).send().await.expect("an answer");
-    assert_eq!(made.status(), 201);
+    gateway.make_team("core").await;
     gateway
 }
 
@@ -68,14 +18,7 @@ async fn signs_in(client: &[(&str, &str)], claims_in_token: bool) {
     let setup = client.iter().fold(Setup::new(&sim), |setup, (name, value)| setup.set(name, value));
     let (provider, issuer) = parts.provider(&setup, claims_in_token).await;
     let gateway = gateway(setup, &issuer).await;
-    let mut command = parts.script("sign_in.mjs");
-    command.env("TW_ADMIN", &gateway.admin).env("TW_ISSUER", &issuer).env("TW_CHROMIUM", &parts.chromium);
-    let output = tokio::task::spawn_blocking(|| run(command, "")).await.expect("the script runs");
-    let said = String::from_utf8_lossy(&output.stdout);
-    println!("{said}");
-    let why = format!("{}\n{}\n{}", String::from_utf8_lossy(&output.stderr), provider.output(), gateway.log());
-    assert!(output.status.success(), "{why}");
-    assert!(said.ends_with("all checks passed\n"), "the script ended early");
+    parts.sign_in(&gateway.admin, &issuer, 1, || format!("{}\n{}", provider.output(), gateway.log())).await;
     let log = gateway.log();
     assert!(log.contains("somebody signed in") && log.contains("a sign-in was refused"), "{log}");
     for secret in ["a+secret with/odd:letters", "csrf_token=", "code="] {

@@ -5,6 +5,7 @@
 mod database;
 mod dialect;
 mod gateway;
+pub(crate) mod people;
 mod process;
 mod sim;
 pub(crate) mod socket;

@@ -1,14 +1,13 @@
 //! The books: one row a request, one a call of the backend, and sums by the hour and by the day that
 //! are written in the same transaction, so that rows and sums always say the same.
 
-mod append;
+mod postgres;
 mod reading;
-
-use std::collections::BTreeMap;
+mod sqlite;
 
 use super::{
     Store, UnixMillis,
-    backend::{Backend, Write, execute, fetch_one},
+    backend::{Backend, execute, fetch_one},
     error::Result,
 };
 
@@ -246,29 +245,9 @@ impl<'a> LedgerStore<'a> {
     /// The same by one of several servers, which had said of `replica`'s slices what these rows used.
     pub async fn append_as(&self, replica: Option<&str>, rows: &[UsageRow]) -> Result<()> {
         if let Backend::Postgres(server) = &self.store.backend {
-            return append::all(&server.pool, replica, rows).await;
+            return postgres::all(&server.pool, replica, rows).await;
         }
-        let mut write = self.store.backend.write(&[]).await?;
-        let mut sums: BTreeMap<Cell, UsageSum> = BTreeMap::new();
-        for row in rows {
-            if insert(&mut write, row).await? {
-                let sum = sums.entry(Cell::of(row)).or_default();
-                add(sum, row);
-            }
-        }
-        // In the order of their keys, so that two writers never wait for each other.
-        for (cell, sum) in &sums {
-            upsert_hour(&mut write, cell, sum).await?;
-        }
-        let mut days: BTreeMap<Cell, UsageSum> = BTreeMap::new();
-        for (mut cell, sum) in sums {
-            cell.slot = cell.slot.div_euclid(24);
-            merge(days.entry(cell).or_default(), &sum);
-        }
-        for (cell, sum) in &days {
-            upsert_day(&mut write, cell, sum).await?;
-        }
-        write.commit().await
+        sqlite::all(self.store, rows).await
     }
 
     /// Forgets requests, and hours, from before; days are kept. At most `most` requests and the sums of
@@ -289,45 +268,6 @@ impl<'a> LedgerStore<'a> {
     }
 }
 
-/// What a sum is of.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-struct Cell {
-    /// The Unix hour, or day.
-    slot: i64,
-    team_id: String,
-    user_id: String,
-    key_id: String,
-    account_id: String,
-    model: String,
-    dialect: String,
-}
-
-impl Cell {
-    fn of(row: &UsageRow) -> Self {
-        Self {
-            slot: row.at.div_euclid(HOUR),
-            team_id: row.team_id.clone(),
-            user_id: row.user_id.clone(),
-            key_id: row.key_id.clone(),
-            account_id: row.account_id.clone(),
-            model: row.model.clone(),
-            dialect: row.dialect.clone(),
-        }
-    }
-}
-
-fn add(sum: &mut UsageSum, row: &UsageRow) {
-    let one = UsageSum {
-        group: String::new(),
-        requests: 1,
-        failed: u64::from(row.outcome != "ok"),
-        used: row.used,
-        estimated: u64::from(row.estimated),
-        cost: row.cost.unwrap_or(0),
-    };
-    merge(sum, &one);
-}
-
 fn merge(sum: &mut UsageSum, more: &UsageSum) {
     sum.requests += more.requests;
     sum.failed += more.failed;
@@ -339,137 +279,6 @@ fn merge(sum: &mut UsageSum, more: &UsageSum) {
     sum.estimated += more.estimated;
     sum.cost += more.cost;
 }
-
-/// Whether it was not there yet.
-async fn insert(write: &mut Write, row: &UsageRow) -> Result<bool> {
-    let new = execute!(
-        &mut *write,
-        "INSERT INTO usage_requests (id, at, team_id, user_id, key_id, account_id, dialect, endpoint, model_asked,
-            model, effort, tier, status, outcome, cause, input, cached, cache_write, output, reasoning, estimated,
-            cost, attempts, first_byte_ms, duration_ms)
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19, $20, $21, $22,
-            $23, $24, $25)
-         ON CONFLICT (id) DO NOTHING",
-        row.id.as_str(),
-        row.at,
-        row.team_id.as_str(),
-        row.user_id.as_str(),
-        row.key_id.as_str(),
-        row.account_id.as_str(),
-        row.dialect.as_str(),
-        row.endpoint.as_str(),
-        row.model_asked.as_str(),
-        row.model.as_str(),
-        row.effort.as_deref(),
-        row.tier.as_deref(),
-        i64::from(row.status),
-        row.outcome.as_str(),
-        row.cause.as_deref(),
-        signed(row.used.input),
-        signed(row.used.cached),
-        signed(row.used.cache_write),
-        signed(row.used.output),
-        signed(row.used.reasoning),
-        row.estimated,
-        row.cost.map(signed),
-        i64::try_from(row.attempts.len()).unwrap_or(i64::MAX),
-        row.first_byte_ms.map(signed),
-        signed(row.duration_ms),
-    )?;
-    if new == 0 {
-        return Ok(false);
-    }
-    for (number, attempt) in (1_i64..).zip(&row.attempts) {
-        execute!(
-            &mut *write,
-            "INSERT INTO usage_attempts (request_id, number, account_id, at, duration_ms, outcome, status,
-                upstream_id, input, cached, output)
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
-            row.id.as_str(),
-            number,
-            attempt.account_id.as_str(),
-            attempt.at,
-            signed(attempt.duration_ms),
-            attempt.outcome.as_str(),
-            attempt.status.map(i64::from),
-            attempt.upstream_id.as_deref(),
-            signed(attempt.used.input),
-            signed(attempt.used.cached),
-            signed(attempt.used.output),
-        )?;
-    }
-    Ok(true)
-}
-
-/// One statement for each of the two tables.
-macro_rules! upsert {
-    ($name:ident, $table:literal, $slot:literal) => {
-        async fn $name(write: &mut Write, cell: &Cell, sum: &UsageSum) -> Result<()> {
-            execute!(
-                &mut *write,
-                concat!(
-                    "INSERT INTO ",
-                    $table,
-                    " (",
-                    $slot,
-                    ", team_id, user_id, key_id, account_id, model, dialect,
-                        requests, failed, input, cached, cache_write, output, reasoning, estimated, cost)
-                     VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16)
-                     ON CONFLICT (",
-                    $slot,
-                    ", team_id, user_id, key_id, account_id, model, dialect) DO UPDATE SET
-                        requests = ",
-                    $table,
-                    ".requests + excluded.requests,
-                        failed = ",
-                    $table,
-                    ".failed + excluded.failed,
-                        input = ",
-                    $table,
-                    ".input + excluded.input,
-                        cached = ",
-                    $table,
-                    ".cached + excluded.cached,
-                        cache_write = ",
-                    $table,
-                    ".cache_write + excluded.cache_write,
-                        output = ",
-                    $table,
-                    ".output + excluded.output,
-                        reasoning = ",
-                    $table,
-                    ".reasoning + excluded.reasoning,
-                        estimated = ",
-                    $table,
-                    ".estimated + excluded.estimated,
-                        cost = ",
-                    $table,
-                    ".cost + excluded.cost"
-                ),
-                cell.slot,
-                cell.team_id.as_str(),
-                cell.user_id.as_str(),
-                cell.key_id.as_str(),
-                cell.account_id.as_str(),
-                cell.model.as_str(),
-                cell.dialect.as_str(),
-                signed(sum.requests),
-                signed(sum.failed),
-                signed(sum.used.input),
-                signed(sum.used.cached),
-                signed(sum.used.cache_write),
-                signed(sum.used.output),
-                signed(sum.used.reasoning),
-                signed(sum.estimated),
-                signed(sum.cost),
-            )?;
-            Ok(())
-        }
-    };
-}
-
-upsert!(upsert_hour, "usage_hourly", "hour");
-upsert!(upsert_day, "usage_daily", "day");
 
 fn signed(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
