@@ -33,6 +33,7 @@ pub(crate) enum Scenario {
     Paced,
     Whole,
     Large,
+    Short,
 }
 
 /// The numbers of a scenario.
@@ -48,8 +49,8 @@ struct Shape {
 }
 
 impl Scenario {
-    pub(crate) const ALL: [Self; 7] =
-        [Self::One, Self::Burst, Self::Crowd, Self::Long, Self::Paced, Self::Whole, Self::Large];
+    pub(crate) const ALL: [Self; 8] =
+        [Self::One, Self::Burst, Self::Crowd, Self::Long, Self::Short, Self::Paced, Self::Whole, Self::Large];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -60,6 +61,7 @@ impl Scenario {
             Self::Paced => "paced",
             Self::Whole => "whole",
             Self::Large => "large",
+            Self::Short => "short",
         }
     }
 
@@ -72,6 +74,7 @@ impl Scenario {
             Self::Paced => "64 deltas, one every 10 ms, 32 clients",
             Self::Whole => "not streamed, 32 clients",
             Self::Large => "a prompt of 200 KB, 32 clients",
+            Self::Short => "2 deltas, 32 clients: what a request costs without its stream",
         }
     }
 
@@ -85,6 +88,7 @@ impl Scenario {
             Self::Paced => Shape { pace: 10_000, requests: 320, ..usual },
             Self::Whole => Shape { streamed: false, ..usual },
             Self::Large => Shape { prompt: 200_000, requests: 1000, ..usual },
+            Self::Short => Shape { deltas: 2, ..usual },
         }
     }
 }

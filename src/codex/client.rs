@@ -8,7 +8,8 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
-use std::task::Poll;
+use std::pin::Pin;
+use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::time::Instant;
 use url::Url;
@@ -137,6 +138,7 @@ impl Client {
                 decoder: Decoder::new(),
                 idle_timeout: self.options.idle_timeout,
                 silent_since: None,
+                alarm: Alarm::default(),
                 ended: false,
             };
             return Ok(Answer { headers, stream });
@@ -268,8 +270,40 @@ pub struct EventStream {
     /// Since when a read is waited for. Outlives a call of `next` that was given up, so that somebody
     /// who looks in between does not make the backend's silence shorter.
     silent_since: Option<Instant>,
+    alarm: Alarm,
     /// Whether the body has ended.
     ended: bool,
+}
+
+/// What has come of a stream.
+#[derive(Debug)]
+pub enum Came {
+    /// An event.
+    Frame(Frame),
+    /// No more is to come.
+    End,
+    /// Nothing, in the time that was given.
+    Nothing,
+}
+
+/// A timer that is set for each event and hardly ever goes off: it is put later only when it does.
+#[derive(Debug, Default)]
+struct Alarm(Option<Pin<Box<tokio::time::Sleep>>>);
+
+impl Alarm {
+    fn poll(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<()> {
+        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
+        if sleep.deadline() > until {
+            sleep.as_mut().reset(until);
+        }
+        while sleep.as_mut().poll(context).is_ready() {
+            if Instant::now() >= until {
+                return Poll::Ready(());
+            }
+            sleep.as_mut().reset(until);
+        }
+        Poll::Pending
+    }
 }
 
 /// Where events come from.
@@ -301,24 +335,46 @@ impl EventStream {
             decoder: Decoder::new(),
             idle_timeout,
             silent_since: None,
+            alarm: Alarm::default(),
             ended: false,
         }
     }
 
     /// The next frame; `None` at the end of the body. Safe to cancel: nothing that was read is lost.
     pub async fn next(&mut self) -> Result<Option<Frame>, Failure> {
+        match self.next_by(None).await? {
+            Came::Frame(frame) => Ok(Some(frame)),
+            Came::End | Came::Nothing => Ok(None),
+        }
+    }
+
+    /// What comes next, until `by`. Safe to cancel.
+    pub async fn next_by(&mut self, by: Option<Instant>) -> Result<Came, Failure> {
         loop {
             if let Some(frame) = self.buffered()? {
-                return Ok(Some(frame));
+                return Ok(Came::Frame(frame));
             }
             if self.ended {
-                return Ok(None);
+                return Ok(Came::End);
             }
-            let deadline = *self.silent_since.get_or_insert_with(Instant::now) + self.idle_timeout;
-            let chunk = tokio::time::timeout_at(deadline, self.source.chunk())
+            let silent = *self.silent_since.get_or_insert_with(Instant::now) + self.idle_timeout;
+            let until = by.map_or(silent, |by| by.min(silent));
+            let came = {
+                let Self { source, alarm, .. } = &mut *self;
+                let mut chunk = std::pin::pin!(source.chunk());
+                std::future::poll_fn(|context| match chunk.as_mut().poll(context) {
+                    Poll::Ready(chunk) => Poll::Ready(Some(chunk)),
+                    Poll::Pending => alarm.poll(context, until).map(|()| None),
+                })
                 .await
-                .map_err(|_| Failure::of(FailureKind::Timeout, "the backend's stream fell silent"))??;
-            self.arrived(chunk);
+            };
+            match came {
+                Some(chunk) => self.arrived(chunk?),
+                None if until == silent => {
+                    return Err(Failure::of(FailureKind::Timeout, "the backend's stream fell silent"));
+                }
+                None => return Ok(Came::Nothing),
+            }
         }
     }
 

@@ -439,12 +439,19 @@ impl<'a> Event<'a> {
     }
 }
 
-/// The event's `type`.
+/// The event's `type`. The backend writes it first; then the rest is not read for it.
 fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
     #[derive(Deserialize)]
     struct Tag<'a> {
         #[serde(borrow, rename = "type")]
         kind: Cow<'a, str>,
+    }
+    if let Some(rest) = data.strip_prefix(br#"{"type":""#)
+        && let Some(end) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))
+        && rest[end] == b'"'
+        && let Ok(kind) = std::str::from_utf8(&rest[..end])
+    {
+        return Ok(Cow::Borrowed(kind));
     }
     serde_json::from_slice::<Tag<'_>>(data).map(|tag| tag.kind)
 }

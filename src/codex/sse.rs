@@ -5,6 +5,7 @@
 //! chunk is a reference-counted slice of that chunk; only a frame cut by a chunk border is copied.
 
 use bytes::{Buf, Bytes, BytesMut};
+use memchr::memchr;
 use std::borrow::Cow;
 
 /// The largest frame that is buffered: an image in base64 is a few MiB (protocol.md 3).
@@ -37,14 +38,8 @@ impl Frame {
     /// `event:` line. Borrowed unless there is more than one `data:` line.
     pub fn data(&self) -> Option<Cow<'_, [u8]>> {
         let mut joined: Option<Cow<'_, [u8]>> = None;
-        for line in self.raw.split(|b| *b == b'\n') {
-            let line = line.strip_suffix(b"\r").unwrap_or(line);
-            let value = match line.strip_prefix(b"data") {
-                // A field without a colon has an empty value.
-                Some(b"") => &[],
-                Some([b':', b' ', value @ ..] | [b':', value @ ..]) => value,
-                _ => continue,
-            };
+        for line in self.lines() {
+            let Some(value) = data_of(line) else { continue };
             joined = Some(match joined {
                 None => Cow::Borrowed(value),
                 Some(first) => {
@@ -56,6 +51,29 @@ impl Frame {
             });
         }
         joined
+    }
+
+    fn lines(&self) -> impl Iterator<Item = &[u8]> {
+        let mut rest: &[u8] = &self.raw;
+        std::iter::from_fn(move || {
+            if rest.is_empty() {
+                return None;
+            }
+            let end = memchr(b'\n', rest).unwrap_or(rest.len());
+            let line = &rest[..end];
+            rest = rest.get(end + 1..).unwrap_or_default();
+            Some(line.strip_suffix(b"\r").unwrap_or(line))
+        })
+    }
+}
+
+/// The value of a `data:` line.
+fn data_of(line: &[u8]) -> Option<&[u8]> {
+    match line.strip_prefix(b"data")? {
+        // A field without a colon has an empty value.
+        b"" => Some(&[]),
+        [b':', b' ', value @ ..] | [b':', value @ ..] => Some(value),
+        _ => None,
     }
 }
 
@@ -130,7 +148,7 @@ impl Decoder {
 fn frame_end(buffer: &[u8], searched: usize) -> Option<usize> {
     // The end is at most four bytes long, so three of the searched ones may belong to it.
     let mut from = searched.saturating_sub(3);
-    while let Some(at) = buffer[from..].iter().position(|b| *b == b'\n') {
+    while let Some(at) = memchr(b'\n', &buffer[from..]) {
         let feed = from + at;
         match buffer.get(feed + 1..) {
             Some([b'\n', ..]) => return Some(feed + 2),

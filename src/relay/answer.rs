@@ -5,7 +5,7 @@ use super::lesson::Learn;
 use super::ticket::{Outcome, Ticket};
 use super::unix_now;
 use crate::account::InFlight;
-use crate::codex::client::EventStream;
+use crate::codex::client::{Came, EventStream};
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
 use crate::codex::{Event, Failure, FailureKind};
@@ -19,6 +19,8 @@ use tokio::time::Instant;
 const WRITE_LIMIT: usize = 64 * 1024;
 /// … and up to this many frames, so that one busy stream does not hold up the others on its thread.
 const FRAME_LIMIT: usize = 256;
+/// Room for one event.
+const WRITE_LEAST: usize = 512;
 /// How long the end of the backend's body is awaited after its last event, so that the connection
 /// can be used again.
 const END_OF_BODY: Duration = Duration::from_millis(250);
@@ -41,17 +43,17 @@ pub(super) async fn begin(
     learn: &impl Learn,
 ) -> Result<Begun, Failure> {
     let mut frames = VecDeque::new();
-    let mut deadline = None;
+    let mut until = Instant::now() + first;
     loop {
-        let next = match deadline {
-            None => tokio::time::timeout(first, events.next()).await.unwrap_or_else(|_| Err(mute())),
-            Some(at) => match tokio::time::timeout_at(at, events.next()).await {
-                Ok(next) => next,
-                Err(_) => return Ok(Begun { held: frames, events }),
-            },
+        let frame = match events.next_by(Some(until)).await? {
+            Came::Frame(frame) => frame,
+            Came::End => return Err(cut()),
+            Came::Nothing if frames.is_empty() => return Err(mute()),
+            Came::Nothing => return Ok(Begun { held: frames, events }),
         };
-        let Some(frame) = next? else { return Err(cut()) };
-        deadline.get_or_insert_with(|| tokio::time::Instant::now() + hold);
+        if frames.is_empty() {
+            until = Instant::now() + hold;
+        }
         let settled = match parse(&frame, Depth::Control)? {
             Some(event) => {
                 if let Some(failure) = observe(&event, learn) {
@@ -88,6 +90,8 @@ pub(super) struct Relayed<L> {
     pub pace: Pace,
     /// Whether the last frame of the client's stream has been written.
     pub finished: bool,
+    /// How many bytes the last write had: the next one is likely to have as many.
+    pub written: usize,
     /// The account's place in flight, held until the stream is over.
     pub _in_flight: InFlight,
 }
@@ -95,7 +99,7 @@ pub(super) struct Relayed<L> {
 impl<L: Learn> Relayed<L> {
     /// The next bytes for the client; `None` when the answer is complete.
     pub(super) async fn next_write(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::new();
+        let mut out = BytesMut::with_capacity(self.written.clamp(WRITE_LEAST, WRITE_LIMIT));
         // What the client does not see of the backend's events does not keep it waiting patiently.
         let heartbeat = self.pace.keep_alive.map(|every| Instant::now() + every);
         while !self.finished && out.is_empty() {
@@ -112,6 +116,8 @@ impl<L: Learn> Relayed<L> {
             while !self.finished && out.len() < WRITE_LIMIT && frames < FRAME_LIMIT {
                 let ready = match self.begun.held.pop_front() {
                     Some(frame) => Ok(Some(frame)),
+                    // The first output leaves at once, with the head.
+                    None if self.written == 0 => Ok(None),
                     None => self.begun.events.at_hand().await,
                 };
                 if matches!(ready, Ok(None)) {
@@ -129,6 +135,7 @@ impl<L: Learn> Relayed<L> {
             let _ = tokio::time::timeout(END_OF_BODY, self.begun.events.next()).await;
             return None;
         }
+        self.written = out.len();
         Some(out.freeze())
     }
 
@@ -139,25 +146,25 @@ impl<L: Learn> Relayed<L> {
         if deadline.is_some_and(|at| at <= Instant::now()) {
             return Some(Err(too_long()));
         }
-        let Some(until) = [heartbeat, deadline].into_iter().flatten().min() else {
-            return Some(self.begun.events.next().await);
-        };
-        match tokio::time::timeout_at(until, self.begun.events.next()).await {
-            Ok(next) => Some(next),
-            Err(_) if deadline == Some(until) => Some(Err(too_long())),
-            Err(_) => None,
+        let until = [heartbeat, deadline].into_iter().flatten().min();
+        match self.begun.events.next_by(until).await {
+            Ok(Came::Frame(frame)) => Some(Ok(Some(frame))),
+            Ok(Came::End) => Some(Ok(None)),
+            Ok(Came::Nothing) if deadline == until => Some(Err(too_long())),
+            Ok(Came::Nothing) => None,
+            Err(failure) => Some(Err(failure)),
         }
     }
 
     fn take(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
         let since = std::time::Instant::now();
-        self.pass(next, out);
+        self.pass(next, since, out);
         self.ticket.worked(since);
     }
 
-    fn pass(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
+    fn pass(&mut self, next: Result<Option<Frame>, Failure>, since: std::time::Instant, out: &mut BytesMut) {
         let ended = match next {
-            Ok(Some(frame)) => self.translate(&frame, out),
+            Ok(Some(frame)) => self.translate(&frame, since, out),
             Ok(None) => Err(cut()),
             Err(failure) => Err(failure),
         };
@@ -183,12 +190,12 @@ impl<L: Learn> Relayed<L> {
     }
 
     /// Whether the answer is complete with this frame: for the backend, or for the client.
-    fn translate(&mut self, frame: &Frame, out: &mut BytesMut) -> Result<bool, Failure> {
+    fn translate(&mut self, frame: &Frame, since: std::time::Instant, out: &mut BytesMut) -> Result<bool, Failure> {
         let Some(data) = frame.data() else { return Ok(false) };
         let event = Event::parse(&data, self.translator.depth()).map_err(|error| illegible(&error))?;
         let failure = observe(&event, &self.learn);
         note_usage(&event, &mut self.ticket, &mut self.call);
-        note_piece(&event, &mut self.ticket, &mut self.call);
+        note_piece(&event, &mut self.ticket, &mut self.call, since);
         if matches!(event, Event::RateLimits(_)) {
             // The client is told of the pool; that there are accounts is not its business.
             if let Some(pooled) = self.learn.pooled() {
@@ -230,7 +237,7 @@ pub(super) async fn fold(
             return Err(failure);
         }
         note_usage(&event, ticket, call);
-        note_piece(&event, ticket, call);
+        note_piece(&event, ticket, call, since);
         folder.event(&event);
         ticket.worked(since);
         if folder.is_done() {
@@ -272,10 +279,10 @@ fn note_usage(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall) {
 }
 
 /// Counts output, for an answer that is cut before the backend has counted it.
-fn note_piece(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall) {
+fn note_piece(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall, now: std::time::Instant) {
     if is_output(event) && !event.is_terminal() {
         ticket.piece();
-        call.output();
+        call.output(now);
     }
 }
 

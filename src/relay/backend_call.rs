@@ -48,9 +48,8 @@ impl BackendCall {
         metrics::Call { operation: OPERATION, model: &self.model }
     }
 
-    /// A piece of output has come.
-    pub(super) fn output(&mut self) {
-        let now = Instant::now();
+    /// A piece of output has come, now.
+    pub(super) fn output(&mut self, now: Instant) {
         if let Some((last, between)) = &mut self.output {
             between.record(now.duration_since(*last).as_secs_f64());
             *last = now;

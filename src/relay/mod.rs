@@ -251,6 +251,7 @@ impl Relay {
                     learn,
                     pace,
                     finished: false,
+                    written: 0,
                     _in_flight: in_flight,
                 };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {

@@ -338,6 +338,18 @@ impl Backend {
         Ok(write)
     }
 
+    /// A connection for one statement that changes no topic: it is a transaction of its own, without the
+    /// two journeys that a begin and a commit take.
+    pub(super) async fn write_once(&self) -> Result<Session> {
+        let began = Instant::now();
+        let session = match self {
+            Self::Sqlite(pools) => pools.writer.acquire().await.map(Session::Sqlite),
+            Self::Postgres(server) => server.pool.acquire().await.map(Session::Postgres),
+        };
+        self.waited(began);
+        Ok(session?)
+    }
+
     pub(super) async fn close(&self) {
         match self {
             Self::Sqlite(pools) => {

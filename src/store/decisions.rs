@@ -47,7 +47,7 @@ impl<'a> DecisionStore<'a> {
             json!([uuid::Uuid::now_v7().to_string(), request_id, key.to_string(), at, content])
         });
         let rows = Value::Array(rows.collect()).to_string();
-        let mut write = self.store.backend.write(&[]).await?;
+        let mut write = self.store.backend.write_once().await?;
         execute_each!(
             &mut write,
             "INSERT INTO decisions (id, request_id, key_id, at, content)
@@ -55,7 +55,7 @@ impl<'a> DecisionStore<'a> {
             "",
             rows,
         )?;
-        write.commit().await
+        Ok(())
     }
 
     /// The newest first, at most `limit`. The key of a row that no longer reads as one is nobody's.

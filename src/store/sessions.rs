@@ -45,7 +45,7 @@ impl<'a> SessionStore<'a> {
             .values()
             .map(|home| json!([home.session, home.account.to_string(), home.last_at, home.foreign_items]));
         let rows = Value::Array(rows.collect()).to_string();
-        let mut write = self.store.backend.write(&[]).await?;
+        let mut write = self.store.backend.write_once().await?;
         execute_each!(
             &mut write,
             "INSERT INTO sessions (session, account_id, last_at, foreign_items)
@@ -55,7 +55,7 @@ impl<'a> SessionStore<'a> {
                 last_at = excluded.last_at, foreign_items = excluded.foreign_items",
             rows,
         )?;
-        write.commit().await
+        Ok(())
     }
 
     /// The homes of conversations that went on since, the newest first, at most `limit`.

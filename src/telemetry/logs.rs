@@ -5,10 +5,13 @@ use super::traces;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
+use tracing::span::Record;
 use tracing::{Event, Subscriber};
+use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::ParseError;
 use tracing_subscriber::fmt::FmtContext;
-use tracing_subscriber::fmt::format::{self, FormatEvent, JsonFields, Writer};
+use tracing_subscriber::fmt::FormattedFields;
+use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
@@ -97,11 +100,25 @@ where
         }
         Format::Json => {
             let json = format::format().json().flatten_event(true).with_current_span(false).with_span_list(false);
-            layer.event_format(Traced(json)).fmt_fields(JsonFields::new()).with_filter(filter).boxed()
+            layer.event_format(Traced(json)).fmt_fields(NoFields).with_filter(filter).boxed()
         }
     };
     let set = Box::new(move |filter| handle.reload(filter));
     Ok((layer, Level { now: Arc::new(Mutex::new(Now { text: level.to_owned(), set })) }))
+}
+
+/// What spans know is not in JSON lines, so it is not written down for them either: each value that a
+/// span learns would be, with all that it knew before.
+struct NoFields;
+
+impl FormatFields<'_> for NoFields {
+    fn format_fields<R: RecordFields>(&self, _: Writer<'_>, _: R) -> fmt::Result {
+        Ok(())
+    }
+
+    fn add_fields(&self, _: &mut FormattedFields<Self>, _: &Record<'_>) -> fmt::Result {
+        Ok(())
+    }
 }
 
 /// JSON lines that say which trace they belong to, where they belong to one.
