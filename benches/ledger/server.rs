@@ -32,7 +32,8 @@ impl Server {
             server.run("initdb", &["-D", &data, "-A", "trust", "-U", "postgres"])?;
         }
         let options = format!(
-            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c max_wal_size=4GB",
+            "-p {port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={} -c max_wal_size=4GB \
+             -c shared_preload_libraries=pg_stat_statements",
             directory.display()
         );
         let log = server.path("log")?;

@@ -16,6 +16,8 @@ pub(crate) enum Dialect {
     Codex,
     Chat,
     Messages,
+    /// Responses of which the answer is kept, as SDKs ask by default.
+    Kept,
 }
 
 impl Dialect {
@@ -27,12 +29,13 @@ impl Dialect {
             Self::Codex => "Codex paths",
             Self::Chat => "Chat Completions",
             Self::Messages => "Messages",
+            Self::Kept => "Responses, kept",
         }
     }
 
     pub(crate) fn path(self) -> &'static str {
         match self {
-            Self::Responses => "/v1/responses",
+            Self::Responses | Self::Kept => "/v1/responses",
             Self::Codex => "/backend-api/codex/responses",
             Self::Chat => "/v1/chat/completions",
             Self::Messages => "/v1/messages",
@@ -42,7 +45,7 @@ impl Dialect {
     /// What stands before a delta's mark.
     fn before_mark(self) -> &'static [u8] {
         match self {
-            Self::Responses | Self::Codex => b"\"delta\":\"#",
+            Self::Responses | Self::Codex | Self::Kept => b"\"delta\":\"#",
             Self::Chat => b"\"content\":\"#",
             Self::Messages => b"\"text\":\"#",
         }
@@ -51,7 +54,7 @@ impl Dialect {
     /// What only a good end has.
     fn good_end(self) -> &'static [u8] {
         match self {
-            Self::Responses | Self::Codex => b"\"type\":\"response.completed\"",
+            Self::Responses | Self::Codex | Self::Kept => b"\"type\":\"response.completed\"",
             Self::Chat => b"data: [DONE]",
             Self::Messages => b"\"type\":\"message_stop\"",
         }
@@ -64,6 +67,9 @@ impl Dialect {
                     r#"{{"model":"gpt-5.5","stream":{stream},"store":false,"instructions":"Be brief.","input":[{{"type":"message","role":"user","content":[{{"type":"input_text","text":"{prompt}"}}]}}]}}"#
                 )
             }
+            Self::Kept => format!(
+                r#"{{"model":"gpt-5.5","stream":{stream},"store":true,"input":[{{"type":"message","role":"user","content":[{{"type":"input_text","text":"{prompt}"}}]}}]}}"#
+            ),
             Self::Codex => {
                 format!(
                     r#"{{"model":"gpt-5.5","stream":{stream},"input":[{{"type":"message","role":"developer","content":[{{"type":"input_text","text":"Be brief."}}]}},{{"type":"message","role":"user","content":[{{"type":"input_text","text":"{prompt}"}}]}}],"tools":[],"tool_choice":"auto","parallel_tool_calls":true,"reasoning":{{"effort":"medium"}},"store":false,"include":["reasoning.encrypted_content"],"prompt_cache_key":"bench","text":{{"verbosity":"low"}}}}"#

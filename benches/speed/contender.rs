@@ -3,6 +3,7 @@
 use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -18,7 +19,77 @@ pub(crate) struct Contender {
     child: Child,
     /// From the start to readiness.
     pub(crate) ready_after: Duration,
-    _directory: TempDir,
+    _directory: Arc<TempDir>,
+}
+
+/// What gateways are started from.
+pub(crate) struct Installation {
+    directory: Arc<TempDir>,
+    backend: SocketAddr,
+    /// Where it is not a SQLite file in the directory.
+    database: Option<String>,
+}
+
+impl Installation {
+    pub(crate) fn new(backend: SocketAddr, database: Option<String>) -> Result<Self> {
+        Ok(Self { directory: Arc::new(tempfile::tempdir()?), backend, database })
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        // Another build, to compare with.
+        let binary = std::env::var("SPEED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollway").to_owned());
+        let (directory, backend) = (self.directory.path(), self.backend);
+        let mut command = pinned(&binary);
+        command
+            .args(arguments)
+            .current_dir(directory)
+            .env("TOLLWAY_DATA_DIR", directory.join("data"))
+            .env("TOLLWAY_BACKEND__BASE_URL", format!("http://{backend}/backend-api"))
+            .env("TOLLWAY_OAUTH__ISSUER", format!("http://{backend}"))
+            .env("TOLLWAY_MASTER_KEY", "dG9sbHdheS10ZXN0cy1tYXN0ZXIta2V5LTMyLWJ5dGU=")
+            .env("TOLLWAY_LOG__FORMAT", "json")
+            .envs(self.database.iter().map(|url| ("TOLLWAY_DATABASE_URL", url)));
+        command
+    }
+
+    /// Adds accounts and keys; gives the last key.
+    pub(crate) fn fill(&self, accounts: usize, keys: usize) -> Result<String> {
+        for number in 0..accounts {
+            let file = self.directory.path().join("auth.json");
+            std::fs::write(&file, auth_json(number))?;
+            let done = self.command(&["account", "import"]).arg(&file).output()?;
+            if !done.status.success() {
+                bail!("account import: {}", String::from_utf8_lossy(&done.stderr));
+            }
+        }
+        let mut key = String::new();
+        for number in 0..keys {
+            let name = format!("bench-{number}");
+            let done = self.command(&["key", "create", "--name", &name]).output()?;
+            let printed = String::from_utf8_lossy(&done.stdout).into_owned();
+            let word = printed.split_whitespace().find(|word| word.starts_with("tw-"));
+            word.with_context(|| format!("no key in {printed:?}"))?.clone_into(&mut key);
+        }
+        Ok(key)
+    }
+
+    /// Starts a gateway and waits until it is ready.
+    pub(crate) fn serve(&self) -> Result<Contender> {
+        let [address, ops, admin] = [free()?, free()?, free()?];
+        let log = std::fs::File::options().create(true).append(true).open(self.directory.path().join("log"))?;
+        let began = Instant::now();
+        let mut child = self
+            .command(&["serve"])
+            .env("TOLLWAY_SERVER__LISTEN", address.to_string())
+            .env("TOLLWAY_SERVER__OPS_LISTEN", ops.to_string())
+            .env("TOLLWAY_ADMIN__LISTEN", admin.to_string())
+            .stdout(Stdio::null())
+            .stderr(log)
+            .spawn()?;
+        let ready_after = await_ready(ops, &mut child, began)?;
+        let directory = Arc::clone(&self.directory);
+        Ok(Contender { name: "Tollway", address, key: String::new(), child, ready_after, _directory: directory })
+    }
 }
 
 /// A command on the first core.
@@ -66,7 +137,7 @@ impl Contender {
             key: "none".into(),
             child,
             ready_after: Duration::ZERO,
-            _directory: directory,
+            _directory: Arc::new(directory),
         };
         contender.await_port(address, began)?;
         Ok(contender)
@@ -74,50 +145,14 @@ impl Contender {
 
     /// The gateway as it is by default, with `accounts` accounts and `keys` keys.
     pub(crate) fn tollway(backend: SocketAddr, accounts: usize, keys: usize) -> Result<Self> {
-        let directory = tempfile::tempdir()?;
-        let [address, ops, admin] = [free()?, free()?, free()?];
-        // Another build, to compare with.
-        let binary = std::env::var("SPEED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollway").to_owned());
-        let command = |arguments: &[&str]| {
-            let mut command = pinned(&binary);
-            command
-                .args(arguments)
-                .current_dir(directory.path())
-                .env("TOLLWAY_DATA_DIR", directory.path().join("data"))
-                .env("TOLLWAY_BACKEND__BASE_URL", format!("http://{backend}/backend-api"))
-                .env("TOLLWAY_OAUTH__ISSUER", format!("http://{backend}"))
-                .env("TOLLWAY_MASTER_KEY", "dG9sbHdheS10ZXN0cy1tYXN0ZXIta2V5LTMyLWJ5dGU=")
-                .env("TOLLWAY_SERVER__LISTEN", address.to_string())
-                .env("TOLLWAY_SERVER__OPS_LISTEN", ops.to_string())
-                .env("TOLLWAY_ADMIN__LISTEN", admin.to_string())
-                .env("TOLLWAY_LOG__FORMAT", "json");
-            command
-        };
-        for number in 0..accounts {
-            let file = directory.path().join("auth.json");
-            std::fs::write(&file, auth_json(number))?;
-            let done = command(&["account", "import"]).arg(&file).output()?;
-            if !done.status.success() {
-                bail!("account import: {}", String::from_utf8_lossy(&done.stderr));
-            }
-        }
-        let mut key = String::new();
-        for number in 0..keys {
-            let name = format!("bench-{number}");
-            let done = command(&["key", "create", "--name", &name]).output()?;
-            let printed = String::from_utf8_lossy(&done.stdout).into_owned();
-            let word = printed.split_whitespace().find(|word| word.starts_with("tw-"));
-            word.with_context(|| format!("no key in {printed:?}"))?.clone_into(&mut key);
-        }
-        let log = std::fs::File::create(directory.path().join("log"))?;
+        let installation = Installation::new(backend, None)?;
+        let key = installation.fill(accounts, keys)?;
         // Once without being measured: what follows is a start on an existing database.
-        let mut first = command(&["serve"]).stdout(Stdio::null()).stderr(Stdio::null()).spawn()?;
-        await_ready(ops, &mut first, Instant::now())?;
-        terminate(&mut first)?;
-        let began = Instant::now();
-        let mut child = command(&["serve"]).stdout(Stdio::null()).stderr(log).spawn()?;
-        let ready_after = await_ready(ops, &mut child, began)?;
-        Ok(Self { name: "Tollway", address, key, child, ready_after, _directory: directory })
+        let mut first = installation.serve()?;
+        terminate(&mut first.child)?;
+        let mut gateway = installation.serve()?;
+        gateway.key = key;
+        Ok(gateway)
     }
 
     fn await_port(&mut self, address: SocketAddr, began: Instant) -> Result<()> {

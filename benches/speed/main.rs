@@ -10,7 +10,10 @@
 mod backend;
 mod client;
 mod contender;
+mod replicas;
 mod report;
+#[path = "../ledger/server.rs"]
+mod server;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -151,7 +154,10 @@ fn main() -> Result<()> {
                 }
             }
         }
-        let report = report::write(&runs, &held, tollway.ready_after)?;
+        plan.deltas.store(64, Ordering::Relaxed);
+        plan.pace.store(0, Ordering::Relaxed);
+        let shared = if is_wanted("replicas") { replicas::measure(address).await? } else { None };
+        let report = report::write(&runs, &held, &shared.unwrap_or_default(), tollway.ready_after)?;
         println!("{report}");
         if arguments.iter().any(|word| word == "--write") {
             std::fs::write("docs/performance.md", report::page(&report)?).context("docs/performance.md")?;

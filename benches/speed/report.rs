@@ -6,6 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::client::Dialect;
+use crate::replicas::Shared;
 use crate::{Held, Run, Runs, Scenario};
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
@@ -26,7 +27,7 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-pub(crate) fn write(runs: &Runs, held: &[Held], ready_after: Duration) -> Result<String> {
+pub(crate) fn write(runs: &Runs, held: &[Held], shared: &[Shared], ready_after: Duration) -> Result<String> {
     let mut page = String::new();
     for scenario in Scenario::ALL {
         let Some(nginx) = runs.get(&(scenario, "nginx")) else { continue };
@@ -57,6 +58,14 @@ pub(crate) fn write(runs: &Runs, held: &[Held], ready_after: Duration) -> Result
         writeln!(page, "\n### Streams that are held\n\n| who | streams | idle, MiB | each, KiB |\n|---|---|---|---|")?;
         for Held { who, streams, idle_kib, each_kib } in held {
             writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
+        }
+    }
+    if !shared.is_empty() {
+        writeln!(page, "\n### Replicas over one Postgres, all on one core\n")?;
+        writeln!(page, "| replicas | API | requests a second | CPU a request, µs | statements a request |")?;
+        writeln!(page, "|---|---|---|---|---|")?;
+        for Shared { replicas, dialect, rate, cpu, statements } in shared {
+            writeln!(page, "| {replicas} | {dialect} | {rate:.0} | {:.0} | {statements:.3} |", cpu / 1e3)?;
         }
     }
     writeln!(

@@ -44,13 +44,11 @@ fn beyond(settings: &Settings) -> Vec<(&'static str, String)> {
         None if !settings.is_sqlite() => faults.push(("master_key", "is needed with a database server".to_owned())),
         None => {}
     }
-    for (client, section) in
-        [(assemble::http_client(settings), "backend"), (assemble::provider_client(settings), "oidc")]
-    {
-        match client {
-            Ok(_) => {}
-            Err(ServerError::Setting { setting, reason }) => faults.push((setting, reason)),
-            Err(other) => faults.push((section, other.to_string())),
+    for fault in assemble::faults(settings) {
+        match fault {
+            ServerError::Setting { setting, reason } => faults.push((setting, reason)),
+            // The clients' own words, which name no setting; the one for the backend has most of them.
+            other => faults.push(("backend", other.to_string())),
         }
     }
     faults
@@ -73,10 +71,18 @@ mod tests {
             ("TOLLWAY_BACKEND__CA_FILE", "/nowhere.pem"),
             ("TOLLWAY_OIDC__CA_FILE", "/nowhere.pem"),
             ("TOLLWAY_SERVER__MAX_BODY", "0"),
+            ("TOLLWAY_SERVER__TRUSTED_PROXIES", "nobody"),
+            ("TOLLWAY_SERVER__CORS_ORIGINS", "nowhere"),
+            ("TOLLWAY_BACKEND__WORKSPACE_ORIGINS", "nowhere"),
+            ("TOLLWAY_LEDGER__PRICES_FILE", "/nowhere.json"),
+            ("TOLLWAY_WEBHOOK__SECRET", "hunter3"),
         ]);
-        for key in ["master_key (env TOLLWAY_MASTER_KEY)", "backend.ca_file", "oidc.ca_file", "server.max_body"] {
+        let keys = ["master_key (env TOLLWAY_MASTER_KEY)", "backend.ca_file", "oidc.ca_file", "server.max_body"];
+        let others = ["trusted_proxies", "cors_origins", "workspace_origins", "ledger.prices_file", "webhook.secret"];
+        for key in keys.into_iter().chain(others) {
             assert!(told.contains(key), "{key} is not in {told}");
         }
+        assert!(!told.contains("hunter3"), "{told}");
         assert!(!told.contains("hunter2"), "{told}");
     }
 

@@ -127,6 +127,7 @@ impl Common {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     keep_memory_off_disks();
+    take_file_descriptors();
     // Both reqwest and sqlx speak TLS through this provider; it must be there before either.
     if rustls::crypto::aws_lc_rs::default_provider().install_default().is_err() {
         eprintln!("error: a TLS provider was installed before ours");
@@ -158,6 +159,14 @@ fn keep_memory_off_disks() {
     use rustix::process::{DumpableBehavior, Resource, Rlimit, set_dumpable_behavior, setrlimit};
     let _ = setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
     let _ = set_dumpable_behavior(DumpableBehavior::NotDumpable);
+}
+
+/// A stream takes two connections, and container runtimes and shells often begin with 1024 descriptors:
+/// all that may be had are taken. Where the system refuses, it goes on with those that it has.
+fn take_file_descriptors() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    let _ = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum });
 }
 
 async fn run(cli: Cli) -> Result<ExitCode> {

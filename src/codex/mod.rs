@@ -13,6 +13,7 @@ pub mod request;
 pub mod route;
 pub mod socket;
 pub mod sse;
+pub mod stream;
 
 pub use client::Client;
 pub use event::{Event, Usage};

@@ -245,6 +245,48 @@ fn a_wrong_name_is_told_with_the_nearest_of_its_kind() {
     }
 }
 
+/// Settings of which any text may be right here: names, and what only the rooms that use them can
+/// judge (`tollway config check` asks those too).
+const FREE: &[&str] = &[
+    "data_dir",
+    "master_key",
+    "server.trusted_proxies",
+    "server.cors_origins",
+    "oidc.client_id",
+    "oidc.scopes",
+    "oidc.groups_claim",
+    "oidc.name_claim",
+    "oidc.ca_file",
+    "backend.client_version",
+    "backend.workspace_origins",
+    "backend.ca_file",
+    "oauth.client_id",
+    "webhook.secret",
+    "ledger.prices_file",
+    "models.fallback",
+    "models.images",
+    "otlp.service_name",
+];
+
+#[test]
+fn a_mistake_in_any_setting_names_the_setting_where_it_came_from_and_what_is_expected() {
+    let mut free = Vec::new();
+    for field in fields() {
+        let variable = format!("TOLLWAY_{}", field.key.to_uppercase().replace('.', "__"));
+        let Err(faults) = load(&sources(&[(&variable, "\u{1}¿")])) else {
+            free.push(field.key);
+            continue;
+        };
+        let told: Vec<_> = faults.0.iter().map(ToString::to_string).collect();
+        let fault = told.iter().find(|fault| fault.starts_with(&format!("{} (env {variable}", field.key)));
+        let fault = fault.unwrap_or_else(|| panic!("{}: {told:?}", field.key));
+        // What to do about it: what a value looks like, or a sentence of its own.
+        let problem = fault.rsplit_once("): ").map_or("", |(_, problem)| problem);
+        assert!(problem.ends_with(field.kind) || problem.split_whitespace().count() > 3, "{fault}");
+    }
+    assert_eq!(free, FREE);
+}
+
 #[test]
 fn the_reference_page_is_the_one_in_docs() {
     let page = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/configuration.md");

@@ -20,10 +20,10 @@ const MOST_WRITES: usize = 4096;
 const BATCH: usize = 256;
 /// How long the first of them waits for others. On this server nobody notices, for readers look here
 /// first; on others see [`LATEST`].
-const GATHER: Duration = Duration::from_millis(100);
+const GATHER: Duration = Duration::from_millis(200);
 /// After how long another server's response is in the database, unless the database is slow: so long
 /// is looked for one that is not there.
-pub(super) const LATEST: Duration = Duration::from_millis(400);
+pub(super) const LATEST: Duration = Duration::from_millis(600);
 /// How often a write that fails is tried again, at most.
 const TRIES: u32 = 8;
 /// How long to wait before the first of these tries; twice as long before each other.
@@ -126,23 +126,26 @@ impl Queue {
                     () = &mut ended => true,
                 };
             }
-            self.drain(store).await;
+            self.drain(store, stopping).await;
             if stopping {
                 return;
             }
         }
     }
 
-    async fn drain(&self, store: &Store) {
+    /// Writes what is there; what comes meanwhile too, if it is the end.
+    async fn drain(&self, store: &Store, is_end: bool) {
+        let mut left = if is_end { usize::MAX } else { self.lock().writes.len() };
         loop {
             let batch: Vec<Write> = {
                 let mut waiting = self.lock();
-                let count = waiting.writes.len().min(BATCH);
+                let count = waiting.writes.len().min(BATCH).min(left);
                 waiting.writes.drain(..count).collect()
             };
             if batch.is_empty() {
                 return;
             }
+            left -= batch.len();
             let mut puts = Vec::new();
             for write in batch {
                 match write {

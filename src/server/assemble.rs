@@ -246,17 +246,38 @@ pub(super) fn courier(
     store: &Store,
     duty: Duty,
 ) -> Result<Option<(Courier, Outbox)>, ServerError> {
-    let Some(url) = settings.webhook.url.clone() else { return Ok(None) };
-    let unusable = |reason: String| ServerError::Setting { setting: "webhook.secret", reason };
-    let secret = settings.webhook.secret.as_ref().ok_or_else(|| unusable("is needed beside webhook.url".into()))?;
-    let secret = Secret::parse(secret).map_err(|error| unusable(error.to_string()))?;
+    let Some(receiver) = receiver(settings)? else { return Ok(None) };
     // Not the backend's client: its proxy is for the backend, and its roots too.
     let http = reqwest::Client::builder()
         .connect_timeout(Duration::from_secs(5))
         .redirect(reqwest::redirect::Policy::none())
         .user_agent(concat!("tollway/", env!("CARGO_PKG_VERSION")))
         .build()?;
-    Ok(Some(Courier::new(store.clone(), duty, Receiver { url, secret }, http, unix_millis)))
+    Ok(Some(Courier::new(store.clone(), duty, receiver, http, unix_millis)))
+}
+
+/// Where events go, and what they are signed with.
+fn receiver(settings: &Settings) -> Result<Option<Receiver>, ServerError> {
+    let unusable = |reason: String| ServerError::Setting { setting: "webhook.secret", reason };
+    let secret = settings.webhook.secret.as_ref().map(Secret::parse).transpose();
+    let secret = secret.map_err(|error| unusable(error.to_string()))?;
+    let Some(url) = settings.webhook.url.clone() else { return Ok(None) };
+    Ok(Some(Receiver { url, secret: secret.ok_or_else(|| unusable("is needed beside webhook.url".into()))? }))
+}
+
+/// Everything that a start would stumble over, without starting.
+pub fn faults(settings: &Settings) -> Vec<ServerError> {
+    let tried = [
+        http_client(settings).map(drop),
+        provider_client(settings).map(drop),
+        trusted_proxies(settings).map(drop),
+        cors_origins(settings).map(drop),
+        workspace_origins(settings).map(drop),
+        backend(settings).map(drop),
+        prices(settings).map(drop),
+        receiver(settings).map(drop),
+    ];
+    tried.into_iter().filter_map(Result::err).collect()
 }
 
 /// The origins whose pages may call.

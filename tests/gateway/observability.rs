@@ -137,6 +137,19 @@ async fn the_number_of_series_is_bounded_whatever_clients_send() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn all_file_descriptors_that_may_be_had_are_taken() {
+    use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+    let sim = Sim::start().await;
+    // As it is in many a container: programs inherit it.
+    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
+    setrlimit(Resource::Nofile, Rlimit { current: Some(256), maximum }).expect("a lower limit is allowed");
+    let gateway = Setup::new(&sim).serve().await;
+    let (_, page) = gateway.ops_page("/metrics").await;
+    let most = format!("\nprocess_max_fds {}\n", maximum.expect("a limit"));
+    assert!(page.contains(&most), "{page}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_logs_level_is_changed_while_it_runs() {
     const BOOTSTRAP: &str = "an-admin-key-that-is-long-enough";
     let sim = Sim::start().await;

@@ -7,11 +7,12 @@
 
 mod request;
 
-use super::client::{Answer, Caller, Client, EventStream, unix_now};
+use super::client::{Answer, Caller, Client, unix_now};
 use super::event::{Depth, Event};
 use super::failure::{Failure, FailureKind};
 use super::request::can_be_sent_back;
 use super::sse::MAX_FRAME;
+use super::stream::EventStream;
 use bytes::{Bytes, BytesMut};
 use futures_util::{SinkExt, StreamExt};
 use http::header::{CONNECTION, UPGRADE};
