@@ -4,6 +4,7 @@
 //! not looked at; a known event that lacks what its type promises is an error of the backend.
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -387,7 +388,7 @@ impl<'a> Event<'a> {
             return event;
         }
         if depth == Depth::Control {
-            return Ok(Self::Other(kind));
+            return Self::other(kind, data);
         }
         Self::content(kind, data)
     }
@@ -395,14 +396,16 @@ impl<'a> Event<'a> {
     fn control(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
         let event = match kind {
             "response.created" => serde_json::from_slice(data).map(Self::Created),
-            "response.in_progress" | "response.queued" => Ok(Self::InProgress),
+            "response.in_progress" | "response.queued" => {
+                serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::InProgress)
+            }
             "response.output_item.added" => serde_json::from_slice(data).map(Self::ItemAdded),
             "response.output_item.done" => serde_json::from_slice(data).map(Self::ItemDone),
             "response.completed" | "response.done" => serde_json::from_slice(data).map(Self::Completed),
             "response.incomplete" => serde_json::from_slice(data).map(Self::Incomplete),
             "response.failed" => serde_json::from_slice(data).map(Self::Failed),
             "error" => serde_json::from_slice(data).map(Self::Error),
-            "codex.rate_limits" => Ok(Self::RateLimits(data)),
+            "codex.rate_limits" => serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::RateLimits(data)),
             _ => return None,
         };
         Some(event)
@@ -423,8 +426,13 @@ impl<'a> Event<'a> {
             "response.refusal.delta" => serde_json::from_slice(data).map(Self::RefusalDelta),
             "response.output_text.annotation.added" => serde_json::from_slice(data).map(Self::Annotation),
             "response.image_generation_call.partial_image" => serde_json::from_slice(data).map(Self::PartialImage),
-            _ => Ok(Self::Other(kind)),
+            _ => Self::other(kind, data),
         }
+    }
+
+    /// An event that nobody reads must be legible all the same: a client would stumble over it.
+    fn other(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::Other(kind))
     }
 
     /// Whether the stream has nothing more to say after this event.
@@ -502,5 +510,17 @@ mod tests {
     fn a_payload_without_a_type_is_an_error() {
         assert!(Event::parse(br#"{"delta":"x"}"#, Depth::Full).is_err());
         assert!(Event::parse(b"[DONE]", Depth::Full).is_err());
+    }
+
+    #[test]
+    fn an_event_that_is_cut_is_an_error_at_every_depth() {
+        let whole = br#"{"type":"response.output_text.delta","delta":"hi"}"#;
+        for depth in [Depth::Full, Depth::Control] {
+            assert!(Event::parse(whole, depth).is_ok());
+            for end in 0..whole.len() {
+                assert!(Event::parse(&whole[..end], depth).is_err(), "{depth:?}, {end} bytes");
+            }
+        }
+        assert!(Event::parse(br#"{"type":"response.in_progress","response":{"#, Depth::Control).is_err());
     }
 }
