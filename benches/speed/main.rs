@@ -147,10 +147,14 @@ fn main() -> Result<()> {
         }
         let mut held = Vec::new();
         for (name, streams) in [("held", 1000), ("held-10k", 10_000)] {
-            if is_wanted(name) {
+            // Ten thousand take more ports and descriptors than many a machine has to spare.
+            if is_wanted(name) && (streams == 1000 || wanted.contains(&name)) {
                 for contender in [&nginx, &tollway] {
                     eprintln!("{streams} held streams: {}", contender.name);
-                    held.push(hold(contender, streams, &plan).await?);
+                    match hold(contender, streams, &plan).await {
+                        Ok(measured) => held.push(measured),
+                        Err(error) => eprintln!("{name}, {}: {error:#}", contender.name),
+                    }
                 }
             }
         }
