@@ -4,7 +4,7 @@
 use super::queue::Write;
 use super::record::{self, Record};
 use super::run::{End, Follower, Run};
-use super::{Draft, Kept, items};
+use super::{Draft, Kept, Lookup, items};
 use crate::dialect::{Problem, ProblemKind};
 use crate::store::KeyId;
 use bytes::Bytes;
@@ -25,6 +25,9 @@ const MOST_BYTES: usize = 256 * 1024 * 1024;
 const LEASE: i64 = 60_000;
 /// How often that is renewed.
 const RENEWAL: Duration = Duration::from_secs(15);
+
+/// How often it is looked whether one on another server has ended, for those who follow it here.
+const ELSEWHERE: Duration = Duration::from_millis(500);
 
 /// The responses of this process that run without their client.
 pub(super) struct Background {
@@ -219,7 +222,7 @@ impl Kept {
     }
 
     /// The events of a streamed background response, after the one of this number.
-    pub async fn follow(&self, key: KeyId, id: &str, after: Option<u64>) -> Result<Follower, Problem> {
+    pub async fn follow(self: &Arc<Self>, key: KeyId, id: &str, after: Option<u64>) -> Result<Follower, Problem> {
         let unstreamed = || {
             let message =
                 "Only responses that were made with `background` and `stream` set to true can be streamed again";
@@ -229,17 +232,41 @@ impl Kept {
             return if run.draft.is_streamed { Ok(Follower::new(run, after)) } else { Err(unstreamed()) };
         }
         let record = self.known(key, id).await?;
+        let Some(events) = &record.content.events else { return Err(unstreamed()) };
+        let draft = Draft::of(&record);
+        let run = Arc::new(Run::new(draft, record.id.clone(), record.content.response.clone(), usize::MAX));
         if record.is_running(self.now()) {
-            let message = "Another replica of the gateway runs this response; its events can be read there, or here when it has ended";
-            return Err(Problem {
-                retry_after: Some(Duration::from_secs(1)),
-                ..Problem::new(ProblemKind::Overloaded, message)
-            });
+            tokio::spawn(Arc::clone(self).await_end(Arc::clone(&run)));
+        } else {
+            replay(&run, events);
         }
-        let Some(events) = record.content.events.clone() else { return Err(unstreamed()) };
-        let run = Run::new(Draft::of(&record), record.id.clone(), record.content.response.clone(), usize::MAX);
-        run.take(Bytes::from(events));
-        run.close();
-        Ok(Follower::new(Arc::new(run), after))
+        Ok(Follower::new(run, after))
     }
+
+    /// Waits for the end of a run on another server, and gives its events to those who read here.
+    async fn await_end(self: Arc<Self>, run: Arc<Run>) {
+        let key = run.draft.key;
+        // As long as somebody reads besides this.
+        while Arc::strong_count(&run) > 1 {
+            tokio::select! {
+                () = tokio::time::sleep(ELSEWHERE) => {}
+                // Who follows goes on elsewhere, from the last event that was read.
+                () = self.background.ending.cancelled() => return run.close(),
+            }
+            match self.find(key, &run.id).await {
+                Ok(Lookup::Found(record)) if record.is_running(self.now()) => {}
+                Ok(Lookup::Found(record)) => return replay(&run, record.content.events.as_deref().unwrap_or_default()),
+                Ok(Lookup::Absent) => return replay(&run, ""),
+                // The database is away: it may be back in a moment.
+                Err(_) => {}
+            }
+        }
+    }
+}
+
+/// Lets those who follow a run read its events, and its end whatever became of it.
+fn replay(run: &Run, events: &str) {
+    run.take(Bytes::copy_from_slice(events.as_bytes()));
+    run.conclude(End::Interrupted);
+    run.close();
 }

@@ -151,8 +151,10 @@ impl Run {
         let progress = self.lock();
         let mut record = self.draft.record(progress.response.clone(), self.id.clone(), expires_at);
         record.lease_until = lease_until;
-        if self.draft.is_streamed && lease_until.is_none() {
-            record.content.events = String::from_utf8(joined(&progress.events).to_vec()).ok();
+        if self.draft.is_streamed {
+            // While it runs, none: that there will be some is all that others need to know.
+            let events = if lease_until.is_none() { joined(&progress.events).to_vec() } else { Vec::new() };
+            record.content.events = String::from_utf8(events).ok();
         }
         record
     }

@@ -12,7 +12,7 @@ use tokio::task::JoinHandle;
 
 use crate::cluster::Cluster;
 use crate::support::people::{Parts, where_people_sign_in};
-use crate::support::{Dialect, Gateway, Sim, eventually_within, json_of, skip};
+use crate::support::{Dialect, Event, Gateway, Sim, events, eventually_within, json_of, skip};
 
 const BACKEND: &str = "/backend-api/codex/responses";
 
@@ -56,6 +56,44 @@ async fn a_kept_response_is_followed_read_and_deleted_on_any_replica() {
         let answer = cluster.gateway(number).http.get(path(number)).bearer_auth(&key).send().await.expect("an answer");
         assert_eq!(answer.status(), 404);
     }
+}
+
+/// The events of a background response as they are followed on a replica, and their numbers.
+async fn followed(gateway: &Gateway, key: &str, id: &str, after: u64) -> Vec<(String, u64)> {
+    let url = format!("{}/v1/responses/{id}?stream=true&starting_after={after}", gateway.url);
+    let answer = gateway.http.get(url).bearer_auth(key).send().await.expect("an answer");
+    assert_eq!(answer.status(), 200);
+    let events = events(&answer.text().await.expect("events"));
+    let number = |event: &Event| event.json()["sequence_number"].as_u64().expect("a number");
+    events.iter().map(|event| (event.name.clone(), number(event))).collect()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_background_response_is_followed_on_any_replica_also_while_it_runs() {
+    let sim = Sim::start().await;
+    let Some((cluster, key)) = three(&sim).await else { return };
+    sim.fault(json!({"kind": "hold", "at": "before", "where": "responses"})).await;
+    let ask = json!({"model": "gpt-6.1-sol", "input": "hello", "background": true, "stream": true});
+    let mut answer = cluster.gateway(0).send(&key, Dialect::Responses, &ask).await;
+    let mut begun = String::new();
+    while !begun.contains("\n\n") {
+        begun.push_str(&String::from_utf8_lossy(&answer.chunk().await.expect("a stream").expect("an event")));
+    }
+    let first = &events(&begun)[0];
+    let id = first.json()["response"]["id"].as_str().expect("an id").to_owned();
+    sim.held("responses", 1).await;
+    let following = |number: usize| followed(cluster.gateway(number), &key, &id, 0);
+    let both = async { tokio::join!(following(0), following(1)) };
+    let release = async {
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        sim.release("responses").await;
+    };
+    let ((here, there), ()) = tokio::join!(both, release);
+    assert_eq!(there.last().map(|(name, _)| name.as_str()), Some("response.completed"));
+    assert_eq!(there, here, "the same events with the same numbers");
+    // And when it is over, from any place, on a replica that has nothing to do with it.
+    let after = there[2].1;
+    assert_eq!(followed(cluster.gateway(2), &key, &id, after).await, there[3..]);
 }
 
 /// A batch as a replica sees it; where it has ended, with its results.
