@@ -144,7 +144,9 @@ impl Accounts {
         let accounts = Arc::clone(self);
         self.context.tasks.spawn(async move {
             accounts.store_limit(&member).await;
-            member.live.load().unsaved_limits -= 1;
+            let mut load = member.live.load();
+            load.unsaved_limits -= 1;
+            load.saved_limits += 1;
         });
     }
 
@@ -172,6 +174,8 @@ impl Accounts {
     /// can be read are taken over also when others cannot; the first fault is the error.
     pub async fn reload(&self) -> Result<i64, StoreFault> {
         let store = &self.context.store;
+        let saved: BTreeMap<_, _> =
+            self.members().iter().map(|(id, member)| (*id, member.live.load().saved_limits)).collect();
         // The revision first: a change in between then makes the next poll reload once more.
         let revision = store.revision().await?;
         let mut read: Vec<(Account, Option<Stored>)> = Vec::new();
@@ -191,11 +195,11 @@ impl Accounts {
                 }
             }
         }
-        self.apply(revision, read);
+        self.apply(revision, read, &saved);
         fault.map_or(Ok(revision), Err)
     }
 
-    fn apply(&self, revision: i64, read: Vec<(Account, Option<Stored>)>) {
+    fn apply(&self, revision: i64, read: Vec<(Account, Option<Stored>)>, saved: &BTreeMap<AccountId, u64>) {
         let mut applied = self.applied.lock().unwrap_or_else(PoisonError::into_inner);
         if revision < *applied {
             return;
@@ -225,7 +229,8 @@ impl Accounts {
             };
             // A process that begins cannot tell how old a limit is: any reading of its own is newer.
             let learnt_at = if before.contains_key(&id) { self.context.now() } else { UnixMillis::MIN };
-            member.live.observe(limit.0, limit.1, learnt_at);
+            let saved = saved.get(&id).copied().unwrap_or_default();
+            member.live.observe(limit.0, limit.1, saved, learnt_at);
             members.insert(id, member);
         }
         for (id, member) in &*before {

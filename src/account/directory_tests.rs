@@ -1,5 +1,6 @@
 //! The directory in step with a store that others change.
 
+use std::collections::BTreeMap;
 use std::sync::atomic::Ordering;
 
 use tokio::time::{Instant, timeout};
@@ -115,7 +116,7 @@ async fn a_reload_that_read_earlier_does_not_win() {
     let accounts = directory(&bench).await;
     let newest = bench.store.shelf().revision;
 
-    accounts.apply(newest - 1, Vec::new());
+    accounts.apply(newest - 1, Vec::new(), &BTreeMap::new());
 
     assert!(accounts.get(id).is_some());
 }

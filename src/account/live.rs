@@ -19,6 +19,8 @@ pub(super) struct Load {
     pub(super) condition: Condition,
     /// Limits that are known here and not yet stored; the row is older than they are.
     pub(super) unsaved_limits: u32,
+    /// How many have been stored: a row that was read before the last one is older too.
+    pub(super) saved_limits: u64,
     /// Whether the condition has changed since it was last written.
     pub(super) unwritten: bool,
     /// Whether others must know of it at once.
@@ -37,10 +39,11 @@ impl Live {
         self.load.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Takes the stored limit over, unless a newer one is on its way to the store.
-    pub(super) fn observe(&self, until: Option<UnixMillis>, reason: Option<String>, now: UnixMillis) {
+    /// Takes the stored limit over, unless a newer one is on its way to the store, or has come there
+    /// since it was read: `saved` is what [`Load::saved_limits`] was then.
+    pub(super) fn observe(&self, until: Option<UnixMillis>, reason: Option<String>, saved: u64, now: UnixMillis) {
         let mut load = self.load();
-        if load.unsaved_limits == 0 {
+        if load.unsaved_limits == 0 && load.saved_limits == saved {
             load.condition.observe_limit(until, reason, now);
         }
     }
@@ -69,5 +72,22 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.member.live.load().condition.end(self.is_trial);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_row_that_was_read_before_a_limit_was_stored_does_not_lift_it() {
+        let live = Live::default();
+        live.observe(Some(5_000), None, 0, 1_000);
+        // Read, then stored, then taken over: the row says nothing of the limit.
+        live.load().saved_limits += 1;
+        live.observe(None, None, 0, 1_001);
+        assert_eq!(live.load().condition.limited_until(1_002), Some(5_000));
+        live.observe(None, None, 1, 1_003);
+        assert_eq!(live.load().condition.limited_until(1_004), None);
     }
 }

@@ -72,8 +72,8 @@ async fn followed(gateway: &Gateway, key: &str, id: &str, after: u64) -> Vec<(St
 async fn a_background_response_is_followed_on_any_replica_also_while_it_runs() {
     let sim = Sim::start().await;
     let Some((cluster, key)) = three(&sim).await else { return };
-    sim.fault(json!({"kind": "hold", "at": "before", "where": "responses"})).await;
-    let ask = json!({"model": "gpt-6.1-sol", "input": "hello", "background": true, "stream": true});
+    sim.fault(json!({"kind": "slow", "ms": 60, "where": "responses"})).await;
+    let ask = json!({"model": "gpt-6.1-sol", "input": "hello [long 40]", "background": true, "stream": true});
     let mut answer = cluster.gateway(0).send(&key, Dialect::Responses, &ask).await;
     let mut begun = String::new();
     while !begun.contains("\n\n") {
@@ -81,14 +81,9 @@ async fn a_background_response_is_followed_on_any_replica_also_while_it_runs() {
     }
     let first = &events(&begun)[0];
     let id = first.json()["response"]["id"].as_str().expect("an id").to_owned();
-    sim.held("responses", 1).await;
+    // It takes some seconds more.
     let following = |number: usize| followed(cluster.gateway(number), &key, &id, 0);
-    let both = async { tokio::join!(following(0), following(1)) };
-    let release = async {
-        tokio::time::sleep(Duration::from_millis(700)).await;
-        sim.release("responses").await;
-    };
-    let ((here, there), ()) = tokio::join!(both, release);
+    let (here, there) = tokio::join!(following(0), following(1));
     assert_eq!(there.last().map(|(name, _)| name.as_str()), Some("response.completed"));
     assert_eq!(there, here, "the same events with the same numbers");
     // And when it is over, from any place, on a replica that has nothing to do with it.

@@ -307,6 +307,8 @@ async fn a_model_that_nobody_offers_is_asked_for_once() {
         (sim.requests("/backend-api/codex/models").await.len() >= accounts.len()).then_some(())
     })
     .await;
+    // Not only asked for, but read: a list of models is made of all of them.
+    assert_eq!(gateway.get(&key, "/v1/models", &[]).await.status(), 200);
     for dialect in Dialect::ALL {
         let before = sim.get("stats").await["totals"]["responses"].as_u64().expect("a count");
         let mut body = dialect.ask("hello");
