@@ -1,5 +1,5 @@
 //! What reports cost over ten million requests, on SQLite and on Postgres; fails when one of them takes
-//! a second or more. Each is asked for three times, and the middle one of its times counts.
+//! a second or more.
 //!
 //! ```text
 //! cargo bench --bench ledger [-- --rows N] [--only sqlite|postgres] [--keep] [--dir DIRECTORY]

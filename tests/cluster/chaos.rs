@@ -14,7 +14,7 @@ use tollway::store::{Account, AccountId, AccountState, NewAccount, NewCredential
 use crate::cluster::Cluster;
 use crate::support::{Dialect, Sim, SimAccount};
 
-const ROUNDS: usize = 6;
+const ROUNDS: usize = 10;
 const REPLICAS: usize = 3;
 const ACCOUNTS: usize = 5;
 const REQUESTS: usize = 1_000;
