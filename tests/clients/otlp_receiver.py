@@ -3,6 +3,8 @@ behind the collector. The first line is the port."""
 
 import gzip
 import json
+import sys
+import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import (
@@ -16,6 +18,8 @@ def plain(value):
     if kind == "array_value":
         return [plain(item) for item in value.array_value.values]
     return getattr(value, kind) if kind and kind != "kvlist_value" else None
+
+writing = threading.Lock()
 
 
 class Receiver(BaseHTTPRequestHandler):
@@ -56,7 +60,10 @@ class Receiver(BaseHTTPRequestHandler):
             ],
             "links": [link.trace_id.hex() for link in span.links],
         }
-        print(json.dumps(seen, default=repr), flush=True)
+        # Not `print`, which writes the line's end by itself: another thread's span could come between.
+        with writing:
+            sys.stdout.write(json.dumps(seen, default=repr) + "\n")
+            sys.stdout.flush()
 
     def log_message(self, *_):
         pass
