@@ -44,6 +44,7 @@ const EMBEDDED: &[Embedded] = embedded![
     10 "leases" "0010_leases.sql",
     11 "slices" "0011_slices.sql",
     12 "changes" "0012_changes.sql",
+    13 "usage_hourly_model" "0013_usage_hourly_model.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.
