@@ -3,6 +3,7 @@
 //! Rule for the unknown: an event type that is not listed is [`Event::Other`]; an unknown field is
 //! not looked at; a known event that lacks what its type promises is an error of the backend.
 
+use super::text;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
@@ -66,7 +67,7 @@ pub enum Event<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Position<'a> {
     /// The item's id. May be missing or differ from the added item's: fall back on `output_index`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub item_id: Option<Cow<'a, str>>,
     /// Index of the item in the response's output.
     #[serde(default)]
@@ -83,7 +84,7 @@ pub struct Position<'a> {
 #[derive(Debug, Deserialize)]
 pub struct Delta<'a> {
     /// The item's id, where given.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub item_id: Option<Cow<'a, str>>,
     /// Index of the item in the response's output.
     #[serde(default)]
@@ -103,13 +104,13 @@ pub struct Delta<'a> {
 #[derive(Debug, Deserialize)]
 pub struct ArgumentsDone<'a> {
     /// The item's id, where given.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub item_id: Option<Cow<'a, str>>,
     /// Index of the item in the response's output.
     #[serde(default)]
     pub output_index: u32,
     /// The function's name: some backends give it only here.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub name: Option<Cow<'a, str>>,
     /// JSON text.
     #[serde(borrow, default)]
@@ -120,7 +121,7 @@ pub struct ArgumentsDone<'a> {
 #[derive(Debug, Deserialize)]
 pub struct InputDone<'a> {
     /// The item's id, where given.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub item_id: Option<Cow<'a, str>>,
     /// Index of the item in the response's output.
     #[serde(default)]
@@ -189,16 +190,16 @@ pub struct PartialImage<'a> {
     #[serde(borrow, default)]
     pub partial_image_b64: Cow<'a, str>,
     /// `transparent`, `opaque`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub background: Option<Cow<'a, str>>,
     /// `png`, `jpeg`, `webp`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub output_format: Option<Cow<'a, str>>,
     /// `low`, `medium`, `high`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub quality: Option<Cow<'a, str>>,
     /// `1024x1024`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub size: Option<Cow<'a, str>>,
 }
 
@@ -209,10 +210,10 @@ pub struct ErrorEvent<'a> {
     #[serde(default, alias = "status_code")]
     pub status: Option<u16>,
     /// Machine-readable code.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub code: Option<Cow<'a, str>>,
     /// Human-readable message.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "text::borrowed")]
     pub message: Option<Cow<'a, str>>,
     /// The nested form.
     #[serde(default)]
@@ -473,6 +474,7 @@ mod tests {
         let data = br#"{"type":"response.output_text.delta","item_id":"msg_1","output_index":2,"content_index":0,"delta":"hi"}"#;
         let Event::TextDelta(delta) = Event::parse(data, Depth::Full).expect("valid") else { panic!("a text delta") };
         assert!(matches!(delta.delta, Cow::Borrowed("hi")));
+        assert!(matches!(delta.item_id, Some(Cow::Borrowed("msg_1"))));
         assert_eq!(delta.output_index, 2);
     }
 

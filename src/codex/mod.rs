@@ -14,6 +14,7 @@ pub mod route;
 pub mod socket;
 pub mod sse;
 pub mod stream;
+pub(crate) mod text;
 
 pub use client::Client;
 pub use event::{Event, Usage};

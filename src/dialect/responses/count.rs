@@ -10,7 +10,7 @@ use std::borrow::Cow;
 /// What counts of a request.
 #[derive(Deserialize)]
 struct Counted<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     instructions: Option<Cow<'a, str>>,
     #[serde(default)]
     input: Option<Value>,

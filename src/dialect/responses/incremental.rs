@@ -202,7 +202,7 @@ impl Item {
     pub fn new(raw: &str) -> Self {
         #[derive(Default, Deserialize)]
         struct Named<'a> {
-            #[serde(borrow, default)]
+            #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
             id: Option<Cow<'a, str>>,
         }
         let Named { id } = serde_json::from_str(raw).unwrap_or_default();

@@ -233,7 +233,7 @@ impl<'a> Edit<'a> {
     fn note_beginning(&mut self, item: &RawValue) {
         #[derive(serde::Deserialize)]
         struct Said<'a> {
-            #[serde(borrow, default)]
+            #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
             role: Option<Cow<'a, str>>,
             #[serde(borrow, default)]
             content: Option<&'a RawValue>,

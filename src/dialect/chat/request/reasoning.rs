@@ -13,7 +13,7 @@ use std::borrow::Cow;
 struct Detail<'a> {
     #[serde(borrow, rename = "type", default)]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     data: Option<Cow<'a, str>>,
 }
 

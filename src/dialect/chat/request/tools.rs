@@ -176,7 +176,7 @@ const CHOICE: &str = "tool_choice";
 struct Chosen<'a> {
     #[serde(borrow, rename = "type", default)]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     function: Option<Named<'a>>,
@@ -184,7 +184,7 @@ struct Chosen<'a> {
     custom: Option<Named<'a>>,
     #[serde(borrow, default)]
     allowed_tools: Option<Allowed<'a>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     mode: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     tools: Vec<&'a RawValue>,

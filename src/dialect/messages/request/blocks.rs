@@ -58,9 +58,9 @@ pub(super) struct Image<'a> {
 pub(super) struct Document<'a> {
     #[serde(borrow)]
     pub(super) source: Source<'a>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) title: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) context: Option<Cow<'a, str>>,
 }
 
@@ -69,11 +69,11 @@ pub(super) struct Document<'a> {
 pub(super) struct Source<'a> {
     #[serde(borrow, rename = "type")]
     pub(super) kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) media_type: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) data: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) url: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) content: Option<&'a RawValue>,
@@ -81,9 +81,9 @@ pub(super) struct Source<'a> {
 
 #[derive(Debug, Deserialize)]
 pub(super) struct SearchResult<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) title: Option<Cow<'a, str>>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) source: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) content: Option<&'a RawValue>,

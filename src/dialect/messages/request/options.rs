@@ -25,7 +25,7 @@ pub(super) struct ThinkingConfig<'a> {
     #[serde(default)]
     budget_tokens: Option<u64>,
     /// `omitted` or `summarized`.
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     display: Option<Cow<'a, str>>,
 }
 
@@ -48,7 +48,7 @@ impl ThinkingConfig<'_> {
 /// `output_config` of a request.
 #[derive(Debug, Default, Deserialize)]
 pub(super) struct OutputConfig<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     effort: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     pub(super) format: Option<Format<'a>>,
@@ -61,7 +61,7 @@ pub(super) struct OutputConfig<'a> {
 pub(super) struct Format<'a> {
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     name: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     schema: Option<&'a RawValue>,

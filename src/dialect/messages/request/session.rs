@@ -7,7 +7,7 @@ use std::borrow::Cow;
 /// `metadata` of a request.
 #[derive(Debug, Deserialize)]
 pub(super) struct Metadata<'a> {
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     user_id: Option<Cow<'a, str>>,
 }
 

@@ -22,7 +22,7 @@ pub(super) struct WireTool<'a> {
     kind: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     name: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     description: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
     input_schema: Option<&'a RawValue>,
@@ -212,7 +212,7 @@ pub(super) struct ToolChoice<'a> {
     /// `auto`, `any`, `tool` or `none`.
     #[serde(borrow, rename = "type")]
     kind: Cow<'a, str>,
-    #[serde(borrow, default)]
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     name: Option<Cow<'a, str>>,
     #[serde(default)]
     disable_parallel_tool_use: Option<bool>,
