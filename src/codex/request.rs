@@ -3,6 +3,7 @@
 //! Requests of Responses clients are not turned into this type: their bytes pass through with only
 //! the top level touched (`dialect::responses`). What this type can say, the backend accepts.
 
+use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value};
@@ -85,7 +86,17 @@ impl Request {
             text: None,
         }
     }
+
+    /// As JSON, which is likely to be about as long as the client's: `size` bytes.
+    pub fn to_json(&self, size: usize) -> Result<Bytes, serde_json::Error> {
+        let mut body = Vec::with_capacity(size + ROOM);
+        serde_json::to_writer(&mut body, self)?;
+        Ok(Bytes::from(body))
+    }
 }
+
+/// What a request of ours may have more than its client's, bytes.
+const ROOM: usize = 512;
 
 /// The JSON value `false`, which is all that some fields may be.
 #[derive(Debug, Clone, Copy)]

@@ -3,6 +3,11 @@
 
 use crate::codex::request::{InputItem, Request, Role};
 use aws_lc_rs::digest;
+use std::io;
+
+/// So much of each part counts, bytes: a prompt of 200 KB takes as long to hash as to translate, and
+/// conversations that begin alike for so long have their prompt cache in common anyway.
+const PART: usize = 16 * 1024;
 
 /// Gathers a beginning.
 pub(in crate::dialect) struct Beginning {
@@ -20,6 +25,7 @@ impl Beginning {
     /// is one.
     pub(in crate::dialect) fn add(&mut self, part: &[u8], is_user: bool) {
         if !self.is_complete {
+            let part = &part[..part.len().min(PART)];
             self.hash.update(&part.len().to_be_bytes());
             self.hash.update(part);
             self.is_complete = is_user;
@@ -45,12 +51,31 @@ impl Beginning {
         beginning.add(request.instructions.as_deref().unwrap_or_default().as_bytes(), false);
         for item in &request.input {
             let is_user = matches!(item, InputItem::Message { role: Role::User, .. });
-            beginning.add(&serde_json::to_vec(item).unwrap_or_default(), is_user);
+            let mut part = Part(Vec::new());
+            // Fails where the part is full.
+            let _ = serde_json::to_writer(&mut part, item);
+            beginning.add(&part.0, is_user);
             if beginning.is_complete() {
                 break;
             }
         }
         beginning.name()
+    }
+}
+
+/// As much of what is written as counts.
+struct Part(Vec<u8>);
+
+impl io::Write for Part {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let room = PART - self.0.len();
+        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        // Nothing taken is an error for the one who writes: there is no need to go on.
+        Ok(bytes.len().min(room))
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
     }
 }
 
@@ -78,6 +103,18 @@ mod tests {
         assert_eq!(first, name(&grown));
         assert_ne!(first, name(&[(Role::Developer, "d"), (Role::User, "hello there")]));
         assert_ne!(first, name(&[(Role::Developer, "dh"), (Role::User, "ello")]));
+    }
+
+    #[test]
+    fn of_a_long_part_the_beginning_counts() {
+        let long = |last: &str| format!("{}{last}", "x".repeat(PART));
+        assert_eq!(name(&[(Role::User, &long("a"))]), name(&[(Role::User, &long("b"))]));
+        assert!(name(&[(Role::User, &long("a"))]).is_some());
+        assert_ne!(name(&[(Role::User, &"x".repeat(PART - 200))]), name(&[(Role::User, &"x".repeat(PART - 201))]));
+        assert_ne!(
+            name(&[(Role::Developer, &long("")), (Role::User, "a")]),
+            name(&[(Role::Developer, &long("")), (Role::User, "b")])
+        );
     }
 
     #[test]

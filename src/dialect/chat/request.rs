@@ -35,14 +35,14 @@ pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Pre
     })?;
     if members.get("messages").is_none() && members.get("input").is_some() {
         return match responses_shaped::messages(&members) {
-            Some(members) => prepare_chat(members, context, models),
+            Some(members) => prepare_chat(members, body.len(), context, models),
             None => responses_shaped::prepare(&members, context, models),
         };
     }
-    prepare_chat(members, context, models)
+    prepare_chat(members, body.len(), context, models)
 }
 
-fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
+fn prepare_chat(members: Members<'_>, size: usize, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
     let mut translated = translate(Fields::new(members), models)?;
     let session = translated.request.prompt_cache_key.clone();
     let beginning = if session.is_none() { Beginning::of(&translated.request) } else { None };
@@ -59,9 +59,9 @@ fn prepare_chat(members: Members<'_>, context: &Context, models: &ModelMap) -> R
         estimate: count::estimate(request),
     };
     let wish = Wish::of(request, shape.bounds.limit());
-    let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
+    let upstream = request.to_json(size).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
-        body: Bytes::from(upstream),
+        body: upstream,
         model: translated.request.model,
         requested_model: translated.model,
         stream: translated.is_stream,

@@ -61,12 +61,12 @@ pub fn prepare(body: &Bytes, ctx: &Context, models: &ModelMap) -> Result<Prepare
         bounds: Arc::new(translated.bounds),
     };
     let wish = Wish::of(request, shape.bounds.limit());
-    let upstream = serde_json::to_vec(request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
+    let upstream = request.to_json(body.len()).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
         model: translated.request.model,
         requested_model: translated.model,
         stream: translated.is_stream,
-        body: Bytes::from(upstream),
+        body: upstream,
         ignored: translated.ignored,
         session,
         beginning,
