@@ -157,6 +157,11 @@ impl EventStream {
         }
     }
 
+    /// Whether the body has ended, as far as the connection can say now. Safe to cancel.
+    pub async fn has_ended(&mut self) -> bool {
+        matches!(self.at_hand().await, Ok(None)) && self.ended
+    }
+
     fn arrived(&mut self, chunk: Option<Bytes>) {
         self.silent_since = None;
         match chunk {
@@ -166,7 +171,7 @@ impl EventStream {
     }
 
     /// A frame that has been read already.
-    fn buffered(&mut self) -> Result<Option<Frame>, Failure> {
+    pub fn buffered(&mut self) -> Result<Option<Frame>, Failure> {
         self.decoder.next_frame().map_err(|error| Failure::of(FailureKind::StreamCut, error.to_string()))
     }
 }

@@ -1,6 +1,7 @@
 //! From the backend's events to the client's bytes, streamed or whole.
 
 use super::backend_call::BackendCall;
+use super::drain::Drain;
 use super::lesson::Learn;
 use super::ticket::{Outcome, Ticket};
 use super::unix_now;
@@ -92,6 +93,10 @@ pub(super) struct Relayed<L> {
     pub finished: bool,
     /// How many bytes the last write had: the next one is likely to have as many.
     pub written: usize,
+    /// Whether it is worth asking for more before a write.
+    pub drain: Drain,
+    /// Whether the backend's body has ended.
+    pub has_ended: bool,
     /// The account's place in flight, held until the stream is over.
     pub _in_flight: InFlight,
 }
@@ -118,7 +123,7 @@ impl<L: Learn> Relayed<L> {
                     Some(frame) => Ok(Some(frame)),
                     // The first output leaves at once, with the head.
                     None if self.written == 0 => Ok(None),
-                    None => self.begun.events.at_hand().await,
+                    None => self.more().await,
                 };
                 if matches!(ready, Ok(None)) {
                     break;
@@ -129,14 +134,31 @@ impl<L: Learn> Relayed<L> {
         }
         if out.is_empty() {
             // An answer that was cut leaves its connection: what is still to come is not wanted.
-            if self.translator.is_done() {
+            if self.has_ended || self.translator.is_done() {
                 return None;
             }
             let _ = tokio::time::timeout(END_OF_BODY, self.begun.events.next()).await;
             return None;
         }
         self.written = out.len();
+        if self.finished && !self.translator.is_done() {
+            // The end of the client's body leaves with its last bytes, if the backend's has come too.
+            self.has_ended = self.begun.events.has_ended().await;
+        }
         Some(out.freeze())
+    }
+
+    /// One more frame for this write, if it is there already.
+    async fn more(&mut self) -> Result<Option<Frame>, Failure> {
+        if let Some(frame) = self.begun.events.buffered()? {
+            return Ok(Some(frame));
+        }
+        if !self.drain.is_due() {
+            return Ok(None);
+        }
+        let frame = self.begun.events.at_hand().await?;
+        self.drain.found(frame.is_some());
+        Ok(frame)
     }
 
     /// The next frame; `None` if the client is to be told first that the stream is alive.

@@ -10,6 +10,7 @@ mod bill;
 mod books;
 mod catalogue;
 mod decisions;
+mod drain;
 mod exchange;
 mod forward;
 mod homes;
@@ -252,6 +253,8 @@ impl Relay {
                     pace,
                     finished: false,
                     written: 0,
+                    drain: drain::Drain::default(),
+                    has_ended: false,
                     _in_flight: in_flight,
                 };
                 ReplyBody::Stream(Box::pin(futures_util::stream::unfold(relayed, |mut relayed| async move {
