@@ -28,7 +28,6 @@ use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
-use tower_http::decompression::RequestDecompressionLayer;
 
 /// The routes of the API listener.
 pub(super) fn router(state: Arc<State>) -> Router {
@@ -57,8 +56,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .route("/openapi.json", get(openapi::document))
         .fallback(surface::not_found)
         .method_not_allowed_fallback(surface::method_not_allowed)
-        .layer(RequestDecompressionLayer::new().gzip(true).deflate(true).zstd(true).pass_through_unaccepted(true))
-        .layer(from_fn_with_state(state.clone(), surface::known_encoding))
+        .layer(from_fn_with_state(state.clone(), surface::decode))
         .layer(from_fn(surface::catch_panics))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
         .with_state(state);

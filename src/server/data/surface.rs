@@ -15,11 +15,14 @@ use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
 use ipnet::IpNet;
+use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 use tower::util::MapRequest;
+use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
+use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
 
 /// The encodings of bodies that are undone.
 const ENCODINGS: [&[u8]; 3] = [b"gzip", b"deflate", b"zstd"];
@@ -82,19 +85,31 @@ fn cors(origins: &[HeaderValue]) -> CorsLayer {
         .max_age(PREFLIGHT_LIFE)
 }
 
-/// Refuses a body that nobody here can read.
-pub(super) async fn known_encoding(Shared(state): Shared<Arc<State>>, request: Request<Body>, next: Next) -> Response {
-    let unknown = |encoding: &HeaderValue| !ENCODINGS.contains(&encoding.as_bytes());
-    let Some(encoding) = request.headers().get_all(CONTENT_ENCODING).iter().find(|encoding| unknown(encoding)) else {
+/// Undoes the encoding of a body; refuses one that nobody here can read. Most bodies have none, and
+/// nothing is put around those.
+pub(super) async fn decode(Shared(state): Shared<Arc<State>>, request: Request<Body>, next: Next) -> Response {
+    if !request.headers().contains_key(CONTENT_ENCODING) {
         return next.run(request).await;
-    };
-    let message = format!(
-        "The content-encoding '{}' is not understood here; send gzip, deflate, zstd or none",
-        encoding.to_str().unwrap_or("?")
-    );
-    let dialect = request::dialect_of(request.uri().path(), request.headers());
-    let problem = Problem::new(ProblemKind::UnsupportedMediaType, message);
-    Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
+    }
+    let unknown = |encoding: &&HeaderValue| !ENCODINGS.contains(&encoding.as_bytes());
+    if let Some(encoding) = request.headers().get_all(CONTENT_ENCODING).iter().find(unknown) {
+        let message = format!(
+            "The content-encoding '{}' is not understood here; send gzip, deflate, zstd or none",
+            encoding.to_str().unwrap_or("?")
+        );
+        let dialect = request::dialect_of(request.uri().path(), request.headers());
+        let problem = Problem::new(ProblemKind::UnsupportedMediaType, message);
+        return Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem);
+    }
+    let inner = service_fn(move |request: Request<DecompressionBody<Body>>| {
+        let next = next.clone();
+        async move { Ok::<_, Infallible>(next.run(request.map(Body::new)).await) }
+    });
+    let layer = RequestDecompressionLayer::new().gzip(true).deflate(true).zstd(true).pass_through_unaccepted(true);
+    match layer.layer(inner).oneshot(request).await {
+        Ok(response) => response.map(Body::new),
+        Err(never) => match never {},
+    }
 }
 
 /// There is nothing at this address.
@@ -143,7 +158,6 @@ mod tests {
     use axum::middleware::from_fn;
     use axum::routing::post;
     use http_body_util::BodyExt as _;
-    use tower::ServiceExt as _;
 
     #[test]
     fn what_is_not_served_has_a_reason_and_what_nobody_has_none() {
