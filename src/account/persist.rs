@@ -18,7 +18,7 @@ use super::snapshot::{Standing, has_ended, is_due};
 use super::token_error::TokenError;
 use super::token_manager::TokenManager;
 use crate::oauth::TokenSet;
-use crate::store::{Credentials, NewCredentials, Saved};
+use crate::store::{Credentials, Lease, NewCredentials, Saved, Trace};
 
 /// After the shutdown signal, writes are repeated at least this often.
 const LAST_PACE: Duration = Duration::from_millis(250);
@@ -130,6 +130,21 @@ impl TokenManager {
                 (Instant::now() < end).then(|| pause.min(LAST_PACE))
             }
             () = sleep(pause) => Some(Duration::ZERO),
+        }
+    }
+
+    /// Writes what became of an exchange, again and again until it is written or the process stops.
+    pub(super) async fn release_at_last(&self, lease: &Lease, trace: Trace) {
+        let mut deadline = None;
+        for attempt in 0.. {
+            let Some(pause) = self.pause_before_write(attempt, &mut deadline).await else {
+                tracing::error!(account_id = %self.id(), "stopping, and the end of a refresh that has failed could not be written; the account may need a login");
+                return;
+            };
+            sleep(pause).await;
+            if self.context.store.release(self.id(), lease, trace).await.is_ok() {
+                return;
+            }
         }
     }
 

@@ -8,14 +8,16 @@
 //!   spent, written under the lease's current fencing number. Whoever comes next sees the note.
 //! - A token is sent in the first half of the lease only, checked when its bytes leave. A process that
 //!   was paused in between wakes up too late to send.
-//! - A note without an outcome is a doubt: the token may have been used. Nobody sends it again before
-//!   its sender has had time to come back, nor while the old access token still serves. After that
-//!   one careful try is right: if the token was used and the answer died with its sender, the login is
-//!   lost anyway; if it never reached the issuer, the try saves it.
+//! - A note without an outcome is a doubt: the token may have been used. A sender that has itself seen
+//!   no answer says so, and the token is tried again. One that has died or stands still says nothing:
+//!   its token is never sent again. When it has had time to come back, and the old access token serves
+//!   no more, the account needs a login. The setting `accounts.resend_after_crash` makes one careful
+//!   try instead.
 //! - New credentials are stored over the generation that they came from, whatever the fencing number:
 //!   a refresh token works once, so the one answer that there is to a generation is never older than
 //!   what is stored over it. A late answer is kept if nobody has got further.
-//! - Only the holder of the lease may say that an account needs a login.
+//! - Only the holder of the lease may say that an account needs a login. An answer that is stored later
+//!   all the same disproves it.
 
 use std::time::Duration;
 
@@ -28,15 +30,17 @@ pub(super) struct Rules {
     pub(super) lease: Duration,
     /// How long after the note the sender of a token may still come back with its answer.
     pub(super) doubt: Duration,
+    /// A token whose sender did not come back is tried once more, at the risk of a reuse.
+    pub(super) resend: bool,
 }
 
 impl Rules {
     /// The rules for an issuer whose exchanges take at most `exchange`. A doubt is never over while a
     /// token that left at the last moment may still be on its way.
-    pub(super) fn new(exchange: Duration, doubt: Duration) -> Self {
+    pub(super) fn new(exchange: Duration, doubt: Duration, resend: bool) -> Self {
         let slack = (exchange / 2).clamp(Duration::from_secs(1), Duration::from_secs(5));
         let lease = exchange + slack;
-        Self { lease, doubt: doubt.max(lease / 2 + exchange) }
+        Self { lease, doubt: doubt.max(lease / 2 + exchange), resend }
     }
 
     /// Until how long after the note a token may leave: half of the lease, so that clocks may differ in
@@ -52,7 +56,7 @@ pub(super) struct Note {
     pub(super) generation: i64,
     pub(super) fence: i64,
     pub(super) age: Duration,
-    /// Nobody will come back with an answer.
+    /// Its sender has said that it has seen no answer, and sees none any more.
     pub(super) lost: bool,
 }
 
@@ -65,6 +69,8 @@ pub(super) struct Seen {
     pub(super) usable: bool,
     /// The old access token does not serve any more, or soon will not.
     pub(super) pressing: bool,
+    /// The old access token does not serve any more.
+    pub(super) ended: bool,
     /// Somebody has the lease.
     pub(super) taken: bool,
     pub(super) note: Option<Note>,
@@ -126,11 +132,31 @@ pub(super) enum Action {
     Keep { generation: i64 },
     /// Say that this generation needs a login, if this number of the lease is the current one:
     /// [`Event::Condemned`].
-    Condemn { fence: i64, generation: i64, doubtful: bool },
+    Condemn { fence: i64, generation: i64, cause: Cause },
     /// Release the lease and go on with [`Event::Waited`], after waiting for others.
     Yield { fence: i64, trace: Trace, waiting: Waiting },
     /// It is over; the lease, if there is one, is to be released.
     End { ending: Ending, release: Option<(i64, Trace)> },
+}
+
+/// Why an account needs a login.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Cause {
+    /// The issuer has refused the token. `doubtful`: somebody of us may have used it before.
+    Refused { doubtful: bool },
+    /// Whoever sent the token, or was about to, did not come back.
+    Interrupted,
+}
+
+/// What is known of an earlier exchange of the generation that is to be spent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+enum Past {
+    /// There was none.
+    Clean,
+    /// Its sender has seen no answer.
+    Lost,
+    /// Its sender did not come back.
+    Open,
 }
 
 /// For what a process waits.
@@ -185,8 +211,8 @@ pub(super) struct Turn {
     generation: i64,
     /// The number of the lease that is held, as far as is known.
     fence: Option<i64>,
-    /// Somebody may have spent this generation before.
-    doubtful: bool,
+    /// Whether somebody may have spent this generation before.
+    past: Past,
     /// The issuer has refused this generation to us.
     refused: Option<i64>,
 }
@@ -194,7 +220,7 @@ pub(super) struct Turn {
 impl Turn {
     /// A turn that begins with credentials of this generation; the first action is [`Action::Look`].
     pub(super) fn new(rules: Rules, generation: i64) -> (Self, Action) {
-        let turn = Self { rules, place: Place::Looking, generation, fence: None, doubtful: false, refused: None };
+        let turn = Self { rules, place: Place::Looking, generation, fence: None, past: Past::Clean, refused: None };
         (turn, Action::Look)
     }
 
@@ -260,13 +286,28 @@ impl Turn {
             }
             return self.end(Ending::InDoubt(left), Trace::Stays);
         }
-        // A note of this generation that is left now is of somebody who does not come back.
-        self.doubtful = seen.note.is_some_and(|note| note.generation == seen.generation);
+        self.past = match seen.note {
+            Some(note) if note.generation != seen.generation => Past::Clean,
+            Some(note) if note.lost => Past::Lost,
+            Some(_) => Past::Open,
+            None => Past::Clean,
+        };
         if self.refused == Some(seen.generation) {
-            return self.condemn(fence);
+            return self.condemn(fence, Cause::Refused { doubtful: self.past != Past::Clean });
+        }
+        if self.past == Past::Open && !self.rules.resend {
+            return self.interrupted(fence, seen);
         }
         self.place = Place::Noting;
         Action::Note { fence, generation: self.generation }
+    }
+
+    /// A note is left of somebody who does not come back: its token must not leave a second time.
+    fn interrupted(&mut self, fence: i64, seen: &Seen) -> Action {
+        if seen.ended {
+            return self.condemn(fence, Cause::Interrupted);
+        }
+        self.end(Ending::InDoubt(self.rules.lease), Trace::Stays)
     }
 
     fn noted(&mut self, noted: bool) -> Action {
@@ -297,7 +338,11 @@ impl Turn {
 
     /// What becomes of the note of a token that was not sent: an older doubt must not go with it.
     fn unsent(&self) -> Trace {
-        if self.doubtful { Trace::Lost } else { Trace::Goes }
+        match self.past {
+            Past::Clean => Trace::Goes,
+            Past::Lost => Trace::Lost,
+            Past::Open => Trace::Stays,
+        }
     }
 
     fn kept(&mut self, kept: Kept) -> Action {
@@ -315,7 +360,7 @@ impl Turn {
             return self.give_way(Trace::Stays, Waiting::Turn);
         }
         match self.fence {
-            Some(fence) if looks > 0 => self.condemn(fence),
+            Some(fence) if looks > 0 => self.condemn(fence, Cause::Refused { doubtful: self.past != Past::Clean }),
             _ => {
                 self.place = Place::Refused { looks: looks + 1 };
                 Action::SecondLook
@@ -323,9 +368,9 @@ impl Turn {
         }
     }
 
-    fn condemn(&mut self, fence: i64) -> Action {
+    fn condemn(&mut self, fence: i64, cause: Cause) -> Action {
         self.place = Place::Condemning;
-        Action::Condemn { fence, generation: self.generation, doubtful: self.doubtful }
+        Action::Condemn { fence, generation: self.generation, cause }
     }
 
     fn condemned(&mut self, condemned: bool) -> Action {

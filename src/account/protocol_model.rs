@@ -35,6 +35,10 @@ enum Flaw {
     NoDoubt,
     /// An account is condemned whatever the fencing number.
     CondemnWithoutFence,
+    /// A token whose sender did not come back is sent again.
+    Resend,
+    /// An account is condemned for a doubt that is not over.
+    Impatience,
 }
 
 /// The bounds of a search.
@@ -51,8 +55,12 @@ struct Bounds {
     /// The longest from a note to its end, in ticks: how long a process stands still that has sent a
     /// token. Elsewhere pauses have no bounds.
     pause: u8,
-    /// When the old access token ends.
+    /// When new credentials are wanted at once.
     pressing_from: u8,
+    /// When the old access token ends.
+    ended_from: u8,
+    /// `accounts.resend_after_crash`.
+    resend: bool,
     flaw: Flaw,
 }
 
@@ -65,8 +73,13 @@ const SMALL: Bounds = Bounds {
     logins: 0,
     pause: FOR_EVER,
     pressing_from: 0,
+    ended_from: 0,
+    resend: false,
     flaw: Flaw::None,
 };
+
+/// With the setting by which one careful try is made.
+const CAREFUL: Bounds = Bounds { resend: true, ..SMALL };
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 enum Request {
@@ -95,6 +108,8 @@ struct Process {
     request: Option<Request>,
     /// The token in hand, until it is stored.
     token: Option<u8>,
+    /// Its last look has shown a sender that does not come back.
+    given_up: bool,
 }
 
 /// A token that has left a process.
@@ -126,9 +141,10 @@ struct World {
 }
 
 impl Process {
-    /// Its token has left, and what came of it is not in the store yet.
-    fn has_sent(&self) -> bool {
-        self.life == Life::Runs && (self.request.is_some() || matches!(self.action, Action::Keep { .. }))
+    /// It has noted that its token is about to leave, and what came of it is not in the store yet.
+    fn is_sending(&self) -> bool {
+        let sends = matches!(self.action, Action::Send { .. } | Action::Keep { .. } | Action::Yield { .. });
+        self.life == Life::Runs && sends
     }
 }
 
@@ -138,15 +154,26 @@ fn ticks(count: u8) -> Duration {
     TICK * u32::from(count)
 }
 
-fn begin(generation: i64) -> (Turn, Action) {
-    Turn::new(Rules { lease: ticks(LEASE), doubt: ticks(DOUBT) }, generation)
+fn begin(generation: i64, bounds: &Bounds) -> (Turn, Action) {
+    let resend = bounds.resend || bounds.flaw == Flaw::Resend;
+    let doubt = if bounds.flaw == Flaw::Impatience { DOUBT - 1 } else { DOUBT };
+    Turn::new(Rules { lease: ticks(LEASE), doubt: ticks(doubt), resend }, generation)
 }
 
 impl World {
     fn new(bounds: &Bounds) -> Self {
-        let (turn, action) = begin(1);
-        let process =
-            Process { life: Life::Runs, turns: 1, turn, action, began: 1, noted_at: 0, request: None, token: None };
+        let (turn, action) = begin(1, bounds);
+        let process = Process {
+            life: Life::Runs,
+            turns: 1,
+            turn,
+            action,
+            began: 1,
+            noted_at: 0,
+            request: None,
+            token: None,
+            given_up: false,
+        };
         Self {
             now: 0,
             generation: 1,
@@ -194,7 +221,7 @@ impl World {
             next.extend(self.steps(number, bounds));
             next.extend(self.faults(number));
         }
-        let in_time = |process: &Process| !process.has_sent() || self.now - process.noted_at < bounds.pause;
+        let in_time = |process: &Process| !process.is_sending() || self.now - process.noted_at < bounds.pause;
         if self.now < bounds.ticks && self.processes.iter().all(in_time) {
             next.push(Ok(self.tick()));
         }
@@ -244,7 +271,7 @@ impl World {
         match (process.life, process.request) {
             (Life::Over(Ending::Failed | Ending::InDoubt(_)), _) if process.turns < bounds.turns => {
                 let mut world = self.clone();
-                let (turn, action) = begin(self.generation);
+                let (turn, action) = begin(self.generation, bounds);
                 let again = Process { life: Life::Runs, turns: process.turns + 1, turn, action, ..process };
                 world.processes[number] = Process { began: self.generation, token: None, ..again };
                 vec![Ok(world)]
@@ -321,7 +348,10 @@ impl World {
     fn act(mut self, number: usize, bounds: &Bounds) -> Found {
         let process = self.processes[number];
         let event = match process.action {
-            Action::Look => Event::Seen(self.seen(&process, bounds)),
+            Action::Look => {
+                self.processes[number].given_up = self.is_given_up(bounds);
+                Event::Seen(self.seen(&process, bounds))
+            }
             Action::Wait(_) | Action::SecondLook => Event::Waited,
             Action::Take => Event::Taken((self.lease_ends <= self.now).then(|| {
                 self.fence += 1;
@@ -337,7 +367,10 @@ impl World {
                 }
             }
             Action::Keep { generation } => Event::Kept(self.keep(number, generation, bounds)?),
-            Action::Condemn { fence, generation, .. } => Event::Condemned(self.condemn(fence, generation, bounds)?),
+            Action::Condemn { fence, generation, cause } => {
+                let interrupted = (cause == Cause::Interrupted).then_some(process.given_up);
+                Event::Condemned(self.condemn(fence, generation, interrupted, bounds)?)
+            }
             Action::Yield { fence, trace, .. } => {
                 self.release(fence, trace);
                 Event::Waited
@@ -353,7 +386,8 @@ impl World {
         Seen {
             generation: self.generation,
             usable: self.generation > process.began,
-            pressing: self.now >= bounds.pressing_from,
+            pressing: self.now >= bounds.pressing_from.min(bounds.ended_from),
+            ended: self.now >= bounds.ended_from,
             taken: self.lease_ends > self.now,
             note: note.filter(|_| bounds.flaw != Flaw::NoDoubt),
         }
@@ -372,10 +406,8 @@ impl World {
 
     fn depart(mut self, number: usize, generation: i64, bounds: &Bounds) -> Found {
         for earlier in self.departures.iter().filter(|earlier| earlier.generation == generation) {
-            let dead = self.processes[earlier.process].life == Life::Dead;
-            let patient = bounds.pause == FOR_EVER && self.now >= earlier.noted_at + DOUBT;
-            // A doubt is a doubt about the one who noted last.
-            if !(earlier.hopeless || dead || patient && earlier.noted_at < self.processes[number].noted_at) {
+            // Its sender has itself seen no answer; nothing else is a reason, if no risk is to be taken.
+            if !(earlier.hopeless || bounds.resend && self.is_worth_a_try(number, earlier, bounds)) {
                 return Err(format!("process {number} sends what {earlier:?} has sent"));
             }
         }
@@ -383,6 +415,14 @@ impl World {
         self.departures.push(Departure { process: number, generation, noted_at, hopeless: false });
         self.processes[number].request = Some(Request::Departed);
         Ok(self)
+    }
+
+    /// Whether a token may be sent that was sent before, where one careful try is asked for.
+    fn is_worth_a_try(&self, number: usize, earlier: &Departure, bounds: &Bounds) -> bool {
+        let dead = self.processes[earlier.process].life == Life::Dead;
+        let patient = bounds.pause == FOR_EVER && self.now >= earlier.noted_at + DOUBT;
+        // A doubt is a doubt about the one who noted last.
+        dead || patient && earlier.noted_at < self.processes[number].noted_at
     }
 
     fn keep(&mut self, number: usize, generation: i64, bounds: &Bounds) -> Result<Kept, String> {
@@ -397,7 +437,14 @@ impl World {
         Ok(Kept::Stored)
     }
 
-    fn condemn(&mut self, fence: i64, generation: i64, bounds: &Bounds) -> Result<bool, String> {
+    /// `interrupted`: the issuer was not asked; whether the last look has shown that there is no hope.
+    fn condemn(
+        &mut self,
+        fence: i64,
+        generation: i64,
+        interrupted: Option<bool>,
+        bounds: &Bounds,
+    ) -> Result<bool, String> {
         let held = self.fence == fence && self.lease_ends > self.now;
         if !held && bounds.flaw != Flaw::CondemnWithoutFence {
             return Ok(false);
@@ -406,12 +453,23 @@ impl World {
             return Err("a process that has lost the lease condemns the account".into());
         }
         if self.generation == generation {
-            if self.live == self.token && !self.revoked {
+            if interrupted == Some(false) {
+                return Err("a sender is given up that may come back".into());
+            }
+            if interrupted.is_none() && self.live == self.token && !self.revoked {
                 return Err("a login that works is given up".into());
             }
             self.condemned = Some(generation);
         }
         Ok(true)
+    }
+
+    /// A note has been open for as long as a doubt lasts, and the old access token serves no more.
+    fn is_given_up(&self, bounds: &Bounds) -> bool {
+        self.note.is_some_and(|(noted, fence, at, lost)| {
+            let is_current = noted == self.generation && fence < self.fence;
+            is_current && !lost && self.now >= (at + DOUBT).max(bounds.ended_from)
+        })
     }
 
     /// Lets everybody who runs go on without further faults; all must come to an end.
@@ -453,6 +511,8 @@ struct Report {
     ends: usize,
     /// Ends in which the account needs a login.
     condemned: usize,
+    /// Ends in which it was said to need one, and a late answer has disproved it.
+    healed: usize,
     /// The most tokens that left in one history.
     departures: usize,
 }
@@ -467,6 +527,7 @@ fn search(bounds: Bounds) -> Result<Report, String> {
         if world.is_over() {
             report.ends += 1;
             report.condemned += usize::from(world.condemned == Some(world.generation));
+            report.healed += usize::from(world.condemned.is_some_and(|condemned| condemned < world.generation));
         }
         // Whoever is stuck before is stuck then.
         if bounds.flaw == Flaw::None && world.now == bounds.ticks {
@@ -491,49 +552,93 @@ fn holds(what: &str, bounds: Bounds) -> Report {
 #[test]
 fn nobody_sends_a_token_again_while_its_sender_may_come_back() {
     // Whoever pauses where and how long: as long as a sender comes back before the doubt is over, one
-    // token leaves, and all have the new one.
+    // token leaves, all have the new one, and no login is given up.
     let paused = Bounds { processes: 3, turns: 1, ticks: 5, crashes: 0, losses: 0, pause: DOUBT - 1, ..SMALL };
 
-    let report = holds("three with pauses", paused);
+    for bounds in [paused, Bounds { resend: true, ..paused }] {
+        let report = holds("three with pauses", bounds);
 
-    assert_eq!((report.departures, report.condemned), (1, 0));
+        assert_eq!((report.departures, report.condemned, report.healed), (1, 0, 0));
+    }
 }
 
 #[test]
-fn pauses_of_any_length_crashes_and_lost_messages_break_no_rule() {
+fn whatever_dies_or_stands_still_a_token_leaves_once() {
+    // Pauses have no bounds here. That no token leaves twice, unless its sender has seen no answer, is
+    // looked at whenever one leaves.
+    let cut_off = Bounds { losses: 0, ..SMALL };
+    let report = holds("two with pauses and a crash", cut_off);
+    assert_eq!(report.departures, 1, "no answer was lost on the way");
+    assert!(report.condemned > 0, "whoever does not come back costs the login");
+    assert!(report.healed > 0, "whoever comes back late with an answer ends that");
+
+    let three = Bounds { processes: 3, turns: 1, ticks: 5, losses: 0, ..SMALL };
+    assert_eq!(holds("three with pauses and a crash", three).departures, 1);
+}
+
+#[test]
+fn a_sender_that_has_seen_no_answer_lets_others_try_again() {
     let report = holds("two with every fault", Bounds { turns: 1, ticks: 6, ..SMALL });
-    assert!(report.condemned > 0, "an answer that dies with its receiver costs the login");
+    assert!(report.departures > 1, "an issuer that is out for a while costs no login");
     holds("two that try again", Bounds { ticks: 5, crashes: 0, ..SMALL });
 }
 
 #[test]
+fn pauses_of_any_length_crashes_and_lost_messages_break_no_rule_of_careful_tries() {
+    let report = holds("two with every fault", Bounds { turns: 1, ticks: 6, ..CAREFUL });
+    assert!(report.condemned > 0, "an answer that dies with its receiver costs the login");
+    holds("two that try again", Bounds { ticks: 5, crashes: 0, ..CAREFUL });
+}
+
+#[test]
 fn a_crash_frees_the_others() {
-    let crash = Bounds { processes: 3, turns: 1, ticks: 4, losses: 0, pause: DOUBT - 1, ..SMALL };
+    let crash = Bounds { processes: 3, turns: 1, ticks: 4, losses: 0, pause: DOUBT - 1, ..CAREFUL };
 
     holds("three with a crash", crash);
 }
 
 #[test]
 fn a_login_in_between_is_never_overwritten() {
-    holds("two and a login", Bounds { turns: 1, ticks: 5, logins: 1, losses: 0, ..SMALL });
+    for bounds in [SMALL, CAREFUL] {
+        holds("two and a login", Bounds { turns: 1, ticks: 5, logins: 1, losses: 0, ..bounds });
+    }
 }
 
 #[test]
 fn a_doubt_waits_until_the_old_access_token_ends() {
-    let report = holds("two ahead of demand", Bounds { pressing_from: 8, turns: 1, ticks: 7, losses: 0, ..SMALL });
+    for bounds in [SMALL, CAREFUL] {
+        let ahead = Bounds { pressing_from: 8, ended_from: 8, turns: 1, ticks: 7, losses: 0, ..bounds };
+        let report = holds("two ahead of demand", ahead);
 
-    assert_eq!(report.departures, 1, "nobody tries again while there is something to serve with");
+        assert_eq!(report.departures, 1, "nobody tries again while there is something to serve with");
+        assert_eq!(report.condemned, 0, "nor gives the login up");
+    }
+}
+
+#[test]
+fn a_login_is_not_given_up_while_the_old_access_token_serves() {
+    let ending = Bounds { ended_from: 7, turns: 2, ticks: 6, losses: 0, ..SMALL };
+
+    assert_eq!(holds("two near the end", ending).condemned, 0);
+    assert!(holds("two at the end", Bounds { ticks: 8, ..ending }).condemned > 0);
 }
 
 #[test]
 fn every_rule_is_needed_and_the_search_notices_when_it_is_missing() {
     let login = Bounds { logins: 1, losses: 0, ..SMALL };
+    let cut_off = Bounds { losses: 0, ..SMALL };
     for (flaw, bounds, words) in [
         (Flaw::NoteWithoutFence, SMALL, "sends what"),
+        (Flaw::NoteWithoutFence, CAREFUL, "sends what"),
         (Flaw::KeepWithoutGeneration, login, "stores"),
-        (Flaw::SendLate, SMALL, "sends what"),
+        // Without careful tries nobody else has sent it.
+        (Flaw::SendLate, CAREFUL, "sends what"),
         (Flaw::NoDoubt, SMALL, "sends what"),
+        (Flaw::NoDoubt, CAREFUL, "sends what"),
         (Flaw::CondemnWithoutFence, SMALL, "condemns"),
+        (Flaw::CondemnWithoutFence, CAREFUL, "condemns"),
+        (Flaw::Resend, cut_off, "sends what"),
+        (Flaw::Impatience, cut_off, "may come back"),
     ] {
         let found = search(Bounds { flaw, ..bounds }).expect_err(words);
 

@@ -12,12 +12,12 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::memory::Progress;
 use super::ports::{RefreshEvent, RefreshOutcome, StoreFault};
-use super::protocol::{Action, Ending, Event, Kept, Note, Rules, Seen, Sent, Turn, Waiting};
+use super::protocol::{Action, Cause, Ending, Event, Kept, Note, Rules, Seen, Sent, Turn, Waiting};
 use super::settings::backoff;
-use super::snapshot::is_due;
-use super::token_error::{TokenError, permitted, refusal};
+use super::snapshot::{has_ended, is_due};
+use super::token_error::{TokenError, refusal};
 use super::token_manager::TokenManager;
-use super::verdict::Verdict;
+use super::verdict::{INTERRUPTED, Verdict};
 use crate::oauth::{RefreshError, RefreshReason, Timely, TokenSet};
 use crate::store::{Credentials, Lease, Trace};
 
@@ -88,7 +88,8 @@ impl TokenManager {
     }
 
     fn rules(&self) -> Rules {
-        Rules::new(self.context.issuer.longest(), self.context.settings.doubt)
+        let settings = &self.context.settings;
+        Rules::new(self.context.issuer.longest(), settings.doubt, settings.resend_after_crash)
     }
 
     async fn perform(self: &Arc<Self>, attempt: &mut Attempt, action: Action) -> Result<Event, TokenError> {
@@ -122,8 +123,8 @@ impl TokenManager {
                 (Some(spent), Some(Ok(set))) => self.keep(attempt, spent, set).await.map(Event::Kept),
                 _ => Ok(Event::Kept(Kept::Overtaken)),
             },
-            Action::Condemn { generation, doubtful, .. } => {
-                self.condemn(attempt, generation, doubtful).await.map(Event::Condemned)
+            Action::Condemn { generation, cause, .. } => {
+                self.condemn(attempt, generation, cause).await.map(Event::Condemned)
             }
             // Ends are not performed; a turn that is given this for an event ends.
             Action::End { .. } => Ok(Event::Waited),
@@ -146,12 +147,14 @@ impl TokenManager {
         self.observe(stored.account, Some(stored.credentials));
         let snapshot = self.snapshot();
         let forced = attempt.reason == RefreshReason::Forced;
-        permitted(&snapshot.standing, forced)?;
-        let due = is_due(&snapshot.credentials, self.context.now(), &self.context.settings);
+        self.permitted(&snapshot.standing, forced)?;
+        let (now, rejected) = (self.context.now(), attempt.reason == RefreshReason::UnauthorizedRecovery);
+        let due = is_due(&snapshot.credentials, now, &self.context.settings);
         Ok(Seen {
             generation: snapshot.generation(),
             usable: snapshot.generation() > attempt.began && !due,
-            pressing: due || forced || attempt.reason == RefreshReason::UnauthorizedRecovery,
+            pressing: due || forced || rejected,
+            ended: rejected || has_ended(&snapshot.credentials, now),
             taken: turn.lease.is_some_and(|lease| !lease.left.is_zero()),
             note: turn.exchange.map(|exchange| Note {
                 generation: exchange.generation,
@@ -217,17 +220,21 @@ impl TokenManager {
         sent
     }
 
-    /// Puts the issuer's refusal in force, if the lease is still ours.
-    async fn condemn(self: &Arc<Self>, attempt: &Attempt, generation: i64, doubtful: bool) -> Result<bool, TokenError> {
-        let (Some(lease), Some(Err(RefreshError::Permanent { code, message, .. }))) = (&attempt.lease, &attempt.answer)
-        else {
-            return Ok(false);
+    /// Says that the account needs a login, if the lease is still ours.
+    async fn condemn(self: &Arc<Self>, attempt: &Attempt, generation: i64, cause: Cause) -> Result<bool, TokenError> {
+        let now = self.context.now();
+        let verdict = match (cause, &attempt.answer) {
+            (Cause::Interrupted, _) => Verdict::interrupted(generation, now),
+            (Cause::Refused { doubtful }, Some(Err(RefreshError::Permanent { code, message, .. }))) => {
+                Verdict::needs_login(generation, code, message.as_deref(), doubtful, now)
+            }
+            (Cause::Refused { .. }, _) => return Ok(false),
         };
+        let Some(lease) = &attempt.lease else { return Ok(false) };
         let renewed = self.context.store.renew(lease, self.rules().lease).await;
         if !renewed.map_err(|fault| self.without_store(attempt, &fault))? {
             return Ok(false);
         }
-        let verdict = Verdict::needs_login(generation, code, message.as_deref(), doubtful, self.context.now());
         let Some(stored) = self.pronounce_current(verdict) else { return Ok(false) };
         // Others must find the verdict when they find the lease free. If that takes long, they find
         // the note, and leave the token alone.
@@ -245,7 +252,7 @@ impl TokenManager {
             }
             Ending::Adopted => {
                 self.report(attempt, RefreshOutcome::Adopted, None);
-                permitted(&snapshot.standing, attempt.reason == RefreshReason::Forced)?;
+                self.permitted(&snapshot.standing, attempt.reason == RefreshReason::Forced)?;
                 self.fit_for_use(Arc::clone(&snapshot.credentials))
             }
             Ending::Failed => {
@@ -260,12 +267,13 @@ impl TokenManager {
             }
             Ending::InDoubt(left) => {
                 self.report(attempt, RefreshOutcome::Transient, Some("in_doubt"));
-                Err(self.rest("a refresh was begun and its outcome is not known yet", left.min(self.rules().lease)))
+                let why = "a refresh was begun and its outcome is not known; its refresh token is left alone";
+                Err(self.rest(why, left.min(self.rules().lease)))
             }
             Ending::Condemned => {
                 let code = match &attempt.answer {
                     Some(Err(RefreshError::Permanent { code, .. })) => Some(code.as_str()),
-                    _ => None,
+                    _ => Some(INTERRUPTED),
                 };
                 self.report(attempt, RefreshOutcome::Permanent, code);
                 Err(refusal(&snapshot.standing))
@@ -273,10 +281,14 @@ impl TokenManager {
         }
     }
 
-    /// Best effort: a lease that is not released ends by itself.
-    async fn release(&self, lease: &Lease, trace: Trace) {
-        if let Err(fault) = self.context.store.release(self.id(), lease, trace).await {
-            tracing::warn!(account_id = %self.id(), error = %fault, "the account's lease could not be released; it ends by itself");
+    /// Releases the lease. One that is not released ends by itself; but a note that stays open costs the
+    /// login, so what became of it is written as soon as the store is back.
+    async fn release(self: &Arc<Self>, lease: &Lease, trace: Trace) {
+        let Err(fault) = self.context.store.release(self.id(), lease, trace).await else { return };
+        tracing::warn!(account_id = %self.id(), error = %fault, "the account's lease could not be released; it ends by itself");
+        if trace != Trace::Stays {
+            let (manager, lease) = (Arc::clone(self), lease.clone());
+            self.context.tasks.spawn(async move { manager.release_at_last(&lease, trace).await });
         }
     }
 

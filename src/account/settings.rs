@@ -32,6 +32,9 @@ pub struct TokenSettings {
     /// How long a refresh token that another process was about to send, and may have sent, is left
     /// alone; at least until an exchange that began at the last moment is over.
     pub doubt: Duration,
+    /// Whether a refresh token is tried once more whose sender died or stood still for longer than the
+    /// doubt; otherwise the account needs a login.
+    pub resend_after_crash: bool,
     /// Refresh ahead: the earliest time before the end.
     pub ahead_longest: Duration,
     /// Refresh ahead: the latest time before the end.
@@ -53,6 +56,7 @@ impl Default for TokenSettings {
             quarantine_window: Duration::from_mins(1),
             second_look: Duration::from_secs(1),
             doubt: Duration::from_mins(1),
+            resend_after_crash: false,
             ahead_longest: Duration::from_mins(30),
             ahead_shortest: Duration::from_mins(10),
         }

@@ -267,6 +267,10 @@ impl FakeStore {
             return Ok(Saved::Stale);
         }
         account.generation += 1;
+        if account.state == AccountState::NeedsLogin {
+            account.state = AccountState::Active;
+            (account.state_reason, account.state_detail) = (None, None);
+        }
         *credentials = Credentials {
             access_token: new.access_token.clone(),
             refresh_token: new.refresh_token.clone(),
@@ -452,6 +456,12 @@ impl Bench {
     pub(crate) fn manager(&self, life_ms: i64) -> Arc<TokenManager> {
         let id = self.add("ada", life_ms);
         self.manager_of(id)
+    }
+
+    /// Takes the risk of sending a token again whose sender did not come back.
+    pub(crate) fn resend_after_crash(&mut self) {
+        let context = Arc::get_mut(&mut self.context).expect("no manager yet");
+        context.settings.resend_after_crash = true;
     }
 
     pub(crate) fn script(&self, script: Script) {

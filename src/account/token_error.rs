@@ -5,6 +5,7 @@ use std::time::Duration;
 use thiserror::Error;
 
 use super::snapshot::Standing;
+use super::verdict::INTERRUPTED;
 use crate::store::AccountState;
 
 /// Why there are no credentials.
@@ -39,11 +40,14 @@ pub enum TokenError {
     Removed,
 }
 
-/// Whether an account in this standing gives credentials, or may be renewed.
-pub(super) fn permitted(standing: &Standing, operator: bool) -> Result<(), TokenError> {
+/// Whether an account in this standing gives credentials, or may be renewed. `resend`: the operator takes
+/// the risk of sending a refresh token again whose sender did not come back.
+pub(super) fn permitted(standing: &Standing, operator: bool, resend: bool) -> Result<(), TokenError> {
+    let interrupted = standing.reason.as_deref() == Some(INTERRUPTED);
     match standing.state {
         AccountState::Active => Ok(()),
         AccountState::Quarantined if operator => Ok(()),
+        AccountState::NeedsLogin if operator && resend && interrupted => Ok(()),
         AccountState::NeedsLogin | AccountState::Quarantined => Err(refusal(standing)),
     }
 }

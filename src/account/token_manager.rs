@@ -183,7 +183,7 @@ impl TokenManager {
         if memory.removed {
             return Begin::Refused(TokenError::Removed);
         }
-        if let Err(error) = permitted(&snapshot.standing, need == Need::Operator) {
+        if let Err(error) = self.permitted(&snapshot.standing, need == Need::Operator) {
             return Begin::Refused(error);
         }
         let enough = match need {
@@ -254,10 +254,14 @@ impl TokenManager {
         let snapshot = self.snapshot();
         let passing = matches!(error, TokenError::Unavailable { .. });
         if passing && !has_ended(&snapshot.credentials, self.context.now()) {
-            permitted(&snapshot.standing, false)?;
+            self.permitted(&snapshot.standing, false)?;
             return Ok(Arc::clone(&snapshot.credentials));
         }
         Err(error)
+    }
+
+    pub(super) fn permitted(&self, standing: &Standing, operator: bool) -> Result<(), TokenError> {
+        permitted(standing, operator, self.context.settings.resend_after_crash)
     }
 
     /// The lock is held for a few field accesses and never across an await; a panic inside leaves
@@ -299,11 +303,15 @@ impl TokenManager {
         account.access_expires_at = credentials.access_expires_at;
         account.last_refresh_at = credentials.last_refresh_at;
         let released = reason == RefreshReason::Forced && held.standing.state == AccountState::Quarantined;
-        if released {
+        // The store has ended it with the same write: the answer came after others had given it up.
+        let disproved = account.state == AccountState::NeedsLogin;
+        if released || disproved {
             account.state = AccountState::Active;
             account.state_reason = None;
             account.state_detail = None;
             account.state_since = self.context.now();
+        }
+        if released {
             drop(self.store_standing(credentials.generation, Standing::of(&account)));
         }
         memory.forget_the_past();

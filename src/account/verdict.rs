@@ -14,6 +14,9 @@ pub(super) struct Verdict {
 /// The backend refuses a token that the issuer has just made.
 pub(super) const UNAUTHORIZED_AFTER_REFRESH: &str = "unauthorized_after_refresh";
 
+/// Whoever was sending the refresh token died or stood still before the outcome was stored.
+pub(super) const INTERRUPTED: &str = "refresh_interrupted";
+
 /// Somebody has used a refresh token before us.
 pub(super) const REUSED: &str = "refresh_token_reused";
 
@@ -35,6 +38,17 @@ impl Verdict {
             detail = format!("{detail} (The issuer's words: {message})");
         }
         Self::of(generation, AccountState::NeedsLogin, code, detail, now)
+    }
+
+    /// A refresh was begun, and whoever made it has not come back.
+    pub(super) fn interrupted(generation: i64, now: UnixMillis) -> Self {
+        let detail = format!(
+            "A refresh of this account was cut off: the server or command that made it was killed, or stood \
+             still for long, before the outcome was stored. The refresh token may be used up, and sending it \
+             again could look like theft to the issuer, so it is not sent again. {LOG_IN} To try it once \
+             all the same: `tollway account refresh NAME --resend`."
+        );
+        Self::of(generation, AccountState::NeedsLogin, INTERRUPTED, detail, now)
     }
 
     /// The backend refuses what the issuer has just renewed.
@@ -109,6 +123,17 @@ mod tests {
 
         assert!(detail.contains("Probably Tollway's own earlier refresh"));
         assert!(detail.contains("somebody else holds a copy"));
+    }
+
+    #[test]
+    fn a_refresh_that_was_cut_off_is_told_with_both_ways_out() {
+        let standing = Verdict::interrupted(1, 0).standing;
+
+        assert_eq!((standing.state, standing.reason.as_deref()), (AccountState::NeedsLogin, Some(INTERRUPTED)));
+        let detail = standing.detail.unwrap();
+        for part in ["was cut off", "not sent again", "tollway account login", "account refresh NAME --resend"] {
+            assert!(detail.contains(part), "{part}");
+        }
     }
 
     #[test]

@@ -93,6 +93,10 @@ pub(super) enum Command {
     Refresh {
         /// Name, email, id or the start of an id
         account: String,
+        /// Send the refresh token even if a refresh of it was cut off before: if it has reached the issuer
+        /// then, this may end the login
+        #[arg(long)]
+        resend: bool,
     },
     /// Forget an account and its credentials
     Remove {
@@ -119,7 +123,11 @@ pub(super) async fn run(settings: &Settings, command: Command) -> Result<()> {
         }
         Command::Probe { account, json } => probe(settings, &store, &account, json).await,
         Command::History { account, last, json } => history(&store, &account, last, json, now).await,
-        Command::Refresh { account } => refresh(settings, &store, &account).await,
+        Command::Refresh { account, resend } => {
+            let mut settings = settings.clone();
+            settings.accounts.resend_after_crash |= resend;
+            refresh(&settings, &store, &account).await
+        }
         Command::Remove { account, yes } => remove(&store, &account, yes).await,
     };
     store.close().await;

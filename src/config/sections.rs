@@ -150,7 +150,8 @@ section! {
         refresh_margin: Duration = "60s", "An access token with less life than this is refreshed before it is used.";
         refresh_ahead: Duration = "10m", "Refresh ahead of demand: the latest time before a token's end.";
         refresh_spread: Duration = "20m", "Refresh ahead of demand: over how long the accounts are spread before that.";
-        refresh_doubt: Duration = "60s", "How long a refresh token is left alone that another server or command was sending when it was last heard of. After that it is tried once more, if the access token has ended.";
+        refresh_doubt: Duration = "60s", "How long a refresh token is left alone that another server or command was sending when it was last heard of. When that is over and the access token has ended, the account needs a login.";
+        resend_after_crash: bool = "false", "Whether a refresh token is sent once more, instead of asking for a login, when the server or command that was sending it was killed or stood still for longer than `accounts.refresh_doubt`. It saves a login that was not used yet; if it was, the issuer may take it for theft and end the login everywhere.";
         reload_interval: Duration = "250ms", "How often a running server looks for changes in the database, where the database does not tell of them by itself (SQLite; Postgres: `database.notify`).";
         default_cooldown: Duration = "30s", "How long an account is left alone after a rate limit without a time.";
         default_limit: Duration = "5m", "How long an account is put aside when its quota is used up and the backend does not say until when.";

@@ -111,6 +111,7 @@ pub fn accounts(
         settings: TokenSettings {
             min_life: margin,
             doubt: settings.accounts.refresh_doubt,
+            resend_after_crash: settings.accounts.resend_after_crash,
             ahead_shortest: ahead,
             ahead_longest: ahead + settings.accounts.refresh_spread,
             ..TokenSettings::default()

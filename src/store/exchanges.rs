@@ -21,7 +21,7 @@ pub struct Exchange {
     pub holder: String,
     /// How long ago.
     pub age: Duration,
-    /// It is over, and nobody has seen an answer or ever will.
+    /// It is over, and its sender has seen no answer and never will.
     pub lost: bool,
 }
 
@@ -43,7 +43,7 @@ pub enum Trace {
     Stays,
     /// It is taken back: the token was not sent, or the issuer has declined to look at it.
     Goes,
-    /// It stays as one whose answer nobody will ever see.
+    /// It stays as one of which the sender has seen no answer, and waits for none.
     Lost,
 }
 
@@ -156,12 +156,14 @@ impl<'a> ExchangeStore<'a> {
     }
 
     /// Frees what holders whose names begin with `prefix` have left behind. Only for a database of
-    /// which the caller knows that none of them runs.
+    /// which the caller knows that none of them runs: there is nothing to wait for, so open exchanges
+    /// become as old as can be. They stay open, for nobody has seen how they ended.
     pub async fn abandon(&self, prefix: &str) -> Result<()> {
         let pattern = format!("{prefix}%");
         let mut write = self.store.backend.write(&[]).await?;
         execute!(&mut write, "UPDATE leases SET expires_at = 0 WHERE holder LIKE $1", pattern.as_str())?;
-        execute!(&mut write, "UPDATE exchanges SET lost = TRUE WHERE holder LIKE $1", pattern.as_str())?;
+        let sql = "UPDATE exchanges SET begun_at = 0 WHERE holder LIKE $1 AND lost = FALSE";
+        execute!(&mut write, sql, pattern.as_str())?;
         write.commit().await
     }
 }

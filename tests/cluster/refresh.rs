@@ -11,6 +11,8 @@ use crate::support::{Dialect, Sim, SimAccount, eventually};
 /// An exchange takes seven seconds at most, its lease ten and a half.
 const TIMEOUT: (&str, &str) = ("TOLLWAY_OAUTH__TIMEOUT", "6s");
 const DOUBT: (&str, &str) = ("TOLLWAY_ACCOUNTS__REFRESH_DOUBT", "15s");
+/// One careful try, for those who rather risk a reuse than a login.
+const RESEND: (&str, &str) = ("TOLLWAY_ACCOUNTS__RESEND_AFTER_CRASH", "true");
 
 /// Three replicas, and one account whose access token has run out.
 struct Stage {
@@ -23,8 +25,13 @@ struct Stage {
 impl Stage {
     /// The exchange is held by the issuer, `before` or `after` it has acted.
     async fn new(held: &str) -> Option<Self> {
+        Self::with(held, &[]).await
+    }
+
+    /// The same with more settings.
+    async fn with(held: &str, settings: &[(&str, &str)]) -> Option<Self> {
         let sim = Sim::start().await;
-        let mut cluster = Cluster::new(&sim, 3, &[TIMEOUT, DOUBT]).await?;
+        let mut cluster = Cluster::new(&sim, 3, &[&[TIMEOUT, DOUBT], settings].concat()).await?;
         let account = sim.expired_account().await;
         let key = cluster.setup().key("ada");
         cluster.serve().await;
@@ -52,6 +59,17 @@ impl Stage {
             tokio::spawn(async move { request.send().await.expect("an answer").status().as_u16() })
         };
         others.map(ask).collect()
+    }
+
+    /// What an operator is shown who looks at the account by another replica than this.
+    fn shown_beside(&self, number: usize) -> String {
+        self.cluster.setup_of((number + 1) % 3).ok(&["account", "show", &self.account.email])
+    }
+
+    /// Waits until a replica serves the account again.
+    async fn serves(&self, number: usize) {
+        let gateway = self.cluster.gateway(number);
+        eventually("the account is back", async || (gateway.status(&self.key).await == 200).then_some(())).await;
     }
 
     /// Refreshes that worked, and reuses.
@@ -90,8 +108,45 @@ async fn replicas_share_one_exchange_and_the_command_line_takes_its_turn() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_dies_before_the_issuer_has_acted_costs_nothing() {
+async fn a_token_whose_sender_died_is_not_sent_again_until_somebody_asks_for_it() {
     let Some(mut stage) = Stage::new("before").await else { return };
+    let holder = stage.holder().await;
+    let asking = stage.ask_all_but(holder);
+    stage.cluster.kill(holder);
+
+    assert_eq!(statuses(asking).await, [503; 2], "{}", stage.cluster.logs());
+    let shown = stage.shown_beside(holder);
+    for words in ["refresh_interrupted", "was cut off", "Log in again", "--resend"] {
+        assert!(shown.contains(words), "{shown}");
+    }
+    assert_eq!(stage.exchanges().await, (0, 0));
+    // The issuer has not acted, as it happens: the operator's try saves the login.
+    let setup = stage.cluster.setup_of((holder + 1) % 3);
+    let refused = setup.fails(&["account", "refresh", &stage.account.email], "");
+    assert!(refused.contains("refresh_interrupted"), "{refused}");
+    setup.ok(&["account", "refresh", &stage.account.email, "--resend"]);
+    assert_eq!(stage.exchanges().await, (1, 0));
+    for number in stage.cluster.running() {
+        stage.serves(number).await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_died_with_its_receiver_costs_a_login_and_no_reuse() {
+    let Some(mut stage) = Stage::new("after").await else { return };
+    let holder = stage.holder().await;
+    let asking = stage.ask_all_but(holder);
+    stage.cluster.kill(holder);
+
+    assert_eq!(statuses(asking).await, [503; 2], "{}", stage.cluster.logs());
+    let shown = stage.shown_beside(holder);
+    assert!(shown.contains("refresh_interrupted"), "{shown}");
+    assert_eq!(stage.exchanges().await, (1, 0));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_careful_try_saves_a_login_that_the_issuer_has_not_touched() {
+    let Some(mut stage) = Stage::with("before", &[RESEND]).await else { return };
     let holder = stage.holder().await;
     let asking = stage.ask_all_but(holder);
     let begin = Instant::now();
@@ -103,18 +158,38 @@ async fn a_holder_that_dies_before_the_issuer_has_acted_costs_nothing() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_holder_that_dies_with_the_answer_under_way_is_told_as_our_own_loss() {
-    let Some(mut stage) = Stage::new("after").await else { return };
+async fn a_careful_try_that_comes_too_late_is_told_as_our_own_loss() {
+    let Some(mut stage) = Stage::with("after", &[RESEND]).await else { return };
     let holder = stage.holder().await;
     stage.cluster.kill(holder);
     let asking = stage.ask_all_but(holder);
 
     assert_eq!(statuses(asking).await, [503; 2]);
-    let shown = stage.cluster.setup_of((holder + 1) % 3).ok(&["account", "show", &stage.account.email]);
+    let shown = stage.shown_beside(holder);
     for words in ["refresh_token_reused", "Probably Tollway's own earlier refresh", "Log in again"] {
         assert!(shown.contains(words), "{shown}");
     }
     assert_eq!(stage.exchanges().await, (1, 1), "one careful try, by one replica");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_holder_that_wakes_after_it_was_given_up_brings_the_account_back() {
+    let Some(stage) = Stage::new("after").await else { return };
+    let holder = stage.holder().await;
+    let asking = stage.ask_all_but(holder);
+    stage.cluster.pause(holder);
+    stage.sim.release("token").await;
+    // Longer than the doubt: the others have given it up.
+    assert_eq!(statuses(asking).await, [503; 2], "{}", stage.cluster.logs());
+    assert!(stage.shown_beside(holder).contains("refresh_interrupted"));
+    stage.cluster.resume(holder);
+
+    for number in stage.cluster.running() {
+        stage.serves(number).await;
+    }
+    assert_eq!(stage.exchanges().await, (1, 0), "{}", stage.cluster.logs());
+    let shown = stage.shown_beside(holder);
+    assert!(!shown.contains("refresh_interrupted"), "{shown}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,7 +90,9 @@ pub(crate) async fn a_note_is_taken_back_or_given_up_with_the_lease(db: Database
     exchanges.abandon("server:").await.unwrap();
     assert_eq!(noted(&store, ada).await, Some((1, command.fence, false)), "not a server's");
     exchanges.abandon("command:").await.unwrap();
-    assert_eq!(noted(&store, ada).await, Some((1, command.fence, true)));
+    assert_eq!(noted(&store, ada).await, Some((1, command.fence, false)), "nobody has seen how it ended");
+    let exchange = exchanges.turn(ada).await.unwrap().unwrap().exchange.unwrap();
+    assert!(exchange.age > LONG * 24 * 365, "there is nobody to wait for: {exchange:?}");
     take(&store, ada, "next", LONG).await;
 }
 
