@@ -60,6 +60,17 @@ pub(super) struct Note {
     pub(super) lost: bool,
 }
 
+/// How urgently new credentials are wanted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub(super) enum Urgency {
+    /// The old access token serves for a while.
+    Ahead,
+    /// It soon will not, or an operator asks.
+    Pressing,
+    /// It does not serve any more.
+    Ended,
+}
+
 /// What the store shows at one moment.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(super) struct Seen {
@@ -67,10 +78,7 @@ pub(super) struct Seen {
     pub(super) generation: i64,
     /// It is newer than the one this turn began with and can be used: there is nothing left to do.
     pub(super) usable: bool,
-    /// The old access token does not serve any more, or soon will not.
-    pub(super) pressing: bool,
-    /// The old access token does not serve any more.
-    pub(super) ended: bool,
+    pub(super) urgency: Urgency,
     /// Somebody has the lease.
     pub(super) taken: bool,
     pub(super) note: Option<Note>,
@@ -256,7 +264,7 @@ impl Turn {
             return self.wait(Waiting::Turn);
         }
         match self.doubt(seen) {
-            Some(left) if seen.pressing => self.wait(Waiting::Doubt(left)),
+            Some(left) if seen.urgency != Urgency::Ahead => self.wait(Waiting::Doubt(left)),
             Some(left) => self.end(Ending::InDoubt(left), Trace::Stays),
             None => {
                 self.place = Place::Taking;
@@ -281,16 +289,15 @@ impl Turn {
         let Some(fence) = self.fence else { return self.wait(Waiting::Turn) };
         self.generation = seen.generation;
         if let Some(left) = self.doubt(seen) {
-            if seen.pressing {
+            if seen.urgency != Urgency::Ahead {
                 return self.give_way(Trace::Stays, Waiting::Doubt(left));
             }
             return self.end(Ending::InDoubt(left), Trace::Stays);
         }
-        self.past = match seen.note {
-            Some(note) if note.generation != seen.generation => Past::Clean,
+        self.past = match seen.note.filter(|note| note.generation == seen.generation) {
+            None => Past::Clean,
             Some(note) if note.lost => Past::Lost,
             Some(_) => Past::Open,
-            None => Past::Clean,
         };
         if self.refused == Some(seen.generation) {
             return self.condemn(fence, Cause::Refused { doubtful: self.past != Past::Clean });
@@ -304,7 +311,7 @@ impl Turn {
 
     /// A note is left of somebody who does not come back: its token must not leave a second time.
     fn interrupted(&mut self, fence: i64, seen: &Seen) -> Action {
-        if seen.ended {
+        if seen.urgency == Urgency::Ended {
             return self.condemn(fence, Cause::Interrupted);
         }
         self.end(Ending::InDoubt(self.rules.lease), Trace::Stays)
@@ -385,7 +392,7 @@ impl Turn {
         let others = |note: &Note| note.generation == seen.generation && Some(note.fence) != self.fence;
         let note = seen.note.filter(others)?;
         let left = self.rules.doubt.saturating_sub(note.age);
-        match (note.lost, seen.pressing) {
+        match (note.lost, seen.urgency != Urgency::Ahead) {
             (true, true) => None,
             (true, false) | (false, true) => Some(left).filter(|left| !left.is_zero()),
             // While the old access token serves, waiting costs nothing; the sender may yet come back.

@@ -386,8 +386,11 @@ impl World {
         Seen {
             generation: self.generation,
             usable: self.generation > process.began,
-            pressing: self.now >= bounds.pressing_from.min(bounds.ended_from),
-            ended: self.now >= bounds.ended_from,
+            urgency: match self.now {
+                now if now >= bounds.ended_from => Urgency::Ended,
+                now if now >= bounds.pressing_from => Urgency::Pressing,
+                _ => Urgency::Ahead,
+            },
             taken: self.lease_ends > self.now,
             note: note.filter(|_| bounds.flaw != Flaw::NoDoubt),
         }

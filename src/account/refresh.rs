@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use super::memory::Progress;
 use super::ports::{RefreshEvent, RefreshOutcome, StoreFault};
-use super::protocol::{Action, Cause, Ending, Event, Kept, Note, Rules, Seen, Sent, Turn, Waiting};
+use super::protocol::{Action, Cause, Ending, Event, Kept, Note, Rules, Seen, Sent, Turn, Urgency, Waiting};
 use super::settings::backoff;
 use super::snapshot::{has_ended, is_due};
 use super::token_error::{TokenError, refusal};
@@ -153,8 +153,13 @@ impl TokenManager {
         Ok(Seen {
             generation: snapshot.generation(),
             usable: snapshot.generation() > attempt.began && !due,
-            pressing: due || forced || rejected,
-            ended: rejected || has_ended(&snapshot.credentials, now),
+            urgency: if rejected || has_ended(&snapshot.credentials, now) {
+                Urgency::Ended
+            } else if due || forced {
+                Urgency::Pressing
+            } else {
+                Urgency::Ahead
+            },
             taken: turn.lease.is_some_and(|lease| !lease.left.is_zero()),
             note: turn.exchange.map(|exchange| Note {
                 generation: exchange.generation,
