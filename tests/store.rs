@@ -94,6 +94,7 @@ on_both_databases![
     pools::a_pool_that_a_key_needs_stays,
     pools::what_is_known_of_accounts_and_their_history_come_back_and_go_with_them,
     pools::homes_of_conversations_come_back_newest_first,
+    pools::a_conversation_changes_its_home_by_a_move_alone_and_moves_can_be_asked_for,
     pools::decisions_are_found_by_request_and_key_and_forgotten,
     pools::webhooks_are_claimed_by_one_tried_again_and_forgotten_when_over,
     keys::a_key_comes_back_as_it_was_stored,

@@ -116,14 +116,17 @@ impl Relay {
         let now = millis_from_now(Duration::ZERO);
         match aim.stay {
             // Only a move needs the number, which costs a look into the body.
-            Stay::NoHome | Stay::Home => self.sessions().settle(*session, aim.account(), 0, now),
+            Stay::NoHome | Stay::Home => self.sessions().stay(*session, aim.account(), now),
             Stay::Detour(_) => {
                 let items = items();
-                let _ = self.sessions().note_detour(*session, aim.account(), items, now);
+                if self.sessions().note_detour(*session, aim.account(), items, now) {
+                    self.tell_of_moves();
+                }
             }
             Stay::Moves(_) | Stay::Gone => {
                 let items = items();
                 self.sessions().settle(*session, aim.account(), items, now);
+                self.tell_of_moves();
             }
         }
     }

@@ -248,7 +248,8 @@ fn spawn_pool(settings: &Settings, state: &Arc<State>, background: &TaskTracker,
     background.spawn(relay.clone().survey(stop.clone()));
     background.spawn(relay.clone().poll_usage(duty.clone(), stop.clone()));
     background.spawn(relay.clone().serve_queue(stop.clone()));
-    background.spawn(relay.clone().keep_sessions(store.clone(), duty.clone(), now, stop.clone()));
+    let changes = state.database.changes();
+    background.spawn(relay.clone().keep_sessions(store.clone(), changes, duty.clone(), now, stop.clone()));
     background.spawn(relay.clone().write_decisions(store.clone(), duty.clone(), now, stop.clone()));
     background.spawn(keeper::keep(state.accounts.clone(), store.clone(), state.database.changes()));
     let outbox = state.outbox.clone();

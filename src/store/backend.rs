@@ -154,7 +154,22 @@ macro_rules! fetch_all_of {
     };
 }
 
-pub(super) use {execute, execute_each, fetch_all, fetch_all_of, fetch_one, fetch_optional, on_either};
+/// The same, and gives the rows that the statement returns.
+macro_rules! fetch_each {
+    ($on:expr, $row:ty, $before:literal, $after:literal, $rows:expr $(, $bind:expr)* $(,)?) => {
+        match $on {
+            $crate::store::backend::Dual::Sqlite(connection) => {
+                sqlx::query_as::<_, $row>(concat!($before, " json_each($1) ", $after))
+                    .bind($rows)$(.bind($bind))*.fetch_all(&mut **connection).await
+            }
+            $crate::store::backend::Dual::Postgres(connection) => sqlx::query_as::<_, $row>(
+                concat!($before, " json_array_elements(CAST($1 AS JSON)) AS rows (value) ", $after)
+            ).bind($rows)$(.bind($bind))*.fetch_all(&mut **connection).await,
+        }
+    };
+}
+
+pub(super) use {execute, execute_each, fetch_all, fetch_all_of, fetch_each, fetch_one, fetch_optional, on_either};
 
 /// What a write changes. Each topic has a revision that goes up with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -163,10 +178,11 @@ pub(super) enum Topic {
     Keys,
     Models,
     Conditions,
+    Homes,
 }
 
 impl Topic {
-    pub(super) const ALL: [Self; 4] = [Self::Accounts, Self::Keys, Self::Models, Self::Conditions];
+    pub(super) const ALL: [Self; 5] = [Self::Accounts, Self::Keys, Self::Models, Self::Conditions, Self::Homes];
 
     pub(super) const fn as_str(self) -> &'static str {
         match self {
@@ -174,6 +190,7 @@ impl Topic {
             Self::Keys => "keys",
             Self::Models => "models",
             Self::Conditions => "conditions",
+            Self::Homes => "homes",
         }
     }
 }

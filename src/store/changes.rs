@@ -206,7 +206,7 @@ mod tests {
     use super::*;
 
     fn at(keys: i64) -> Revision {
-        Revision { accounts: 5, keys, models: 1, conditions: 1 }
+        Revision { accounts: 5, keys, models: 1, conditions: 1, homes: 1 }
     }
 
     #[test]

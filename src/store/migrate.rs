@@ -45,6 +45,7 @@ const EMBEDDED: &[Embedded] = embedded![
     11 "slices" "0011_slices.sql",
     12 "changes" "0012_changes.sql",
     13 "usage_hourly_model" "0013_usage_hourly_model.sql",
+    14 "homes" "0014_homes.sql",
 ];
 
 /// Brings the schema up to date. Several processes may do so at once; each migration runs once.

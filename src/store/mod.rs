@@ -116,6 +116,8 @@ pub struct Revision {
     pub models: i64,
     /// What was learnt of accounts, where others must know it at once.
     pub conditions: i64,
+    /// Conversations that have moved to another account.
+    pub homes: i64,
 }
 
 impl Revision {
@@ -125,6 +127,7 @@ impl Revision {
             Topic::Keys => self.keys,
             Topic::Models => self.models,
             Topic::Conditions => self.conditions,
+            Topic::Homes => self.homes,
         }
     }
 
@@ -136,6 +139,7 @@ impl Revision {
             Some(Topic::Keys) => &mut self.keys,
             Some(Topic::Models) => &mut self.models,
             Some(Topic::Conditions) => &mut self.conditions,
+            Some(Topic::Homes) => &mut self.homes,
             None => return false,
         };
         let is_new = to > *known;
@@ -217,6 +221,7 @@ impl Store {
             keys: of(Topic::Keys),
             models: of(Topic::Models),
             conditions: of(Topic::Conditions),
+            homes: of(Topic::Homes),
         })
     }
 

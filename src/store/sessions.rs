@@ -1,12 +1,12 @@
-//! Where conversations live, so that a restart does not move them.
+//! Where conversations live, so that a restart does not move them, and that all replicas agree.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde_json::{Value, json};
 
 use super::{
     AccountId, Store, UnixMillis,
-    backend::{execute, execute_each, fetch_all, fetch_optional},
+    backend::{Topic, execute, execute_each, fetch_all, fetch_each, fetch_optional},
     error::{Result, StoreError},
 };
 
@@ -36,26 +36,55 @@ impl<'a> SessionStore<'a> {
         Self { store }
     }
 
-    /// Keeps homes, on accounts that are still there.
-    pub async fn put(&self, homes: &[KeptSession]) -> Result<()> {
-        // The last word on each; in one order, so that two replicas that write the same ones never wait
-        // for each other.
-        let homes: BTreeMap<&str, &KeptSession> = homes.iter().map(|home| (home.session.as_str(), home)).collect();
-        let rows = homes
-            .values()
-            .map(|home| json!([home.session, home.account.to_string(), home.last_at, home.foreign_items]));
-        let rows = Value::Array(rows.collect()).to_string();
+    /// Keeps homes, on accounts that are still there. Nobody moves by this: gives the homes of those that
+    /// live on another account, by somebody else's word.
+    pub async fn put(&self, homes: &[KeptSession]) -> Result<Vec<KeptSession>> {
         let mut write = self.store.backend.write_once().await?;
-        execute_each!(
+        let there = fetch_each!(
             &mut write,
+            Row,
             "INSERT INTO sessions (session, account_id, last_at, foreign_items)
              SELECT value->>0, accounts.id, CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT) FROM",
             "JOIN accounts ON accounts.id = value->>1 WHERE TRUE ORDER BY value->>0
-             ON CONFLICT (session) DO UPDATE SET account_id = excluded.account_id,
-                last_at = excluded.last_at, foreign_items = excluded.foreign_items",
-            rows,
+             ON CONFLICT (session) DO UPDATE SET last_at = excluded.last_at, foreign_items = CASE
+                WHEN sessions.account_id = excluded.account_id AND sessions.foreign_items < excluded.foreign_items
+                THEN excluded.foreign_items ELSE sessions.foreign_items END
+             RETURNING session, account_id, last_at, foreign_items",
+            in_order(homes),
         )?;
-        Ok(())
+        let ours: HashMap<&str, AccountId> = homes.iter().map(|home| (home.session.as_str(), home.account)).collect();
+        let mut others = there.into_iter().map(read).collect::<Result<Vec<_>>>()?;
+        others.retain(|home| ours.get(home.session.as_str()) != Some(&home.account));
+        Ok(others)
+    }
+
+    /// Keeps homes of conversations that have moved there, whoever said what before; others are told.
+    pub async fn put_moved(&self, homes: &[KeptSession]) -> Result<()> {
+        // The revision is counted up first, which is also the lock: who reads what has moved since one
+        // misses nothing.
+        let mut write = self.store.backend.write(&[Topic::Homes]).await?;
+        execute_each!(
+            &mut write,
+            "INSERT INTO sessions (session, account_id, last_at, foreign_items, moved)
+             SELECT value->>0, accounts.id, CAST(value->>2 AS BIGINT), CAST(value->>3 AS BIGINT), revision FROM",
+            "JOIN accounts ON accounts.id = value->>1 JOIN revisions ON topic = 'homes' WHERE TRUE ORDER BY value->>0
+             ON CONFLICT (session) DO UPDATE SET account_id = excluded.account_id, last_at = excluded.last_at,
+                foreign_items = excluded.foreign_items, moved = excluded.moved",
+            in_order(homes),
+        )?;
+        write.commit().await
+    }
+
+    /// The homes of conversations that have moved after this revision of homes, the last ones last.
+    pub async fn moved_since(&self, revision: i64) -> Result<Vec<KeptSession>> {
+        let rows = fetch_all!(
+            &mut self.store.backend.read().await?,
+            Row,
+            "SELECT session, account_id, last_at, foreign_items FROM sessions
+             WHERE moved > $1 AND moved > 0 ORDER BY moved",
+            revision,
+        )?;
+        rows.into_iter().map(read).collect()
     }
 
     /// The homes of conversations that went on since, the newest first, at most `limit`.
@@ -89,6 +118,15 @@ impl<'a> SessionStore<'a> {
         write.commit().await?;
         Ok(gone)
     }
+}
+
+/// Homes as rows for one statement: the last word on each; in one order, so that two replicas that write
+/// the same ones never wait for each other.
+fn in_order(homes: &[KeptSession]) -> String {
+    let homes: BTreeMap<&str, &KeptSession> = homes.iter().map(|home| (home.session.as_str(), home)).collect();
+    let rows =
+        homes.values().map(|home| json!([home.session, home.account.to_string(), home.last_at, home.foreign_items]));
+    Value::Array(rows.collect()).to_string()
 }
 
 fn read((session, account, last_at, foreign_items): Row) -> Result<KeptSession> {

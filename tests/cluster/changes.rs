@@ -188,6 +188,91 @@ async fn a_conversation_goes_on_at_its_home_whichever_replica_is_hit() {
     assert!(found > 0, "no look was in time");
 }
 
+/// Which account serves this conversation on a replica: the index of one of these.
+async fn served_by(
+    (cluster, sim, accounts): (&Cluster, &Sim, &[SimAccount]),
+    (key, talk): (&str, &str),
+    replica: usize,
+) -> usize {
+    let says = |role: &str, text: &str| json!({"role": role, "content": text});
+    let items = [says("user", "hello"), says("assistant", "hi"), says("user", "and?")];
+    let turn = json!({"model": "gpt-6.1-sol", "input": items, "prompt_cache_key": talk, "store": false});
+    cluster.gateway(replica).whole(key, Dialect::Responses, &turn).await;
+    let call = sim.requests("/backend-api/codex/responses").await.pop().expect("a call");
+    accounts.iter().position(|account| call["account"] == account.id.as_str()).expect("an account")
+}
+
+/// Takes an account out of use for long, on all replicas, or back in.
+async fn pause(cluster: &Cluster, account: &SimAccount, is_paused: bool) {
+    cluster.setup().ok(&["account", if is_paused { "pause" } else { "resume" }, &account.email]);
+    states(cluster, "paused", u64::from(is_paused)).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_conversation_that_has_moved_on_one_replica_goes_on_there_on_all_of_them() {
+    let sim = Sim::start().await;
+    let Some((cluster, accounts)) = three(&sim, &TOLD_ONLY, 2).await else { return };
+    let key = cluster.setup().key("ada");
+    all_listen(&cluster, 3).await;
+    let stage = (&cluster, &sim, accounts.as_slice());
+    let on = async |replica: usize| served_by(stage, (&key, "talk"), replica).await;
+    let home = on(0).await;
+    eventually("the home is written", async || (cluster.count(HOMES).await == 1).then_some(())).await;
+    eventually("all remember it", async || {
+        let homes = [on(1).await, on(2).await, on(0).await];
+        (homes == [home; 3]).then_some(())
+    })
+    .await;
+
+    pause(&cluster, &accounts[home], true).await;
+    let moved = on(0).await;
+    let since = Instant::now();
+    assert_ne!(moved, home);
+    pause(&cluster, &accounts[home], false).await;
+    tokio::time::sleep(Duration::from_secs(1).saturating_sub(since.elapsed())).await;
+    assert_eq!([on(1).await, on(2).await, on(0).await], [moved; 3], "where its prompt cache is");
+
+    // It moves back while nobody listens: only a look after listening again can find that.
+    let back = format!(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE 'LISTEN%';
+         UPDATE revisions SET revision = revision + 1 WHERE topic = 'homes';
+         UPDATE sessions SET account_id = (SELECT id FROM accounts WHERE email = '{}'),
+            moved = (SELECT revision FROM revisions WHERE topic = 'homes')",
+        accounts[home].email
+    );
+    cluster.run(&back).await;
+    for replica in cluster.running() {
+        let what = format!("replica {replica} has looked again");
+        eventually(&what, async || (on(replica).await == home).then_some(())).await;
+    }
+    all_listen(&cluster, 3).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_replicas_that_meet_a_conversation_at_once_agree_on_its_home() {
+    let sim = Sim::start().await;
+    let settings = [&TOLD_ONLY[..], &[("TOLLWAY_POOL__STRATEGY", "round_robin")]].concat();
+    let Some((cluster, accounts)) = three(&sim, &settings, 2).await else { return };
+    let key = cluster.setup().key("ada");
+    all_listen(&cluster, 3).await;
+    let stage = (&cluster, &sim, accounts.as_slice());
+    let mut at_odds = 0;
+    for number in 0..6 {
+        let talk = format!("talk-{number}");
+        let on = async |replica: usize| served_by(stage, (&key, &talk), replica).await;
+        // Before it is written where it lives, each chooses by itself; their turns are not the same.
+        served_by(stage, (&key, &format!("other-{number}")), number % 2).await;
+        let first = [on(0).await, on(1).await, on(2).await];
+        at_odds += usize::from(first != [first[0]; 3]);
+        eventually("all say the same", async || {
+            let homes = [on(0).await, on(1).await, on(2).await];
+            (homes == [homes[0]; 3]).then_some(())
+        })
+        .await;
+    }
+    assert!(at_odds > 0, "none has met the conversation at once");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_kept_by_one_replica_is_found_on_all() {
     let sim = Sim::start().await;

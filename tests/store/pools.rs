@@ -131,6 +131,36 @@ pub(crate) async fn homes_of_conversations_come_back_newest_first(db: Database) 
     assert_eq!(store.sessions().get("b").await.unwrap(), None);
 }
 
+pub(crate) async fn a_conversation_changes_its_home_by_a_move_alone_and_moves_can_be_asked_for(db: Database) {
+    let store = db.store().await;
+    let (ada, bob) = (add(&store, "ada").await.id, add(&store, "bob").await.id);
+    let sessions = store.sessions();
+    let home = |session: &str, account, last_at, foreign_items| KeptSession {
+        session: session.into(),
+        account,
+        last_at,
+        foreign_items,
+    };
+    let before = store.revision().await.unwrap().homes;
+    assert_eq!(sessions.put(&[home("a", ada, NOW, 3), home("b", ada, NOW, 0)]).await.unwrap(), []);
+    assert_eq!(sessions.put(&[home("a", ada, NOW + 1, 2)]).await.unwrap(), []);
+    assert_eq!(sessions.get("a").await.unwrap(), Some(home("a", ada, NOW + 1, 3)));
+    let unmoved = sessions.put(&[home("a", bob, NOW + 2, 9), home("b", ada, NOW, 0)]).await.unwrap();
+    assert_eq!(unmoved, [home("a", ada, NOW + 2, 3)], "it lives elsewhere");
+    assert_eq!(store.revision().await.unwrap().homes, before);
+    assert_eq!(sessions.moved_since(before).await.unwrap(), []);
+
+    let gone = home("c", AccountId::new(), NOW, 0);
+    sessions.put_moved(&[home("a", bob, NOW + 3, 1), gone]).await.unwrap();
+    let first = store.revision().await.unwrap().homes;
+    assert_eq!(first, before + 1);
+    assert_eq!(sessions.moved_since(before).await.unwrap(), [home("a", bob, NOW + 3, 1)]);
+    assert_eq!(sessions.moved_since(first).await.unwrap(), []);
+    sessions.put_moved(&[home("b", bob, NOW + 4, 1)]).await.unwrap();
+    let moved: Vec<_> = sessions.moved_since(0).await.unwrap().into_iter().map(|home| home.session).collect();
+    assert_eq!(moved, ["a", "b"], "the last one last");
+}
+
 pub(crate) async fn decisions_are_found_by_request_and_key_and_forgotten(db: Database) {
     let store = db.store().await;
     let (ada, bob) = (KeyId::new(), KeyId::new());

@@ -10,10 +10,10 @@ pub(crate) async fn every_change_and_nothing_else_moves_the_revision(db: Databas
     let mut last = store.revision().await.unwrap();
     let mut models = 0;
     let mut moved = async || {
-        let Revision { accounts, keys, models: aliases, conditions } = store.revision().await.unwrap();
+        let Revision { accounts, keys, models: aliases, conditions, homes } = store.revision().await.unwrap();
         let moved = (accounts - last.accounts, keys - last.keys);
         models += aliases - last.models;
-        last = Revision { accounts, keys, models: aliases, conditions };
+        last = Revision { accounts, keys, models: aliases, conditions, homes };
         moved
     };
 
@@ -80,7 +80,7 @@ pub(crate) async fn migrating_again_or_at_once_or_cut_short_does_no_harm(db: Dat
     }
     let store = db.store().await;
     store.ping().await.unwrap();
-    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1, models: 1, conditions: 1 });
+    assert_eq!(store.revision().await.unwrap(), Revision { accounts: 1, keys: 1, models: 1, conditions: 1, homes: 1 });
     add(&store, "ada").await;
 }
 

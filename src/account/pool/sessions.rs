@@ -66,6 +66,8 @@ pub struct Sessions {
     awake: HashMap<AccountId, u32>,
     /// Homes that are to be written.
     unwritten: HashSet<Session>,
+    /// Those of them that were elsewhere before: others may remember that.
+    moved: HashSet<Session>,
     /// How long a conversation is remembered after its last turn, milliseconds.
     lifetime: i64,
     /// How many are remembered.
@@ -75,13 +77,21 @@ pub struct Sessions {
 impl Sessions {
     /// None yet; at most `capacity`, each for `lifetime` milliseconds after its last turn.
     pub fn new(capacity: usize, lifetime: i64) -> Self {
-        let (homes, awake, unwritten) = <_>::default();
-        Self { homes, awake, unwritten, lifetime, capacity }
+        let (homes, awake, unwritten, moved) = <_>::default();
+        Self { homes, awake, unwritten, moved, lifetime, capacity }
     }
 
     /// Where the conversation lives, if that is known.
     pub fn home(&self, session: Session, now: UnixMillis) -> Option<Home> {
         self.homes.get(&session).filter(|home| self.is_alive(home, now)).copied()
+    }
+
+    /// The conversation was served by `account`, where it lived or which is its first. One that has moved
+    /// while it was served there stays where it is now.
+    pub fn stay(&mut self, session: Session, account: AccountId, now: UnixMillis) {
+        if self.home(session, now).is_none_or(|home| home.account == account) {
+            self.settle(session, account, 0, now);
+        }
     }
 
     /// The conversation was served by `account`, where it lives from now on; `items` is how long it
@@ -100,6 +110,9 @@ impl Sessions {
         }
         if stays.is_none_or(|home| now.saturating_sub(home.last) > REWRITE) {
             self.unwritten.insert(session);
+        }
+        if known.is_some() && stays.is_none() {
+            self.moved.insert(session);
         }
         let home = Home { account, last: now, foreign_items, served_by: account, away_since: None };
         self.homes.insert(session, home);
@@ -132,6 +145,26 @@ impl Sessions {
         }
     }
 
+    /// Takes over where a conversation that is remembered lives by another process's word, unless it has
+    /// moved here and that was not written yet: then ours will be the last word.
+    pub fn adopt(&mut self, session: Session, new: Home) {
+        if self.moved.contains(&session) {
+            return;
+        }
+        let Some(home) = self.homes.get_mut(&session) else { return };
+        if home.account == new.account {
+            home.foreign_items = home.foreign_items.max(new.foreign_items);
+            return;
+        }
+        *home = Home { last: home.last.max(new.last), ..new };
+        *self.awake.entry(new.account).or_default() += 1;
+    }
+
+    /// Whether a conversation has moved and others do not know.
+    pub fn has_moved(&self) -> bool {
+        !self.moved.is_empty()
+    }
+
     /// Conversations living on an account that were active of late.
     pub fn living_on(&self, account: AccountId) -> u32 {
         self.awake.get(&account).copied().unwrap_or_default()
@@ -147,15 +180,32 @@ impl Sessions {
         }
     }
 
-    /// The homes that are to be written, and are now taken to be.
+    /// The homes that are to be written, and are now taken to be; but those of conversations that have moved.
     pub fn take_unwritten(&mut self) -> Vec<(Session, Home)> {
-        let sessions = std::mem::take(&mut self.unwritten);
+        let mut sessions = std::mem::take(&mut self.unwritten);
+        sessions.retain(|session| !self.moved.contains(session));
+        self.homes_of(sessions)
+    }
+
+    /// The homes of conversations that have moved, which are now taken to be written.
+    pub fn take_moved(&mut self) -> Vec<(Session, Home)> {
+        let sessions = std::mem::take(&mut self.moved);
+        self.unwritten.retain(|session| !sessions.contains(session));
+        self.homes_of(sessions)
+    }
+
+    fn homes_of(&self, sessions: HashSet<Session>) -> Vec<(Session, Home)> {
         sessions.into_iter().filter_map(|session| Some((session, *self.homes.get(&session)?))).collect()
     }
 
     /// Takes homes back that could not be written.
     pub fn put_back(&mut self, sessions: impl Iterator<Item = Session>) {
         self.unwritten.extend(sessions.filter(|session| self.homes.contains_key(session)));
+    }
+
+    /// Takes homes of conversations back that have moved, and could not be written.
+    pub fn put_back_moved(&mut self, sessions: impl Iterator<Item = Session>) {
+        self.moved.extend(sessions.filter(|session| self.homes.contains_key(session)));
     }
 
     /// How many are remembered.
@@ -185,6 +235,7 @@ impl Sessions {
             let median = *median;
             self.homes.retain(|_, home| home.last > median);
             self.unwritten.retain(|session| self.homes.contains_key(session));
+            self.moved.retain(|session| self.homes.contains_key(session));
         }
     }
 }
@@ -261,6 +312,33 @@ mod tests {
         assert!(sessions.note_detour(s, host, 11, 3_001 + 2 * AWAY));
         let known = sessions.home(s, 4_000 + 2 * AWAY).expect("a home");
         assert_eq!((known.account, known.foreign_items), (host, 11));
+    }
+
+    #[test]
+    fn a_move_is_told_and_another_processs_is_taken_over_unless_ours_comes_later() {
+        let (mut sessions, s) = (sessions(), named("s"));
+        let (first, second, third) = (AccountId::new(), AccountId::new(), AccountId::new());
+        let home =
+            |account, foreign_items| Home { account, last: 1, foreign_items, served_by: account, away_since: None };
+        sessions.adopt(s, home(first, 0));
+        assert!(sessions.is_empty(), "what is not remembered is looked for when it comes");
+        sessions.settle(s, first, 1, 0);
+        assert!(!sessions.has_moved(), "nobody knows of another home");
+        assert_eq!(sessions.take_unwritten().len(), 1);
+
+        sessions.adopt(s, home(second, 7));
+        assert_eq!(sessions.home(s, 1).map(|home| (home.account, home.foreign_items)), Some((second, 7)));
+        assert!(!sessions.has_moved(), "whoever said so has told it");
+        sessions.stay(s, first, 2);
+        assert_eq!(sessions.home(s, 2).map(|home| home.account), Some(second), "an answer from before the move");
+
+        sessions.settle(s, third, 9, 3);
+        sessions.adopt(s, home(first, 8));
+        assert_eq!(sessions.home(s, 3).map(|home| home.account), Some(third), "ours is still to be told");
+        assert!(sessions.take_unwritten().is_empty(), "a move is written as one");
+        assert_eq!(sessions.take_moved(), [(s, sessions.home(s, 3).expect("a home"))]);
+        sessions.adopt(s, home(first, 8));
+        assert_eq!(sessions.home(s, 3).map(|home| home.account), Some(first), "the last word");
     }
 
     #[test]
