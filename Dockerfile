@@ -14,9 +14,10 @@ FROM ${RUST_IMAGE} AS dependencies
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
 COPY Cargo.toml Cargo.lock ./
+COPY benches/instructions/Cargo.toml benches/instructions/
 COPY tests/fuzz/Cargo.toml tests/fuzz/
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
-    mkdir -p src/bin/codex-sim benches; \
+    mkdir -p src/bin/codex-sim; \
     touch src/lib.rs tests/fuzz/lib.rs; \
     echo 'fn main() {}' | tee src/main.rs src/bin/codex-sim/main.rs benches/pool.rs; \
     cargo build --release --locked --bins; \
