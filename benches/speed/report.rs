@@ -76,8 +76,12 @@ pub(crate) fn write(runs: &Runs, held: &[Held], shared: &[Shared], ready_after: 
     Ok(page)
 }
 
-/// With where it comes from.
-pub(crate) fn page(report: &str) -> Result<String> {
+/// What is written by hand begins here.
+const NOTES: &str = "\n## Notes\n";
+
+/// With where it comes from, and with what people have written below the page that was there before.
+pub(crate) fn page(report: &str, before: &str) -> Result<String> {
+    let notes = before.find(NOTES).map_or("", |at| &before[at..]);
     let output = |program: &str, arguments: &[&str]| {
         let output = std::process::Command::new(program).args(arguments).output();
         output.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned()).unwrap_or_default()
@@ -87,7 +91,7 @@ pub(crate) fn page(report: &str) -> Result<String> {
     Ok(format!(
         "# Performance\n\nWritten by `cargo bench --bench speed -- --write` on {}, commit {}, {model}, one core for the \
          program that is measured and one for the kit. nginx copies bytes; Tollway checks the key, holds limits, \
-         chooses the account, translates, counts, and writes the ledger, as it does by default.\n{report}",
+         chooses the account, translates, counts, and writes the ledger, as it does by default.\n{report}{notes}",
         output("date", &["-u", "+%Y-%m-%d"]),
         output("git", &["rev-parse", "--short", "HEAD"]),
     ))
