@@ -27,7 +27,7 @@ impl Setup {
         DatabaseLock(connection)
     }
 
-    async fn store(&self) -> Store {
+    pub(crate) async fn store(&self) -> Store {
         let url = SecretString::from(format!("sqlite://{}", self.database().display()));
         let keyring = Keyring::parse(&SecretString::from(MASTER_KEY)).expect("the master key");
         Store::open(OpenOptions { url, keyring }).await.expect("the database opens")
