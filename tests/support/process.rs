@@ -60,7 +60,7 @@ impl Program {
 
     /// Sends a signal by its name: `STOP`, `CONT` …. SIGKILL is for [`Program::kill`].
     pub(crate) fn signal(&self, name: &str) {
-        let sent = Command::new("kill").args([&format!("-{name}"), &self.child.id().to_string()]).status();
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.id().to_string()]).status();
         assert!(sent.expect("kill can be run").success(), "SIG{name}");
     }
 
@@ -72,7 +72,7 @@ impl Program {
 
     /// Waits for its end.
     pub(crate) async fn end(&mut self, deadline: Duration) -> ExitStatus {
-        let what = format!("the end of process {}", self.child.id());
+        let what = format!("the end of process {}", self.id());
         eventually_within(deadline, what, async || self.ended()).await
     }
 }
