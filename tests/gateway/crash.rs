@@ -6,14 +6,14 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde_json::{Value, json};
-use tollway::store::AccountState;
+use tollway::store::{AccountState, Store};
 
-use crate::support::{Dialect, Gateway, Setup, Sim, SimAccount, eventually_within};
+use crate::support::{Dialect, Gateway, Setup, Sim, SimAccount, eventually_within, refresh_token};
 
 const ROUNDS: u32 = 200;
 
 /// Rounds with a careful try.
-const CAREFUL: u32 = 50;
+const CAREFUL: u32 = 30;
 
 const RESEND: &str = "TOLLWAY_ACCOUNTS__RESEND_AFTER_CRASH";
 
@@ -67,11 +67,14 @@ impl Loop {
         let mut random = fastrand::Rng::with_seed(7);
         for _ in 0..rounds {
             let killed_at = refreshing.run_and_kill(LATEST.mul_f64(random.f64())).await;
-            for loss in refreshing.losses(killed_at).await {
+            // Opened after each kill, so that it meets what the killed one has left; once, for it takes time.
+            let store = refreshing.setup.store().await;
+            for loss in refreshing.losses(&store, killed_at).await {
                 refreshing.losses.push(loss.after);
                 refreshing.log_in_again(loss.account).await;
             }
-            refreshing.find_given_up().await;
+            refreshing.find_given_up(&store).await;
+            store.close().await;
         }
         let stats = refreshing.sim.get("stats").await["totals"]["refreshes"].clone();
         let count = |what: &str| stats[what].as_u64().expect("a count");
@@ -110,11 +113,9 @@ impl Loop {
 
     /// Accounts whose token a gateway was about to send when it was killed, and that the next one has not
     /// tried again.
-    async fn find_given_up(&mut self) {
+    async fn find_given_up(&mut self, store: &Store) {
         for number in 0..self.accounts.len() {
-            let store = self.setup.store().await;
             let found = store.accounts().find(&self.accounts[number].email).await.expect("the account");
-            store.close().await;
             if found.state == AccountState::NeedsLogin {
                 assert_eq!(found.state_reason.as_deref(), Some("refresh_interrupted"), "{found:?}");
                 self.given_up += 1;
@@ -161,11 +162,11 @@ impl Loop {
 
     /// What the kill cost: nothing, or the rotation of an account, rarely of more: those that were
     /// renewed ahead of demand at that moment.
-    async fn losses(&mut self, killed_at: i64) -> Vec<Loss> {
+    async fn losses(&mut self, store: &Store, killed_at: i64) -> Vec<Loss> {
         let requests = self.new_requests().await;
         let mut lost = Vec::new();
         for (number, account) in self.accounts.iter().enumerate() {
-            let stored = self.setup.refresh_token(account).await;
+            let stored = refresh_token(store, account).await;
             match self.sim.standing(&stored).await.as_str() {
                 "live" => {}
                 "used" => {

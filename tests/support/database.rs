@@ -58,9 +58,15 @@ impl Setup {
     /// The refresh token that is stored for an account.
     pub(crate) async fn refresh_token(&self, account: &SimAccount) -> String {
         let store = self.store().await;
-        let found = store.accounts().find(&account.email).await.expect("the account");
-        let credentials = store.accounts().credentials(found.id).await.expect("a look-up").expect("credentials");
+        let token = refresh_token(&store, account).await;
         store.close().await;
-        credentials.refresh_token.expose_secret().to_owned()
+        token
     }
+}
+
+/// The refresh token that is stored for an account.
+pub(crate) async fn refresh_token(store: &Store, account: &SimAccount) -> String {
+    let found = store.accounts().find(&account.email).await.expect("the account");
+    let credentials = store.accounts().credentials(found.id).await.expect("a look-up").expect("credentials");
+    credentials.refresh_token.expose_secret().to_owned()
 }

@@ -13,6 +13,7 @@ mod sse;
 mod tools;
 mod waiting;
 
+pub(crate) use database::refresh_token;
 pub(crate) use dialect::Dialect;
 pub(crate) use gateway::{Gateway, MASTER_KEY, Setup, json_of, key_in};
 pub(crate) use process::{Program, run};
