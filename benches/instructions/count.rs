@@ -15,6 +15,7 @@ pub mod codex {
     pub mod limits;
     pub mod request;
     pub mod sse;
+    pub(crate) mod text;
 
     pub use event::{Event, Usage};
     pub use failure::{Failure, FailureKind};
