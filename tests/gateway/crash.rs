@@ -13,7 +13,7 @@ use crate::support::{Dialect, Gateway, Setup, Sim, SimAccount, eventually_within
 const ROUNDS: u32 = 200;
 
 /// Rounds with a careful try.
-const CAREFUL: u32 = 30;
+const CAREFUL: u32 = 15;
 
 const RESEND: &str = "TOLLWAY_ACCOUNTS__RESEND_AFTER_CRASH";
 
