@@ -87,11 +87,20 @@ impl Load {
                         if over.load(Ordering::Relaxed) {
                             break;
                         }
-                        let Ok(answer) = ask(&http, &url, &key, step).await else {
-                            under_way.fetch_add(1, Ordering::Relaxed);
-                            break;
-                        };
-                        received.push(answer);
+                        match ask(&http, &url, &key, step).await {
+                            Ok(Some(answer)) => received.push(answer),
+                            Ok(None) => {
+                                assert!(
+                                    over.load(Ordering::Relaxed),
+                                    "nothing stands against a request before the end"
+                                );
+                                break;
+                            }
+                            Err(_) => {
+                                under_way.fetch_add(1, Ordering::Relaxed);
+                                break;
+                            }
+                        }
                     }
                     received
                 })
@@ -126,18 +135,22 @@ impl Load {
     }
 }
 
-/// One request, in each of the ways by turns; an error when the answer did not come whole.
-async fn ask(http: &reqwest::Client, url: &str, key: &str, step: usize) -> reqwest::Result<Received> {
+/// One request, in each of the ways by turns; an error when the answer did not come whole, and `None` when
+/// it came to a gateway that is about to end.
+async fn ask(http: &reqwest::Client, url: &str, key: &str, step: usize) -> reqwest::Result<Option<Received>> {
     let dialect = Dialect::ALL[step % 3];
     let streams = step.is_multiple_of(2);
     let body = if streams { dialect.ask_streamed("hello") } else { dialect.ask("hello") };
     let answer = http.post(format!("{url}{}", dialect.path())).bearer_auth(key).json(&body).send().await?;
     let id = answer.headers()["x-request-id"].to_str().expect("text").to_owned();
+    if answer.status() == 503 {
+        return Ok(None);
+    }
     assert_eq!(answer.status(), 200, "nothing stands against a request here");
     let text = answer.text().await?;
     let at = Instant::now();
     let told = (!streams).then(|| dialect.usage(&serde_json::from_str(&text).expect("JSON")));
-    Ok(Received { id, at, dialect, told })
+    Ok(Some(Received { id, at, dialect, told }))
 }
 
 /// What a run left in the ledger is what it must be.
