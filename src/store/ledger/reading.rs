@@ -3,8 +3,6 @@
 
 use std::collections::BTreeMap;
 
-use futures_util::future::try_join_all;
-
 use super::{
     AttemptRow, DAY, Dimension, HOUR, Holder, HourlySum, LedgerStore, UsageFilter, UsageRow, UsageSum, Used, merge,
     unsigned,
@@ -19,21 +17,7 @@ impl LedgerStore<'_> {
     /// A report. It reads the sums by the day as far as the times hold whole days, and those by the
     /// hour at the edges; by hours, those alone.
     pub async fn report(&self, filter: &UsageFilter, by: Option<Dimension>) -> Result<Vec<UsageSum>> {
-        let parts = Spans::of(filter, by).parts(by).into_iter().map(|spans| self.sums(filter, by, spans));
-        let mut sums: BTreeMap<String, UsageSum> = BTreeMap::new();
-        for row in try_join_all(parts).await?.into_iter().flatten() {
-            let sum = row.into_sum();
-            merge(sums.entry(sum.group.clone()).or_default(), &sum);
-        }
-        let mut sums: Vec<UsageSum> = sums.into_iter().map(|(group, sum)| UsageSum { group, ..sum }).collect();
-        if matches!(by, Some(Dimension::Day | Dimension::Hour)) {
-            sums.sort_by_key(|sum| sum.group.parse::<i64>().unwrap_or(0));
-        }
-        Ok(sums)
-    }
-
-    /// The sums of these times.
-    async fn sums(&self, filter: &UsageFilter, by: Option<Dimension>, spans: Spans) -> Result<Vec<SumRow>> {
+        let spans = Spans::of(filter, by);
         let (conditions, asked) = filter.conditions(7);
         let part = |table: &str, base: &str, slot: &str, bounds: [u8; 2]| {
             let (group, grouping) = match by {
@@ -69,7 +53,16 @@ impl LedgerStore<'_> {
             spans.after.0,
             spans.after.1,
         )?;
-        Ok(rows)
+        let mut sums: BTreeMap<String, UsageSum> = BTreeMap::new();
+        for row in rows {
+            let sum = row.into_sum();
+            merge(sums.entry(sum.group.clone()).or_default(), &sum);
+        }
+        let mut sums: Vec<UsageSum> = sums.into_iter().map(|(group, sum)| UsageSum { group, ..sum }).collect();
+        if matches!(by, Some(Dimension::Day | Dimension::Hour)) {
+            sums.sort_by_key(|sum| sum.group.parse::<i64>().unwrap_or(0));
+        }
+        Ok(sums)
     }
 
     /// What one of them used since a Unix hour, by the hour.
@@ -164,22 +157,7 @@ impl Spans {
         let hours = DAY / HOUR;
         Self { before: (from, first * hours), days: (first, last), after: (last * hours, until) }
     }
-
-    /// A long time by the hour as two that are read side by side: no hour is in both, so it does not matter
-    /// what is written in between.
-    fn parts(self, by: Option<Dimension>) -> Vec<Self> {
-        let (from, until) = self.before;
-        if by != Some(Dimension::Hour) || until.saturating_sub(from) < SIDE_BY_SIDE {
-            return vec![self];
-        }
-        let middle = i64::midpoint(from, until);
-        let part = |from, until| Self { before: (from, until), days: (0, 0), after: (0, 0) };
-        vec![part(from, middle), part(middle, until)]
-    }
 }
-
-/// From so many hours on a report by the hour is read in two parts.
-const SIDE_BY_SIDE: i64 = 14 * DAY / HOUR;
 
 impl UsageFilter {
     /// What is asked for, as conditions whose placeholders begin at `first`, and their values.
@@ -353,21 +331,6 @@ mod tests {
         assert_eq!(spans(2 * DAY + HOUR, 3 * DAY, None), short, "less than a day");
         let hours = Spans { before: (48, 96), days: (0, 0), after: (0, 0) };
         assert_eq!(spans(2 * DAY, 4 * DAY, Some(Dimension::Hour)), hours);
-    }
-
-    #[test]
-    fn a_long_time_by_the_hour_is_two_that_touch_and_everything_else_is_one() {
-        let hours = |from: i64, until: i64| {
-            let parts = spans(from * HOUR, until * HOUR, Some(Dimension::Hour)).parts(Some(Dimension::Hour));
-            parts.into_iter().map(|part| part.before).collect::<Vec<_>>()
-        };
-        assert_eq!(hours(0, 2160), [(0, 1080), (1080, 2160)]);
-        assert_eq!(hours(7, 344), [(7, 175), (175, 344)]);
-        assert_eq!(hours(7, 342), [(7, 342)]);
-        let everything = UsageFilter { from: 0, until: i64::MAX, ..UsageFilter::default() };
-        assert_eq!(Spans::of(&everything, Some(Dimension::Hour)).parts(Some(Dimension::Hour)).len(), 2);
-        assert_eq!(spans(0, 90 * DAY, Some(Dimension::Day)).parts(Some(Dimension::Day)).len(), 1);
-        assert_eq!(spans(0, 90 * DAY, None).parts(None).len(), 1);
     }
 
     #[test]
