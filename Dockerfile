@@ -13,6 +13,7 @@ ARG RUST_IMAGE=rust:1.95-slim-bookworm
 FROM ${RUST_IMAGE} AS dependencies
 SHELL ["/bin/bash", "-euo", "pipefail", "-c"]
 WORKDIR /build
+COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches/instructions/Cargo.toml benches/instructions/
 COPY tests/fuzz/Cargo.toml tests/fuzz/
