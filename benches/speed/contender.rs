@@ -1,6 +1,7 @@
 //! The programs that are measured: nginx as a plain proxy, and the gateway, each on the first core.
 
-use std::net::{SocketAddr, TcpListener};
+use std::io::{Read as _, Write as _};
+use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
@@ -19,6 +20,8 @@ pub(crate) struct Contender {
     child: Child,
     /// From the start to readiness.
     pub(crate) ready_after: Duration,
+    /// Where it tells how it is; nginx does not.
+    operations: Option<SocketAddr>,
     _directory: Arc<TempDir>,
 }
 
@@ -73,6 +76,20 @@ impl Installation {
         Ok(key)
     }
 
+    /// Adds keys that nobody has, by their hashes.
+    pub(crate) fn declare_keys(&self, count: usize) -> Result<()> {
+        let keys: serde_json::Map<_, _> = (0..count)
+            .map(|number| (format!("declared-{number}"), serde_json::json!({"hash": format!("sha256:{number:064x}")})))
+            .collect();
+        let file = self.directory.path().join("keys.json");
+        std::fs::write(&file, serde_json::json!({"keys": keys}).to_string())?;
+        let done = self.command(&["apply", "--yes", "-f"]).arg(&file).output()?;
+        if !done.status.success() {
+            bail!("apply: {}", String::from_utf8_lossy(&done.stderr));
+        }
+        Ok(())
+    }
+
     /// Starts a gateway and waits until it is ready.
     pub(crate) fn serve(&self) -> Result<Contender> {
         let [address, ops, admin] = [free()?, free()?, free()?];
@@ -88,7 +105,8 @@ impl Installation {
             .spawn()?;
         let ready_after = await_ready(ops, &mut child, began)?;
         let directory = Arc::clone(&self.directory);
-        Ok(Contender { name: "Tollway", address, key: String::new(), child, ready_after, _directory: directory })
+        let (key, operations) = (String::new(), Some(ops));
+        Ok(Contender { name: "Tollway", address, key, child, ready_after, operations, _directory: directory })
     }
 }
 
@@ -137,6 +155,7 @@ impl Contender {
             key: "none".into(),
             child,
             ready_after: Duration::ZERO,
+            operations: None,
             _directory: Arc::new(directory),
         };
         contender.await_port(address, began)?;
@@ -156,7 +175,7 @@ impl Contender {
     }
 
     fn await_port(&mut self, address: SocketAddr, began: Instant) -> Result<()> {
-        while std::net::TcpStream::connect(address).is_err() {
+        while TcpStream::connect(address).is_err() {
             if self.child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(10) {
                 bail!("{} did not start", self.name);
             }
@@ -176,6 +195,14 @@ impl Contender {
         Ok(all)
     }
 
+    /// How often something has needed a connection to the database.
+    pub(crate) fn database_asked(&self) -> Result<u64> {
+        let metrics = get(self.operations.context("nginx has no database")?, "/metrics")?;
+        let name = "tollway_database_acquire_seconds_count";
+        let counts = metrics.lines().filter(|line| line.starts_with(name)).filter_map(|line| line.rsplit(' ').next());
+        counts.map(|count| count.parse::<u64>().context(name)).sum()
+    }
+
     /// Resident memory, KiB.
     pub(crate) fn resident(&self) -> Result<u64> {
         let text = std::fs::read_to_string(format!("/proc/{}/status", self.child.id()))?;
@@ -192,14 +219,9 @@ impl Drop for Contender {
 }
 
 fn await_ready(ops: SocketAddr, child: &mut Child, began: Instant) -> Result<Duration> {
-    use std::io::{Read, Write};
     loop {
-        let mut answer = String::new();
-        let asked = std::net::TcpStream::connect(ops).and_then(|mut stream| {
-            stream.write_all(b"GET /readyz HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
-            stream.read_to_string(&mut answer)
-        });
-        if asked.is_ok() && answer.starts_with("HTTP/1.1 200") {
+        let answer = get(ops, "/readyz").unwrap_or_default();
+        if answer.starts_with("HTTP/1.1 200") {
             return Ok(began.elapsed());
         }
         if child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(30) {
@@ -207,6 +229,15 @@ fn await_ready(ops: SocketAddr, child: &mut Child, began: Instant) -> Result<Dur
         }
         std::thread::sleep(Duration::from_millis(2));
     }
+}
+
+/// An answer with its head.
+fn get(address: SocketAddr, path: &str) -> std::io::Result<String> {
+    let mut stream = TcpStream::connect(address)?;
+    write!(stream, "GET {path} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    Ok(answer)
 }
 
 fn terminate(child: &mut Child) -> Result<()> {

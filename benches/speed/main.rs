@@ -1,13 +1,15 @@
 //! How much the gateway costs beside nginx, both in front of the same backend on the same core.
 //!
 //!     cargo bench --bench speed                 every scenario, three interleaved rounds
-//!     cargo bench --bench speed -- burst held   only these
+//!     cargo bench --bench speed -- burst held   only these; some are not done unless they are named:
+//!                                               held-10k, flood, heavy, growth
 //!     cargo bench --bench speed -- --write      also writes docs/performance.md
 //!
 //! CPU is that of the measured process, from /proc, so that it means something on a shared machine;
 //! times of day need a quiet one. The kit and its backend run on the second core.
 
 mod backend;
+mod beside;
 mod client;
 mod contender;
 mod replicas;
@@ -127,6 +129,10 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).filter(|argument| argument != "--bench").collect();
     let wanted: Vec<&str> = arguments.iter().map(String::as_str).filter(|word| !word.starts_with("--")).collect();
     let rounds = arguments.iter().find_map(|word| word.strip_prefix("--rounds=")?.parse().ok()).unwrap_or(3);
+    if let Some(address) = arguments.iter().find_map(|word| word.strip_prefix("--flood=")) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+        return runtime.block_on(beside::send_flood(address.parse()?));
+    }
     // The kit stays off the core that is measured.
     std::process::Command::new("taskset").args(["-apc", "1", &std::process::id().to_string()]).output()?;
     let _ = backend::now();
@@ -152,6 +158,17 @@ fn main() -> Result<()> {
                 }
             }
         }
+        let is_named = |name: &str| wanted.contains(&name);
+        let mut beside = Vec::new();
+        if is_named("flood") {
+            beside.push(beside::flood(&tollway, &plan).await?);
+        }
+        if is_named("heavy") {
+            for dialect in Dialect::ALL {
+                beside.push(beside::heavy(&tollway, &plan, dialect).await?);
+            }
+        }
+        let grown = if is_named("growth") { beside::growth(address, &plan).await? } else { Vec::new() };
         let mut runs = Runs::new();
         for round in 0..rounds {
             for scenario in Scenario::ALL.into_iter().filter(|scenario| is_wanted(scenario.name())) {
@@ -162,7 +179,7 @@ fn main() -> Result<()> {
         plan.deltas.store(64, Ordering::Relaxed);
         plan.pace.store(0, Ordering::Relaxed);
         let shared = if is_wanted("replicas") { replicas::measure(address).await? } else { None };
-        let report = report::write(&runs, &held, &shared.unwrap_or_default(), tollway.ready_after)?;
+        let report = report::write(&runs, &held, &beside, &grown, &shared.unwrap_or_default(), tollway.ready_after)?;
         println!("{report}");
         if arguments.iter().any(|word| word == "--write") {
             let page = "docs/performance.md";

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
 use crate::replicas::Shared;
 use crate::{Held, Run, Runs, Scenario};
@@ -27,7 +28,14 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-pub(crate) fn write(runs: &Runs, held: &[Held], shared: &[Shared], ready_after: Duration) -> Result<String> {
+pub(crate) fn write(
+    runs: &Runs,
+    held: &[Held],
+    beside: &[Beside],
+    grown: &[Grown],
+    shared: &[Shared],
+    ready_after: Duration,
+) -> Result<String> {
     let mut page = String::new();
     for scenario in Scenario::ALL {
         let Some(nginx) = runs.get(&(scenario, "nginx")) else { continue };
@@ -60,6 +68,7 @@ pub(crate) fn write(runs: &Runs, held: &[Held], shared: &[Shared], ready_after: 
             writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
         }
     }
+    write_beside(&mut page, beside, grown)?;
     if !shared.is_empty() {
         writeln!(page, "\n### Replicas over one Postgres, all on one core\n")?;
         writeln!(page, "| replicas | API | requests a second | CPU a request, µs | statements a request |")?;
@@ -74,6 +83,26 @@ pub(crate) fn write(runs: &Runs, held: &[Held], shared: &[Shared], ready_after: 
         ready_after.as_millis()
     )?;
     Ok(page)
+}
+
+fn write_beside(page: &mut String, beside: &[Beside], grown: &[Grown]) -> std::fmt::Result {
+    if !beside.is_empty() {
+        writeln!(page, "\n### Beside trouble: a delta's transit in four paced streams, p99 / longest, ms\n")?;
+        writeln!(page, "| beside | alone | then | p99 grown by | |\n|---|---|---|---|---|")?;
+        for Beside { what, alone, then, note } in beside {
+            let told = |(most, longest): (u64, u64)| format!("{:.2} / {:.2}", ms(most), ms(longest));
+            let by = ms(then.0) - ms(alone.0);
+            writeln!(page, "| {what} | {} | {} | {by:.2} | {note} |", told(*alone), told(*then))?;
+        }
+    }
+    if !grown.is_empty() {
+        writeln!(page, "\n### Among more: 2 deltas, 32 clients, Codex paths\n")?;
+        writeln!(page, "| accounts | keys | CPU a request, µs |\n|---|---|---|")?;
+        for Grown { accounts, keys, cpu } in grown {
+            writeln!(page, "| {accounts} | {keys} | {:.0} |", cpu / 1e3)?;
+        }
+    }
+    Ok(())
 }
 
 /// What is written by hand begins here.
