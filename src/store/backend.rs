@@ -171,6 +171,20 @@ macro_rules! fetch_each {
 
 pub(super) use {execute, execute_each, fetch_all, fetch_all_of, fetch_each, fetch_one, fetch_optional, on_either};
 
+/// Rows a statement, the largest first that is not too large: few texts, so that each is prepared once.
+const ROWS: [usize; 4] = [64, 16, 4, 1];
+
+/// Rows in slices of which there are few lengths, for statements that name each value: SQLite reads those
+/// with less work than a list in JSON.
+pub(super) fn slices<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
+    std::iter::from_fn(move || {
+        let length = ROWS.into_iter().find(|length| *length <= all.len())?;
+        let (some, rest) = all.split_at(length);
+        all = rest;
+        Some(some)
+    })
+}
+
 /// What a write changes. Each topic has a revision that goes up with every change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Topic {
@@ -290,13 +304,15 @@ impl SqlitePools {
     }
 }
 
+// A pool's futures are in boxes: each has some 4 KB, and would be a part of every future that may come to
+// need the database, which are those of all requests.
 impl Backend {
     /// A connection for reading.
     pub(super) async fn read(&self) -> Result<Session> {
         let began = Instant::now();
         let session = match self {
-            Self::Sqlite(pools) => pools.readers.acquire().await.map(Session::Sqlite),
-            Self::Postgres(server) => server.pool.acquire().await.map(Session::Postgres),
+            Self::Sqlite(pools) => Box::pin(pools.readers.acquire()).await.map(Session::Sqlite),
+            Self::Postgres(server) => Box::pin(server.pool.acquire()).await.map(Session::Postgres),
         };
         self.waited(began);
         Ok(session?)
@@ -344,8 +360,8 @@ impl Backend {
         let write = match self {
             // Immediate: a transaction that reads first and then wants to write would otherwise be
             // refused at once when another process has written in between.
-            Self::Sqlite(pools) => pools.writer.begin_with("BEGIN IMMEDIATE").await.map(Write::Sqlite),
-            Self::Postgres(server) => server.pool.begin().await.map(Write::Postgres),
+            Self::Sqlite(pools) => Box::pin(pools.writer.begin_with("BEGIN IMMEDIATE")).await.map(Write::Sqlite),
+            Self::Postgres(server) => Box::pin(server.pool.begin()).await.map(Write::Postgres),
         };
         self.waited(began);
         let mut write = write?;
@@ -360,8 +376,8 @@ impl Backend {
     pub(super) async fn write_once(&self) -> Result<Session> {
         let began = Instant::now();
         let session = match self {
-            Self::Sqlite(pools) => pools.writer.acquire().await.map(Session::Sqlite),
-            Self::Postgres(server) => server.pool.acquire().await.map(Session::Postgres),
+            Self::Sqlite(pools) => Box::pin(pools.writer.acquire()).await.map(Session::Sqlite),
+            Self::Postgres(server) => Box::pin(server.pool.acquire()).await.map(Session::Postgres),
         };
         self.waited(began);
         Ok(session?)

@@ -1,10 +1,11 @@
 //! Why accounts were chosen, for a while.
 
 use serde_json::{Value, json};
+use sqlx::{QueryBuilder, Sqlite};
 
 use super::{
     KeyId, Store, UnixMillis,
-    backend::{execute, execute_each, fetch_all},
+    backend::{Dual, execute, execute_each, fetch_all, slices},
     error::Result,
 };
 
@@ -43,18 +44,35 @@ impl<'a> DecisionStore<'a> {
 
     /// Keeps decisions.
     pub async fn record(&self, decisions: &[Decision]) -> Result<()> {
-        let rows = decisions.iter().map(|Decision { request_id, key, at, content }| {
-            json!([uuid::Uuid::now_v7().to_string(), request_id, key.to_string(), at, content])
-        });
-        let rows = Value::Array(rows.collect()).to_string();
-        let mut write = self.store.backend.write_once().await?;
-        execute_each!(
-            &mut write,
-            "INSERT INTO decisions (id, request_id, key_id, at, content)
-             SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BIGINT), value->>4 FROM",
-            "",
-            rows,
-        )?;
+        let backend = &self.store.backend;
+        if self.store.is_shared() {
+            let rows = decisions.iter().map(|Decision { request_id, key, at, content }| {
+                json!([uuid::Uuid::now_v7().to_string(), request_id, key.to_string(), at, content])
+            });
+            let rows = Value::Array(rows.collect()).to_string();
+            execute_each!(
+                &mut backend.write_once().await?,
+                "INSERT INTO decisions (id, request_id, key_id, at, content)
+                 SELECT value->>0, value->>1, value->>2, CAST(value->>3 AS BIGINT), value->>4 FROM",
+                "",
+                rows,
+            )?;
+        } else if let Dual::Sqlite(mut write) = backend.write(&[]).await? {
+            for some in slices(decisions) {
+                let mut query =
+                    QueryBuilder::<Sqlite>::new("INSERT INTO decisions (id, request_id, key_id, at, content) ");
+                query.push_values(some, |mut values, Decision { request_id, key, at, content }| {
+                    values
+                        .push_bind(uuid::Uuid::now_v7().to_string())
+                        .push_bind(request_id.as_str())
+                        .push_bind(key.to_string())
+                        .push_bind(*at)
+                        .push_bind(content.as_str());
+                });
+                query.build().execute(&mut *write).await?;
+            }
+            write.commit().await?;
+        }
         Ok(())
     }
 

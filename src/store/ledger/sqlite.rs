@@ -5,10 +5,11 @@ use std::collections::BTreeMap;
 use sqlx::{QueryBuilder, Sqlite, Transaction};
 
 use super::{AttemptRow, HOUR, UsageRow, UsageSum, merge, signed};
-use crate::store::{Store, backend::Dual, error::Result};
-
-/// Rows a statement, the largest first that is not too large: few texts, so that each is prepared once.
-const ROWS: [usize; 4] = [64, 16, 4, 1];
+use crate::store::{
+    Store,
+    backend::{Dual, slices},
+    error::Result,
+};
 
 /// Writes requests with their attempts and sums; see `LedgerStore::append_as`.
 pub(super) async fn all(store: &Store, rows: &[UsageRow]) -> Result<()> {
@@ -33,16 +34,6 @@ pub(super) async fn all(store: &Store, rows: &[UsageRow]) -> Result<()> {
     }
     write.commit().await?;
     Ok(())
-}
-
-/// In slices of which there are few lengths.
-fn slices<T>(mut all: &[T]) -> impl Iterator<Item = &[T]> {
-    std::iter::from_fn(move || {
-        let length = ROWS.into_iter().find(|length| *length <= all.len())?;
-        let (some, rest) = all.split_at(length);
-        all = rest;
-        Some(some)
-    })
 }
 
 /// Gives how many were not there yet.
