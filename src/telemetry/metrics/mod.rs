@@ -8,6 +8,7 @@ mod bounded;
 pub mod catalogue;
 mod exemplars;
 mod gauges;
+mod kept;
 
 pub use ::metrics::Histogram;
 pub use catalogue::{Metric, reference};
@@ -15,9 +16,10 @@ pub use gauges::{AccountGauges, BudgetGauge, PoolGauge, accounts, budgets, pools
 
 use super::{TelemetryError, traces};
 use crate::codex::{FailureKind, Usage};
-use ::metrics::{counter, gauge, histogram};
+use ::metrics::{Counter, Gauge, counter, gauge, histogram};
 use bounded::Bounded;
 use catalogue as names;
+use kept::{Calls, DialectAndModel, Holders, Kept, Requests};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -32,6 +34,13 @@ const TEAM_LIMIT: usize = 200;
 static MODELS: Bounded = Bounded::new();
 static TEAMS: Bounded = Bounded::new();
 static KEYS: Bounded = Bounded::new();
+static IN_FLIGHT: OnceLock<Gauge> = OnceLock::new();
+static REQUESTS: Kept<(&'static str, Cow<'static, str>, u16), Requests> = Kept::new();
+static OF_TEAMS: Kept<(Cow<'static, str>, &'static str), Holders> = Kept::new();
+static OF_KEYS: Kept<[(&'static str, Cow<'static, str>); 3], Holders> = Kept::new();
+static CALLS: Kept<(&'static str, Cow<'static, str>), Calls> = Kept::new();
+static ATTEMPTS: Kept<&'static str, Counter> = Kept::new();
+static CHOICES: Kept<[&'static str; 3], Counter> = Kept::new();
 /// How many keys have series of their own.
 static KEY_LIMIT: OnceLock<usize> = OnceLock::new();
 
@@ -150,38 +159,33 @@ pub struct RequestFinished<'a> {
 
 /// A request has arrived.
 pub fn request_started() {
-    gauge!(names::IN_FLIGHT.name).increment(1.0);
+    in_flight().increment(1.0);
+}
+
+fn in_flight() -> &'static Gauge {
+    IN_FLIGHT.get_or_init(|| gauge!(names::IN_FLIGHT.name))
 }
 
 /// A request is over.
 pub fn request_finished(request: &RequestFinished<'_>) {
-    gauge!(names::IN_FLIGHT.name).decrement(1.0);
-    let model = model_label(request.model, request.status == 200);
-    let labels = [("dialect", Cow::Borrowed(request.dialect)), ("model", model.clone())];
-    let status = request.status.to_string();
-    counter!(names::REQUESTS.name, "dialect" => request.dialect, "model" => model.clone(), "status" => status)
-        .increment(1);
-    let trace = traces::sampled_trace_id(request.trace);
-    let observe = |metric: &Metric, value: Duration| {
-        histogram!(metric.name, &labels).record(value.as_secs_f64());
-        if let Some(trace) = &trace {
-            exemplars::record(metric, &labels, value.as_secs_f64(), trace);
-        }
-    };
-    observe(&names::DURATION, request.duration);
-    if let Some(first_byte) = request.first_byte.filter(|_| request.status == 200) {
-        observe(&names::FIRST_BYTE, first_byte);
-    }
+    in_flight().decrement(1.0);
+    let (dialect, status) = (request.dialect, request.status);
+    let model = model_label(request.model, status == 200);
+    let labels = [("dialect", Cow::Borrowed(dialect)), ("model", model.clone())];
+    let series = REQUESTS.of((dialect, model.clone(), status), |_| Requests::new(&labels, status));
+    series.number.increment(1);
+    observe(&series, &labels, request);
     if let Some(overhead) = request.overhead {
-        histogram!(names::OVERHEAD_TIME.name, "dialect" => request.dialect).record(overhead.as_secs_f64());
+        let series = series.overhead.get_or_init(|| histogram!(names::OVERHEAD_TIME.name, "dialect" => dialect));
+        series.record(overhead.as_secs_f64());
     }
     if let Some(usage) = request.usage {
-        // Apart, as in the books: what was reported can be checked against the backend to the token.
-        let source = if request.estimated { "estimated" } else { "reported" };
-        for (kind, tokens) in kinds(usage) {
-            counter!(names::TOKENS.name, "model" => model.clone(), "kind" => kind, "source" => source)
-                .increment(tokens);
-        }
+        let (tokens, source) =
+            if request.estimated { (&series.estimated, "estimated") } else { (&series.reported, "reported") };
+        tokens.add(
+            usage,
+            |kind| counter!(names::TOKENS.name, "model" => model.clone(), "kind" => kind, "source" => source),
+        );
     }
     if let Some(Cost { micros, currency }) = request.cost {
         counter!(names::COST.name, "currency" => currency.to_owned(), "model" => model).increment(micros);
@@ -191,11 +195,34 @@ pub fn request_finished(request: &RequestFinished<'_>) {
     }
 }
 
+/// How long it took, with the trace of one request for each bucket.
+fn observe(series: &Requests, labels: &DialectAndModel, request: &RequestFinished<'_>) {
+    let trace = traces::sampled_trace_id(request.trace);
+    let exemplar = |metric: &Metric, value: Duration| {
+        if let Some(trace) = &trace {
+            exemplars::record(metric, labels, value.as_secs_f64(), trace);
+        }
+    };
+    series.duration.record(request.duration.as_secs_f64());
+    exemplar(&names::DURATION, request.duration);
+    if let Some(first_byte) = request.first_byte.filter(|_| request.status == 200) {
+        let series = series.first_byte.get_or_init(|| histogram!(names::FIRST_BYTE.name, labels));
+        series.record(first_byte.as_secs_f64());
+        exemplar(&names::FIRST_BYTE, first_byte);
+    }
+}
+
 fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>) {
     let of_team = team.map_or(Cow::Borrowed("none"), |team| TEAMS.label(team, true, TEAM_LIMIT));
-    counter!(names::TEAM_REQUESTS.name, "team" => of_team.clone(), "outcome" => request.outcome).increment(1);
-    for (kind, tokens) in request.usage.map(kinds).into_iter().flatten() {
-        counter!(names::TEAM_TOKENS.name, "team" => of_team.clone(), "kind" => kind).increment(tokens);
+    let outcome = request.outcome;
+    let series = OF_TEAMS.of((of_team.clone(), outcome), |(team, _)| Holders {
+        requests: counter!(names::TEAM_REQUESTS.name, "team" => team.clone(), "outcome" => outcome),
+        tokens: kept::Tokens::default(),
+    });
+    series.requests.increment(1);
+    if let Some(usage) = request.usage {
+        let tokens = |kind| counter!(names::TEAM_TOKENS.name, "team" => of_team.clone(), "kind" => kind);
+        series.tokens.add(usage, tokens);
     }
     if let Some(Cost { micros, currency }) = request.cost {
         let currency = currency.to_owned();
@@ -213,10 +240,16 @@ fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>
         }
         Cow::Borrowed(other) => ["team", "user", "key"].map(|name| (name, Cow::Borrowed(other))),
     };
-    counter!(names::KEY_REQUESTS.name, &labels).increment(1);
-    for (kind, tokens) in request.usage.map(kinds).into_iter().flatten() {
-        let [team, user, key] = labels.clone();
-        counter!(names::KEY_TOKENS.name, &[team, user, key, ("kind", Cow::Borrowed(kind))]).increment(tokens);
+    let series = OF_KEYS.of(labels.clone(), |labels| Holders {
+        requests: counter!(names::KEY_REQUESTS.name, labels),
+        tokens: kept::Tokens::default(),
+    });
+    series.requests.increment(1);
+    if let Some(usage) = request.usage {
+        series.tokens.add(usage, |kind| {
+            let [team, user, key] = labels.clone();
+            counter!(names::KEY_TOKENS.name, &[team, user, key, ("kind", Cow::Borrowed(kind))])
+        });
     }
 }
 
@@ -245,9 +278,15 @@ impl Call<'_> {
     /// Its first output came after this; gives what takes the times between the pieces that follow,
     /// for they come often.
     pub fn began(&self, after: Duration) -> Histogram {
-        let labels = self.labels(true);
-        histogram!(names::CALL_FIRST_CHUNK.name, &labels).record(after.as_secs_f64());
-        histogram!(names::CALL_CHUNK.name, &labels)
+        let series = CALLS.of((self.operation, model_label(Some(self.model), true)), |_| {
+            let labels = self.labels(true);
+            Calls {
+                first_chunk: histogram!(names::CALL_FIRST_CHUNK.name, &labels),
+                chunk: histogram!(names::CALL_CHUNK.name, &labels),
+            }
+        });
+        series.first_chunk.record(after.as_secs_f64());
+        series.chunk.clone()
     }
 
     /// It is over; `error` says why, if it did not end well.
@@ -269,13 +308,17 @@ impl Call<'_> {
 
 /// The backend was called.
 pub fn upstream_attempt(outcome: &'static str) {
-    counter!(names::ATTEMPTS.name, "outcome" => outcome).increment(1);
+    ATTEMPTS.of(outcome, |_| counter!(names::ATTEMPTS.name, "outcome" => outcome)).increment(1);
 }
 
 /// An account was chosen for a request, or there was none.
 pub fn choice(strategy: &'static str, affinity: &'static str, found: bool) {
     let found = if found { "true" } else { "false" };
-    counter!(names::CHOICES.name, "strategy" => strategy, "affinity" => affinity, "found" => found).increment(1);
+    let series = CHOICES.of(
+        [strategy, affinity, found],
+        |_| counter!(names::CHOICES.name, "strategy" => strategy, "affinity" => affinity, "found" => found),
+    );
+    series.increment(1);
 }
 
 /// A request goes on to another account.
