@@ -1,7 +1,7 @@
 //! Rate limits as the backend reports them: headers, stream events, the usage endpoint
 //! (protocol.md 5.1, 5.2, 6.1). What a report means is not decided here.
 
-use http::HeaderMap;
+use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -70,6 +70,23 @@ const OWN: &str = "codex";
 /// Families of one report; headers are the backend's, and still not to be trusted with memory.
 const FAMILIES: usize = 16;
 const USED: &str = "-primary-used-percent";
+/// What is said of a window, in this order.
+const PARTS: [&str; 4] = ["used-percent", "window-minutes", "reset-at", "reset-after-seconds"];
+/// The same of the account's own windows: every answer has them, so the names are not made anew each time.
+static OWN_PARTS: [[HeaderName; 4]; 2] = [
+    [
+        HeaderName::from_static("x-codex-primary-used-percent"),
+        HeaderName::from_static("x-codex-primary-window-minutes"),
+        HeaderName::from_static("x-codex-primary-reset-at"),
+        HeaderName::from_static("x-codex-primary-reset-after-seconds"),
+    ],
+    [
+        HeaderName::from_static("x-codex-secondary-used-percent"),
+        HeaderName::from_static("x-codex-secondary-window-minutes"),
+        HeaderName::from_static("x-codex-secondary-reset-at"),
+        HeaderName::from_static("x-codex-secondary-reset-after-seconds"),
+    ],
+];
 
 impl Limits {
     /// Reads the `x-codex-*` headers, and those of other families; `now` (Unix seconds) turns
@@ -82,11 +99,11 @@ impl Limits {
             .take(FAMILIES)
             .map(|prefix| (family_id(prefix), pair(headers, prefix, now)))
             .collect();
-        let own = pair(headers, OWN, now);
+        let [primary, secondary] = own(headers, now);
         let active = text(headers, "x-codex-active-limit").map(family_id);
         Self {
-            primary: own.primary,
-            secondary: own.secondary,
+            primary,
+            secondary,
             plan: text(headers, "x-codex-plan-type").map(str::to_owned),
             credits: credits(headers),
             // A name that no windows belong to is another name for the account's own.
@@ -136,21 +153,27 @@ fn family_id(name: &str) -> String {
 }
 
 fn pair(headers: &HeaderMap, prefix: &str, now: i64) -> Pair {
+    let window = |name: &str| window(|part| text(headers, &format!("x-{prefix}-{name}-{}", PARTS[part])), now);
     Pair {
         name: text(headers, &format!("x-{prefix}-limit-name")).map(str::to_owned),
-        primary: window(headers, prefix, "primary", now),
-        secondary: window(headers, prefix, "secondary", now),
+        primary: window("primary"),
+        secondary: window("secondary"),
     }
 }
 
-fn window(headers: &HeaderMap, prefix: &str, name: &str, now: i64) -> Option<Window> {
-    let field = |suffix: &str| text(headers, &format!("x-{prefix}-{name}-{suffix}"));
-    let used_percent = field("used-percent")?.parse::<f64>().ok().filter(|p| p.is_finite())?;
-    let number = |suffix: &str| field(suffix).and_then(|v| v.parse::<i64>().ok());
+/// The account's own windows.
+fn own(headers: &HeaderMap, now: i64) -> [Option<Window>; 2] {
+    [0, 1].map(|number: usize| window(|part| legible(headers.get(&OWN_PARTS[number][part])), now))
+}
+
+/// A window, of which `field` gives the parts by their place in [`PARTS`].
+fn window<'a>(field: impl Fn(usize) -> Option<&'a str>, now: i64) -> Option<Window> {
+    let used_percent = field(0)?.parse::<f64>().ok().filter(|p| p.is_finite())?;
+    let number = |part| field(part).and_then(|v| v.parse::<i64>().ok());
     let window = Window {
         used_percent,
-        window_minutes: number("window-minutes").and_then(|m| u64::try_from(m).ok()),
-        resets_at: number("reset-at").or_else(|| number("reset-after-seconds").map(|s| now.saturating_add(s))),
+        window_minutes: number(1).and_then(|m| u64::try_from(m).ok()),
+        resets_at: number(2).or_else(|| number(3).map(|s| now.saturating_add(s))),
     };
     let says_something = used_percent != 0.0 || window.window_minutes.is_some() || window.resets_at.is_some();
     says_something.then_some(window)
@@ -172,7 +195,11 @@ fn credits(headers: &HeaderMap) -> Option<Credits> {
 }
 
 fn text<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
-    headers.get(name).and_then(|v| v.to_str().ok()).map(str::trim)
+    legible(headers.get(name))
+}
+
+fn legible(value: Option<&HeaderValue>) -> Option<&str> {
+    value.and_then(|v| v.to_str().ok()).map(str::trim)
 }
 
 #[cfg(test)]

@@ -21,6 +21,20 @@ const FRESH: Duration = Duration::from_mins(1);
 const PATIENCE: Duration = Duration::from_millis(2500);
 const AT_ONCE: usize = 8;
 
+/// What a Codex CLI is told of the pool's two windows: how much is used, how long they are, when they reset.
+static WINDOWS: [[HeaderName; 3]; 2] = [
+    [
+        HeaderName::from_static("x-codex-primary-used-percent"),
+        HeaderName::from_static("x-codex-primary-window-minutes"),
+        HeaderName::from_static("x-codex-primary-reset-at"),
+    ],
+    [
+        HeaderName::from_static("x-codex-secondary-used-percent"),
+        HeaderName::from_static("x-codex-secondary-window-minutes"),
+        HeaderName::from_static("x-codex-secondary-reset-at"),
+    ],
+];
+
 /// One account.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Standing {
@@ -184,13 +198,14 @@ impl Relay {
     pub(super) fn down(&self, key: &GatewayKey, backend: &HeaderMap) -> HeaderMap {
         let mut headers = passage::down(backend);
         let pool = Pool::of(&known_standings(&self.accounts, &self.routing, key));
-        for (name, window) in [("primary", pool.primary), ("secondary", pool.secondary)] {
+        for ([used, minutes, reset_at], window) in WINDOWS.iter().zip([pool.primary, pool.secondary]) {
             let Some(window) = window else { continue };
-            put(&mut headers, name, "used-percent", &window.used_percent.to_string());
-            let minutes = window.window_minutes.unwrap_or_default();
-            put(&mut headers, name, "window-minutes", &minutes.to_string());
+            if let Ok(percent) = HeaderValue::try_from(window.used_percent.to_string()) {
+                headers.insert(used, percent);
+            }
+            headers.insert(minutes, HeaderValue::from(window.window_minutes.unwrap_or_default()));
             if let Some(at) = window.resets_at {
-                put(&mut headers, name, "reset-at", &at.to_string());
+                headers.insert(reset_at, HeaderValue::from(at));
             }
         }
         self.shelf.label(key.id, &mut headers);
@@ -223,14 +238,6 @@ fn standing(routing: &Routing, key: &GatewayKey, member: &Arc<Member>, now: Unix
         refreshed_at: snapshot.credentials.last_refresh_at,
         unpersisted: member.manager.is_unpersisted(),
         barred: routing.is_barred(snapshot.account.id),
-    }
-}
-
-fn put(headers: &mut HeaderMap, window: &str, what: &str, value: &str) {
-    if let (Ok(name), Ok(value)) =
-        (HeaderName::try_from(format!("x-codex-{window}-{what}")), HeaderValue::try_from(value))
-    {
-        headers.insert(name, value);
     }
 }
 
