@@ -134,6 +134,9 @@ pub struct InputDone<'a> {
 /// An item that was added or finished.
 #[derive(Debug, Deserialize)]
 pub struct ItemEvent<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
     /// Index of the item in the response's output.
     #[serde(default)]
     pub output_index: u32,
@@ -206,6 +209,9 @@ pub struct PartialImage<'a> {
 /// `{"type":"error",…}`; the fields stand at top level or under `error`.
 #[derive(Debug, Deserialize)]
 pub struct ErrorEvent<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
     /// HTTP status, on the WebSocket transport.
     #[serde(default, alias = "status_code")]
     pub status: Option<u16>,
@@ -266,6 +272,9 @@ pub struct ErrorBody {
 /// The response object of a `created` or terminal event.
 #[derive(Debug, Deserialize)]
 pub struct ResponseRef<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
     /// The object's bytes.
     #[serde(borrow, rename = "response")]
     pub raw: &'a RawValue,
@@ -398,7 +407,7 @@ impl<'a> Event<'a> {
         let event = match kind {
             "response.created" => serde_json::from_slice(data).map(Self::Created),
             "response.in_progress" | "response.queued" => {
-                serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::InProgress)
+                serde_json::from_slice::<Unread>(data).map(|_| Self::InProgress)
             }
             "response.output_item.added" => serde_json::from_slice(data).map(Self::ItemAdded),
             "response.output_item.done" => serde_json::from_slice(data).map(Self::ItemDone),
@@ -406,7 +415,7 @@ impl<'a> Event<'a> {
             "response.incomplete" => serde_json::from_slice(data).map(Self::Incomplete),
             "response.failed" => serde_json::from_slice(data).map(Self::Failed),
             "error" => serde_json::from_slice(data).map(Self::Error),
-            "codex.rate_limits" => serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::RateLimits(data)),
+            "codex.rate_limits" => serde_json::from_slice::<Unread>(data).map(|_| Self::RateLimits(data)),
             _ => return None,
         };
         Some(event)
@@ -433,7 +442,7 @@ impl<'a> Event<'a> {
 
     /// An event that nobody reads must be legible all the same: a client would stumble over it.
     fn other(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::Other(kind))
+        serde_json::from_slice::<Unread>(data).map(|_| Self::Other(kind))
     }
 
     /// Whether the stream has nothing more to say after this event.
@@ -446,6 +455,14 @@ impl<'a> Event<'a> {
         !matches!(self, Self::Created(_) | Self::InProgress | Self::RateLimits(_) | Self::Other(_))
             && !self.is_terminal()
     }
+}
+
+/// An event of which nothing is read. It has one type: of two, another reader may take the second one, and
+/// see an end where there is none.
+#[derive(Deserialize)]
+struct Unread {
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
 }
 
 /// The event's `type`. The backend writes it first; then the rest is not read for it.
@@ -512,6 +529,21 @@ mod tests {
     fn a_payload_without_a_type_is_an_error() {
         assert!(Event::parse(br#"{"delta":"x"}"#, Depth::Full).is_err());
         assert!(Event::parse(b"[DONE]", Depth::Full).is_err());
+    }
+
+    #[test]
+    fn what_passes_unread_has_one_type() {
+        for kind in
+            ["response.created", "response.queued", "response.output_item.done", "error", "codex.rate_limits", "x"]
+        {
+            let rest = r#""response":{},"item":{}"#;
+            let once = format!(r#"{{"type":"{kind}",{rest}}}"#);
+            Event::parse(once.as_bytes(), Depth::Control).expect("legible");
+            for second in ["type", "\\u0074ype"] {
+                let twice = format!(r#"{{"type":"{kind}",{rest},"{second}":"response.completed"}}"#);
+                assert!(Event::parse(twice.as_bytes(), Depth::Control).is_err(), "{twice}");
+            }
+        }
     }
 
     #[test]
