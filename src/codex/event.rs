@@ -5,10 +5,13 @@
 
 use super::text;
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memchr_iter;
+use memchr::memmem::Finder;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 pub use super::item::{ContentPart, Item};
 
@@ -442,7 +445,12 @@ impl<'a> Event<'a> {
 
     /// An event that nobody reads must be legible all the same: a client would stumble over it.
     fn other(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<Unread>(data).map(|_| Self::Other(kind))
+        let read = if may_name_a_second_type(data) {
+            serde_json::from_slice::<Unread>(data).map(drop)
+        } else {
+            serde_json::from_slice::<IgnoredAny>(data).map(drop)
+        };
+        read.map(|()| Self::Other(kind))
     }
 
     /// Whether the stream has nothing more to say after this event.
@@ -463,6 +471,15 @@ impl<'a> Event<'a> {
 struct Unread {
     #[serde(rename = "type")]
     _kind: IgnoredAny,
+}
+
+/// Whether it is worth looking: nearly no delta has the word twice, or a letter written as its number.
+/// Where the type does not come first, [`kind`] has looked already.
+fn may_name_a_second_type(data: &[u8]) -> bool {
+    static WORD: LazyLock<Finder<'static>> = LazyLock::new(|| Finder::new(br#""type""#));
+    let Some(rest) = data.strip_prefix(br#"{"type""#) else { return false };
+    let is_number = |at: usize| rest.get(at + 1) == Some(&b'u');
+    memchr_iter(b'\\', rest).any(is_number) || WORD.find(rest).is_some()
 }
 
 /// The event's `type`. The backend writes it first; then the rest is not read for it.
