@@ -1,17 +1,21 @@
 //! Log lines, for people or for machines. Bodies and secrets are never logged: nothing that holds
 //! one can be formatted.
 
-use super::traces;
+mod json;
+
+use json::Lines;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
-use tracing::span::Record;
-use tracing::{Event, Subscriber};
+use tracing::level_filters::LevelFilter;
+use tracing::span::{Attributes, Id, Record};
+use tracing::subscriber::Interest;
+use tracing::{Metadata, Subscriber};
 use tracing_subscriber::field::RecordFields;
 use tracing_subscriber::filter::ParseError;
-use tracing_subscriber::fmt::FmtContext;
 use tracing_subscriber::fmt::FormattedFields;
-use tracing_subscriber::fmt::format::{self, FormatEvent, FormatFields, Writer};
+use tracing_subscriber::fmt::format::{FormatFields, Writer};
+use tracing_subscriber::layer::{Context, Filter};
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::{EnvFilter, Layer, reload};
 
@@ -38,6 +42,63 @@ const QUIET: &str = "hyper=warn,h2=warn,reqwest=warn,rustls=warn,sqlx=warn,opent
 fn filter(level: &str) -> Result<EnvFilter, ParseError> {
     // What the operator writes comes last and so wins.
     EnvFilter::builder().parse(format!("{QUIET},{level}"))
+}
+
+/// What the log takes: the lines that the operator wants, and of spans only those that are for somebody.
+struct Taken {
+    lines: EnvFilter,
+    /// Whether anybody reads what spans know. A span that nobody takes costs nothing, at each of the many
+    /// values that it learns.
+    spans: bool,
+}
+
+impl Taken {
+    /// A filter may ask for what happens within a span.
+    fn new(lines: EnvFilter, spans: bool) -> Self {
+        let spans = spans || lines.to_string().contains('[');
+        Self { lines, spans }
+    }
+
+    fn is_for_nobody(&self, metadata: &Metadata<'_>) -> bool {
+        metadata.is_span() && !self.spans
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Filter<S> for Taken {
+    fn enabled(&self, metadata: &Metadata<'_>, context: &Context<'_, S>) -> bool {
+        !self.is_for_nobody(metadata) && Filter::enabled(&self.lines, metadata, context)
+    }
+
+    fn callsite_enabled(&self, metadata: &'static Metadata<'static>) -> Interest {
+        if self.is_for_nobody(metadata) {
+            return Interest::never();
+        }
+        <EnvFilter as Filter<S>>::callsite_enabled(&self.lines, metadata)
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        <EnvFilter as Filter<S>>::max_level_hint(&self.lines)
+    }
+
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        Filter::on_new_span(&self.lines, attributes, id, context);
+    }
+
+    fn on_record(&self, id: &Id, values: &Record<'_>, context: Context<'_, S>) {
+        Filter::on_record(&self.lines, id, values, context);
+    }
+
+    fn on_enter(&self, id: &Id, context: Context<'_, S>) {
+        Filter::on_enter(&self.lines, id, context);
+    }
+
+    fn on_exit(&self, id: &Id, context: Context<'_, S>) {
+        Filter::on_exit(&self.lines, id, context);
+    }
+
+    fn on_close(&self, id: Id, context: Context<'_, S>) {
+        Filter::on_close(&self.lines, id, context);
+    }
 }
 
 /// Which lines are written, while the process runs. Cheap to clone.
@@ -86,24 +147,27 @@ impl Level {
     }
 }
 
-/// The log, and what sets its level.
-pub(super) fn layer<S>(format: Format, level: &str) -> Result<(Box<dyn Layer<S> + Send + Sync>, Level), ParseError>
+/// The log, and what sets its level. `traced`: whether spans are traces too, which lines name.
+pub(super) fn layer<S>(
+    format: Format,
+    level: &str,
+    traced: bool,
+) -> Result<(Box<dyn Layer<S> + Send + Sync>, Level), ParseError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
 {
-    let (filter, handle) = reload::Layer::new(filter(level)?);
+    // Lines for people repeat what their spans know.
+    let spans = traced || format == Format::Human;
+    let (filter, handle) = reload::Layer::new(Taken::new(filter(level)?, spans));
     // Standard output is for what a command prints; logs go beside it.
     let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let layer = match format {
         Format::Human => {
             layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
         }
-        Format::Json => {
-            let json = format::format().json().flatten_event(true).with_current_span(false).with_span_list(false);
-            layer.event_format(Traced(json)).fmt_fields(NoFields).with_filter(filter).boxed()
-        }
+        Format::Json => layer.event_format(Lines).fmt_fields(NoFields).with_filter(filter).boxed(),
     };
-    let set = Box::new(move |filter| handle.reload(filter));
+    let set = Box::new(move |filter| handle.reload(Taken::new(filter, spans)));
     Ok((layer, Level { now: Arc::new(Mutex::new(Now { text: level.to_owned(), set })) }))
 }
 
@@ -118,33 +182,6 @@ impl FormatFields<'_> for NoFields {
 
     fn add_fields(&self, _: &mut FormattedFields<Self>, _: &Record<'_>) -> fmt::Result {
         Ok(())
-    }
-}
-
-/// JSON lines that say which trace they belong to, where they belong to one.
-struct Traced<F>(F);
-
-impl<S, N, F> FormatEvent<S, N> for Traced<F>
-where
-    S: Subscriber + for<'a> LookupSpan<'a>,
-    N: for<'a> format::FormatFields<'a> + 'static,
-    F: FormatEvent<S, N>,
-{
-    fn format_event(&self, context: &FmtContext<'_, S, N>, mut writer: Writer<'_>, event: &Event<'_>) -> fmt::Result {
-        let span = context.event_scope().and_then(|mut scope| scope.next());
-        let ids = span.and_then(|span| {
-            tracing::dispatcher::get_default(|log| tracing_opentelemetry::get_otel_context(&span.id(), log))
-                .as_ref()
-                .and_then(traces::ids_of)
-        });
-        let Some((trace, span)) = ids else { return self.0.format_event(context, writer, event) };
-        let mut line = String::new();
-        self.0.format_event(context, Writer::new(&mut line), event)?;
-        let line = line.trim_end();
-        match line.strip_suffix('}') {
-            Some(open) => writeln!(writer, r#"{open},"trace_id":"{trace}","span_id":"{span}"}}"#),
-            None => writeln!(writer, "{line}"),
-        }
     }
 }
 

@@ -59,13 +59,15 @@ const LAST_SPANS: Duration = Duration::from_secs(3);
 impl Telemetry {
     /// Installs the subscriber and the recorder, for the process.
     pub fn install(options: &Options) -> Result<Self, TelemetryError> {
-        let (log, level) = logs::layer(options.format, &options.level)?;
+        let (log, level) = logs::layer(options.format, &options.level, options.otlp.is_some())?;
         let traces = options.otlp.as_ref().map(traces::provider).transpose()?;
-        tracing_subscriber::registry()
-            .with(log)
-            .with(traces.as_ref().map(traces::layer))
-            .try_init()
-            .map_err(|_| TelemetryError::Twice)?;
+        let registry = tracing_subscriber::registry().with(log);
+        // A layer that is absent would want every span all the same.
+        let installed = match &traces {
+            Some(provider) => registry.with(traces::layer(provider)).try_init(),
+            None => registry.try_init(),
+        };
+        installed.map_err(|_| TelemetryError::Twice)?;
         if traces.is_some() {
             traces::propagate();
         }
