@@ -2,6 +2,7 @@
 //! credentials, cookies, hop-by-hop headers and what is bound to a device (protocol.md 2.1).
 
 use http::{HeaderMap, HeaderName, HeaderValue};
+use memchr::memmem;
 
 /// What a Codex CLI sends that the backend is to see.
 const UP: [&str; 14] = [
@@ -31,19 +32,11 @@ const UP_PREFIX: &str = "x-codex-";
 const DOWN: [&str; 4] = ["x-models-etag", "openai-model", "x-reasoning-included", "x-openai-processing-ms"];
 const DOWN_PREFIX: &str = "x-codex-";
 
-/// Parts of the names of those that tell of one account's limits and plan: a client is told the
-/// pool's instead.
-const LIMITS: [&str; 9] = [
-    "-primary-",
-    "-secondary-",
-    "-credits-",
-    "-plan-",
-    "-promo-",
-    "-limit-name",
-    "-active-limit",
-    "-rate-limit-",
-    "account",
-];
+/// Words in the names of those that tell of one account's limits and plan: a client is told the pool's
+/// instead. Such a word is not the last one …
+const LIMIT_WORDS: [&str; 5] = ["primary", "secondary", "credits", "plan", "promo"];
+/// … and of these pairs, both words in a row.
+const LIMIT_PAIRS: [[&str; 2]; 3] = [["limit", "name"], ["active", "limit"], ["rate", "limit"]];
 
 /// Headers for the backend, of a real Codex CLI: its own pass through.
 pub(super) fn up(client: &HeaderMap) -> HeaderMap {
@@ -61,8 +54,10 @@ pub(super) fn up_for_session(session: Option<&str>) -> HeaderMap {
 
 /// Headers for a Codex CLI, of the backend's answer.
 pub(super) fn down(backend: &HeaderMap) -> HeaderMap {
-    let limit = |name: &str| LIMITS.iter().any(|part| name.contains(part));
-    select(backend, |name| DOWN.contains(&name) || (name.starts_with(DOWN_PREFIX) && !limit(name)))
+    select(backend, |name| match name.strip_prefix(DOWN_PREFIX) {
+        Some(rest) => !tells_of_an_account(rest),
+        None => DOWN.contains(&name),
+    })
 }
 
 /// Whether the client is the Codex CLI (or an editor built on it), by what it calls itself.
@@ -78,6 +73,18 @@ pub(super) fn session(client: &HeaderMap) -> Option<String> {
         .find_map(|name| client.get(*name)?.to_str().ok())
         .filter(|value| !value.is_empty() && value.len() <= 256)
         .map(str::to_owned)
+}
+
+/// Whether a header is of the limits or the plan of one account, by what follows its prefix.
+fn tells_of_an_account(name: &str) -> bool {
+    let mut words = name.split('-').peekable();
+    while let (Some(word), Some(next)) = (words.next(), words.peek()) {
+        let begins_pair = |[first, second]: &[&str; 2]| word == *first && next.starts_with(second);
+        if LIMIT_WORDS.contains(&word) || LIMIT_PAIRS.iter().any(begins_pair) {
+            return true;
+        }
+    }
+    memmem::find(name.as_bytes(), b"account").is_some()
 }
 
 fn select(headers: &HeaderMap, pass: impl Fn(&str) -> bool) -> HeaderMap {
@@ -119,10 +126,22 @@ mod tests {
             "chatgpt-account-id",
             "cf-ray",
             "x-codex-primary-used-percent",
+            "x-codex-secondary-window-minutes",
+            "x-codex-bengalfox-primary-reset-at",
+            "x-codex-bengalfox-limit-name",
+            "x-codex-active-limit",
+            "x-codex-active-limits",
+            "x-codex-rate-limit-reached-type",
+            "x-codex-credits-balance",
+            "x-codex-promo-message",
+            "x-codex-accounts",
+            "x-codex-my-account-id",
             "x-codex-plan-type",
             "x-codex-turn-state",
             "openai-model",
         ]);
-        assert_eq!(down(&backend).len(), 2);
+        let mut passed: Vec<_> = down(&backend).keys().map(|name| name.as_str().to_owned()).collect();
+        passed.sort();
+        assert_eq!(passed, ["openai-model", "x-codex-turn-state"]);
     }
 }

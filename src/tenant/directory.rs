@@ -1,9 +1,9 @@
 //! All keys, in memory. A request is authenticated without the database; a change in the database
 //! shows here within a second.
 
-use super::key::{KeyFormatError, KeySecret};
+use super::key::{Hasher, KeyFormatError, KeySecret};
 use super::rules::{Shut, admits, stays};
-use crate::store::{AccountScope, Changes, GatewayKey, KeyId, Limits, Pepper, Rights, Store, StoreError, UnixMillis};
+use crate::store::{AccountScope, Changes, GatewayKey, KeyId, Limits, Rights, Store, StoreError, UnixMillis};
 use arc_swap::ArcSwap;
 use secrecy::ExposeSecret;
 use std::collections::HashMap;
@@ -59,7 +59,7 @@ pub type Prepare =
 pub struct Keys {
     store: Store,
     /// Under which the hashes are made.
-    pepper: Pepper,
+    hasher: Hasher,
     /// By hash. A lookup by hash takes no secret-dependent time that helps anybody: the hash is
     /// keyed, so its bytes cannot be steered from outside.
     by_hash: ArcSwap<HashMap<[u8; 32], Arc<GatewayKey>>>,
@@ -85,10 +85,10 @@ fn usable(key: &GatewayKey, now: UnixMillis) -> Result<(), KeyRefusal> {
 impl Keys {
     /// Reads all keys.
     pub async fn load(store: Store, prepare: Prepare) -> Result<Arc<Self>, StoreError> {
-        let pepper = store.pepper().await?;
+        let hasher = Hasher::new(store.pepper().await?.expose_secret());
         let keys = Self {
             store,
-            pepper,
+            hasher,
             by_hash: ArcSwap::default(),
             seen: tokio::sync::Mutex::new((i64::MIN, Instant::now())),
             used: Mutex::default(),
@@ -131,8 +131,8 @@ impl Keys {
 
     /// The key as keys are stored now, or as they were before they could be declared by hash.
     fn known(&self, secret: &KeySecret) -> Option<Arc<GatewayKey>> {
-        let (by_hash, pepper) = (self.by_hash.load(), self.pepper.expose_secret());
-        by_hash.get(&secret.digest().hash(pepper)).or_else(|| by_hash.get(&secret.hash(pepper))).cloned()
+        let (by_hash, hasher) = (self.by_hash.load(), &self.hasher);
+        by_hash.get(&secret.digest().hash_by(hasher)).or_else(|| by_hash.get(&secret.hash_by(hasher))).cloned()
     }
 
     /// The key of this id, if it may be used now: for work that its holder left here.

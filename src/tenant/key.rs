@@ -90,7 +90,12 @@ impl KeySecret {
     /// by hash: HMAC-SHA-256 under the store's pepper. The key is random, so a fast keyed hash is
     /// enough, and a slow one would be paid on every request.
     pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
-        keyed(pepper, self.0.expose_secret().as_bytes())
+        self.hash_by(&Hasher::new(pepper))
+    }
+
+    /// The same, for who has many to hash.
+    pub(super) fn hash_by(&self, hasher: &Hasher) -> [u8; 32] {
+        hasher.hash(self.0.expose_secret().as_bytes())
     }
 
     /// The part that may be shown.
@@ -117,7 +122,12 @@ pub struct UnknownDigest;
 impl KeyDigest {
     /// What is stored of a gateway key: HMAC-SHA-256 of it under the store's pepper.
     pub fn hash(&self, pepper: &[u8; 32]) -> [u8; 32] {
-        keyed(pepper, &self.0)
+        self.hash_by(&Hasher::new(pepper))
+    }
+
+    /// The same, for who has many to hash.
+    pub(super) fn hash_by(&self, hasher: &Hasher) -> [u8; 32] {
+        hasher.hash(&self.0)
     }
 
     /// What is shown in the place of a key's visible start, which nobody knows here.
@@ -151,11 +161,19 @@ impl FromStr for KeyDigest {
     }
 }
 
-fn keyed(pepper: &[u8; 32], content: &[u8]) -> [u8; 32] {
-    let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, pepper), content);
-    let mut hash = [0; 32];
-    hash.copy_from_slice(tag.as_ref());
-    hash
+/// Hashes keys under the store's pepper, which is made ready once: that takes as long as a hash.
+pub(super) struct Hasher(hmac::Key);
+
+impl Hasher {
+    pub(super) fn new(pepper: &[u8; 32]) -> Self {
+        Self(hmac::Key::new(hmac::HMAC_SHA256, pepper))
+    }
+
+    fn hash(&self, content: &[u8]) -> [u8; 32] {
+        let mut hash = [0; 32];
+        hash.copy_from_slice(hmac::sign(&self.0, content).as_ref());
+        hash
+    }
 }
 
 fn checksum(body: &str) -> String {

@@ -77,9 +77,14 @@ pub(super) struct Holders {
 }
 
 /// What calls of the backend for a model add to.
+#[derive(Default)]
 pub(super) struct Calls {
-    pub(super) first_chunk: Histogram,
-    pub(super) chunk: Histogram,
+    pub(super) first_chunk: OnceLock<Histogram>,
+    pub(super) chunk: OnceLock<Histogram>,
+    /// Of those that ended well.
+    pub(super) duration: OnceLock<Histogram>,
+    /// Input and output.
+    pub(super) tokens: OnceLock<[Histogram; 2]>,
 }
 
 #[cfg(test)]

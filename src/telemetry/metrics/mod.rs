@@ -23,7 +23,7 @@ use kept::{Calls, DialectAndModel, Holders, Kept, Requests};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 /// More models than this a backend does not serve.
@@ -275,33 +275,41 @@ impl Call<'_> {
         ]
     }
 
+    fn series(&self, served: bool) -> Arc<Calls> {
+        CALLS.of((self.operation, model_label(Some(self.model), served)), |_| Calls::default())
+    }
+
     /// Its first output came after this; gives what takes the times between the pieces that follow,
     /// for they come often.
     pub fn began(&self, after: Duration) -> Histogram {
-        let series = CALLS.of((self.operation, model_label(Some(self.model), true)), |_| {
-            let labels = self.labels(true);
-            Calls {
-                first_chunk: histogram!(names::CALL_FIRST_CHUNK.name, &labels),
-                chunk: histogram!(names::CALL_CHUNK.name, &labels),
-            }
-        });
-        series.first_chunk.record(after.as_secs_f64());
-        series.chunk.clone()
+        let series = self.series(true);
+        let of = |metric: &Metric| histogram!(metric.name, &self.labels(true));
+        series.first_chunk.get_or_init(|| of(&names::CALL_FIRST_CHUNK)).record(after.as_secs_f64());
+        series.chunk.get_or_init(|| of(&names::CALL_CHUNK)).clone()
     }
 
     /// It is over; `error` says why, if it did not end well.
     pub fn ended(&self, after: Duration, error: Option<&'static str>, usage: Option<Usage>) {
-        let labels = self.labels(error.is_none());
-        let [operation, provider, model] = labels.clone();
-        let error = ("error_type", Cow::Borrowed(error.unwrap_or_default()));
-        let told = [operation, provider, model, error];
-        histogram!(names::CALL_DURATION.name, &told).record(after.as_secs_f64());
+        let served = error.is_none();
+        let series = self.series(served);
+        let duration = |error: &'static str| {
+            let [operation, provider, model] = self.labels(served);
+            histogram!(names::CALL_DURATION.name, &[operation, provider, model, ("error_type", Cow::Borrowed(error))])
+        };
+        match error {
+            None => series.duration.get_or_init(|| duration("")).record(after.as_secs_f64()),
+            Some(error) => duration(error).record(after.as_secs_f64()),
+        }
         let Some(usage) = usage else { return };
-        for (kind, tokens) in [("input", usage.input), ("output", usage.output)] {
-            let [operation, provider, model] = labels.clone();
-            let told = [operation, provider, model, ("gen_ai_token_type", Cow::Borrowed(kind))];
+        let tokens = |kind: &'static str| {
+            let [operation, provider, model] = self.labels(served);
+            let kind = ("gen_ai_token_type", Cow::Borrowed(kind));
+            histogram!(names::CALL_TOKENS.name, &[operation, provider, model, kind])
+        };
+        let histograms = series.tokens.get_or_init(|| ["input", "output"].map(tokens));
+        for (histogram, tokens) in histograms.iter().zip([usage.input, usage.output]) {
             #[expect(clippy::cast_precision_loss, reason = "no call has 2^52 tokens")]
-            histogram!(names::CALL_TOKENS.name, &told).record(tokens as f64);
+            histogram.record(tokens as f64);
         }
     }
 }
