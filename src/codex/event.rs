@@ -3,10 +3,10 @@
 //! Rule for the unknown: an event type that is not listed is [`Event::Other`]; an unknown field is
 //! not looked at; a known event that lacks what its type promises is an error of the backend.
 
-use super::text;
+use super::{skim, text};
 use http::{HeaderMap, HeaderName, HeaderValue};
-use memchr::memchr_iter;
 use memchr::memmem::Finder;
+use memchr::{memchr_iter, memchr2};
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
@@ -284,6 +284,18 @@ pub struct ResponseRef<'a> {
 }
 
 impl ResponseRef<'_> {
+    /// Its id, which the backend writes first.
+    pub fn id(&self) -> Option<Cow<'_, str>> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow, default, deserialize_with = "text::borrowed")]
+            id: Option<Cow<'a, str>>,
+        }
+        let raw = self.raw.get();
+        let first = leading(raw.as_bytes(), br#"{"id":""#).map(Cow::Borrowed);
+        first.or_else(|| serde_json::from_str::<Named<'_>>(raw).ok()?.id)
+    }
+
     /// What the gateway reads of it.
     pub fn summary(&self) -> Result<ResponseSummary, serde_json::Error> {
         serde_json::from_str(self.raw.get())
@@ -400,29 +412,35 @@ impl<'a> Event<'a> {
         if let Some(event) = Self::control(&kind, data) {
             return event;
         }
-        // At any depth: a reader of everything may pass the bytes on all the same.
-        if may_name_a_second_type(data) {
-            serde_json::from_slice::<Unread>(data)?;
-        }
         if depth == Depth::Control {
             return Self::other(kind, data);
         }
+        // A reader of everything may pass the bytes on all the same.
+        if may_name_a_second_type(data) {
+            unread(data)?;
+        }
         Self::content(kind, data)
+    }
+
+    /// Whether this is one of the events that an answer opens with, and legible: they tell nothing of how
+    /// it goes on, nor of the account.
+    pub fn is_opening(data: &[u8]) -> bool {
+        let opens =
+            matches!(kind(data).as_deref(), Ok("response.created" | "response.in_progress" | "response.queued"));
+        opens && skim::has_one_type(data)
     }
 
     fn control(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
         let event = match kind {
             "response.created" => serde_json::from_slice(data).map(Self::Created),
-            "response.in_progress" | "response.queued" => {
-                serde_json::from_slice::<Unread>(data).map(|_| Self::InProgress)
-            }
+            "response.in_progress" | "response.queued" => unread(data).map(|()| Self::InProgress),
             "response.output_item.added" => serde_json::from_slice(data).map(Self::ItemAdded),
             "response.output_item.done" => serde_json::from_slice(data).map(Self::ItemDone),
             "response.completed" | "response.done" => serde_json::from_slice(data).map(Self::Completed),
             "response.incomplete" => serde_json::from_slice(data).map(Self::Incomplete),
             "response.failed" => serde_json::from_slice(data).map(Self::Failed),
             "error" => serde_json::from_slice(data).map(Self::Error),
-            "codex.rate_limits" => serde_json::from_slice::<Unread>(data).map(|_| Self::RateLimits(data)),
+            "codex.rate_limits" => unread(data).map(|()| Self::RateLimits(data)),
             _ => return None,
         };
         Some(event)
@@ -449,7 +467,7 @@ impl<'a> Event<'a> {
 
     /// An event that nobody reads must be legible all the same: a client would stumble over it.
     fn other(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        serde_json::from_slice::<IgnoredAny>(data).map(|_| Self::Other(kind))
+        unread(data).map(|()| Self::Other(kind))
     }
 
     /// Whether the stream has nothing more to say after this event.
@@ -472,6 +490,11 @@ struct Unread {
     _kind: IgnoredAny,
 }
 
+/// Whether an event of which nothing is read is legible.
+fn unread(data: &[u8]) -> Result<(), serde_json::Error> {
+    if skim::has_one_type(data) { Ok(()) } else { serde_json::from_slice::<Unread>(data).map(drop) }
+}
+
 /// Whether it is worth looking: nearly no delta has the word twice, or a letter written as its number.
 /// Where the type does not come first, [`kind`] has looked already.
 fn may_name_a_second_type(data: &[u8]) -> bool {
@@ -481,6 +504,13 @@ fn may_name_a_second_type(data: &[u8]) -> bool {
     memchr_iter(b'\\', rest).any(is_number) || WORD.find(rest).is_some()
 }
 
+/// The text that follows `prefix` at the beginning, up to its quote; `None` if it has escapes.
+fn leading<'a>(data: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
+    let rest = data.strip_prefix(prefix)?;
+    let end = memchr2(b'"', b'\\', rest).filter(|end| rest[*end] == b'"')?;
+    std::str::from_utf8(&rest[..end]).ok()
+}
+
 /// The event's `type`. The backend writes it first; then the rest is not read for it.
 fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
     #[derive(Deserialize)]
@@ -488,11 +518,7 @@ fn kind(data: &[u8]) -> Result<Cow<'_, str>, serde_json::Error> {
         #[serde(borrow, rename = "type")]
         kind: Cow<'a, str>,
     }
-    if let Some(rest) = data.strip_prefix(br#"{"type":""#)
-        && let Some(end) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))
-        && rest[end] == b'"'
-        && let Ok(kind) = std::str::from_utf8(&rest[..end])
-    {
+    if let Some(kind) = leading(data, br#"{"type":""#) {
         return Ok(Cow::Borrowed(kind));
     }
     serde_json::from_slice::<Tag<'_>>(data).map(|tag| tag.kind)

@@ -11,6 +11,7 @@ mod item;
 pub mod limits;
 pub mod request;
 pub mod route;
+mod skim;
 pub mod socket;
 pub mod sse;
 pub mod stream;

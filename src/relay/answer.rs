@@ -12,6 +12,7 @@ use crate::codex::stream::{Came, EventStream};
 use crate::codex::{Event, Failure, FailureKind};
 use crate::dialect::{Folder, Problem, Translator};
 use bytes::{Bytes, BytesMut};
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::time::Duration;
 use tokio::time::Instant;
@@ -55,19 +56,25 @@ pub(super) async fn begin(
         if frames.is_empty() {
             until = Instant::now() + hold;
         }
-        let settled = match parse(&frame, Depth::Control)? {
-            Some(event) => {
-                if let Some(failure) = observe(&event, learn) {
-                    return Err(failure);
-                }
-                is_output(&event)
-            }
-            None => false,
-        };
+        let settles = settles(&frame, learn)?;
         frames.push_back(frame);
-        if settled {
+        if settles {
             return Ok(Begun { held: frames, events });
         }
+    }
+}
+
+/// Whether the stream has begun with this frame.
+fn settles(frame: &Frame, learn: &impl Learn) -> Result<bool, Failure> {
+    // The backend writes one data line an event; what several lines join is no event that ends the hold.
+    let Some(Cow::Borrowed(data)) = frame.data() else { return Ok(false) };
+    if Event::is_opening(data) {
+        return Ok(false);
+    }
+    let event = Event::parse(data, Depth::Control).map_err(|error| illegible(&error))?;
+    match observe(&event, learn) {
+        Some(failure) => Err(failure),
+        None => Ok(is_output(&event)),
     }
 }
 
@@ -314,16 +321,6 @@ fn is_output(event: &Event<'_>) -> bool {
         // Deltas, unread at this depth.
         Event::Other(kind) => kind.ends_with(".delta"),
         event => event.is_output() || event.is_terminal(),
-    }
-}
-
-fn parse(frame: &Frame, depth: Depth) -> Result<Option<Event<'_>>, Failure> {
-    match frame.data() {
-        Some(std::borrow::Cow::Borrowed(data)) => {
-            Event::parse(data, depth).map(Some).map_err(|error| illegible(&error))
-        }
-        // The backend writes one data line an event; what it joins is no event that ends the hold.
-        Some(std::borrow::Cow::Owned(_)) | None => Ok(None),
     }
 }
 

@@ -1,0 +1,286 @@
+//! Reads JSON no further than to know that it is legible.
+//!
+//! Most events pass through unread, several hundred a second and stream; a parser that builds nothing
+//! still takes three times as long as this.
+
+/// Objects within objects, up to here.
+const DEEPEST: u32 = 32;
+
+/// Whether this is an object with exactly one member `type`, and legible to the end. `false` also for
+/// what is rare in events: names with escapes, line breaks between members, deep nesting; a parser has to
+/// say what that is.
+pub(super) fn has_one_type(data: &[u8]) -> bool {
+    // In one go for all strings: they hold no control characters. Not `all`, which is not vectorised.
+    if data.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' ' {
+        return false;
+    }
+    let mut reader = Reader { data, at: 0 };
+    reader.next() == Some(b'{') && reader.object(0) == Some(1) && reader.peek().is_none()
+}
+
+/// Every function ends after what it is named for; `None` where that is not there.
+struct Reader<'a> {
+    data: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Reader<'a> {
+    /// What comes after spaces.
+    fn peek(&mut self) -> Option<u8> {
+        while self.data.get(self.at) == Some(&b' ') {
+            self.at += 1;
+        }
+        self.data.get(self.at).copied()
+    }
+
+    fn next(&mut self) -> Option<u8> {
+        let byte = self.peek()?;
+        self.at += 1;
+        Some(byte)
+    }
+
+    fn value(&mut self, depth: u32) -> Option<()> {
+        match self.next()? {
+            b'"' => self.string().map(drop),
+            b'{' if depth < DEEPEST => self.object(depth + 1).map(drop),
+            b'[' if depth < DEEPEST => self.array(depth + 1),
+            b't' => self.word(b"rue"),
+            b'f' => self.word(b"alse"),
+            b'n' => self.word(b"ull"),
+            b'-' => self.digit().and_then(|first| self.number(first)),
+            first @ b'0'..=b'9' => self.number(first),
+            _ => None,
+        }
+    }
+
+    /// How many of its members are named `type`. Its brace is read.
+    fn object(&mut self, depth: u32) -> Option<u32> {
+        let mut types = 0;
+        if self.peek()? == b'}' {
+            self.at += 1;
+            return Some(types);
+        }
+        loop {
+            if self.next()? != b'"' {
+                return None;
+            }
+            let (name, has_escapes) = self.string()?;
+            if has_escapes {
+                return None;
+            }
+            types += u32::from(name == b"type");
+            if self.next()? != b':' {
+                return None;
+            }
+            self.value(depth)?;
+            match self.next()? {
+                b',' => {}
+                b'}' => return Some(types),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Its bracket is read.
+    fn array(&mut self, depth: u32) -> Option<()> {
+        if self.peek()? == b']' {
+            self.at += 1;
+            return Some(());
+        }
+        loop {
+            self.value(depth)?;
+            match self.next()? {
+                b',' => {}
+                b']' => return Some(()),
+                _ => return None,
+            }
+        }
+    }
+
+    /// As it is written, without its quotes; and whether it has escapes. The first quote is read.
+    fn string(&mut self) -> Option<(&'a [u8], bool)> {
+        let (begin, mut has_escapes) = (self.at, false);
+        loop {
+            self.at += quote_or_backslash(self.data.get(self.at..)?)?;
+            if self.data[self.at] == b'"' {
+                self.at += 1;
+                return Some((&self.data[begin..self.at - 1], has_escapes));
+            }
+            has_escapes = true;
+            self.at += 2;
+            match self.data.get(self.at - 1)? {
+                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
+                b'u' if self.data.get(self.at..self.at + 4)?.iter().all(u8::is_ascii_hexdigit) => self.at += 4,
+                _ => return None,
+            }
+        }
+    }
+
+    /// What is left of a word.
+    fn word(&mut self, rest: &[u8]) -> Option<()> {
+        self.data[self.at..].starts_with(rest).then(|| self.at += rest.len())
+    }
+
+    fn digit(&mut self) -> Option<u8> {
+        let digit = *self.data.get(self.at).filter(|byte| byte.is_ascii_digit())?;
+        self.at += 1;
+        Some(digit)
+    }
+
+    fn digits(&mut self) {
+        while self.digit().is_some() {}
+    }
+
+    /// Its first digit is read.
+    fn number(&mut self, first: u8) -> Option<()> {
+        if first != b'0' {
+            self.digits();
+        }
+        if self.data.get(self.at) == Some(&b'.') {
+            self.at += 1;
+            self.digit()?;
+            self.digits();
+        }
+        if let Some(b'e' | b'E') = self.data.get(self.at) {
+            self.at += 1;
+            if let Some(b'+' | b'-') = self.data.get(self.at) {
+                self.at += 1;
+            }
+            self.digit()?;
+            self.digits();
+        }
+        Some(())
+    }
+}
+
+/// Where the first of the two is. Strings are short: a call of `memchr` takes twice as long for one.
+fn quote_or_backslash(data: &[u8]) -> Option<usize> {
+    const ONES: u64 = u64::from_ne_bytes([1; 8]);
+    const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
+    const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
+    // Of the bytes that are zero, the highest bit of the first is set, and none of those before it.
+    let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
+    let mut chunks = data.chunks_exact(8);
+    let mut at = 0;
+    for chunk in chunks.by_ref() {
+        let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+        let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
+        if found != 0 {
+            return Some(at + found.trailing_zeros() as usize / 8);
+        }
+        at += 8;
+    }
+    let rest = chunks.remainder().iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    Some(at + rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+    use serde::Deserialize;
+    use serde::de::IgnoredAny;
+
+    /// The same, by the parser.
+    fn parses(data: &[u8]) -> bool {
+        #[derive(Deserialize)]
+        struct Typed {
+            #[serde(rename = "type")]
+            _kind: IgnoredAny,
+        }
+        serde_json::from_slice::<Typed>(data).is_ok() && data.trim_ascii_start().starts_with(b"{")
+    }
+
+    #[test]
+    fn what_events_are_made_of_is_read_as_the_parser_reads_it() {
+        let legible = [
+            r#"{"type":"response.output_text.delta","sequence_number":4,"delta":"a\"\\\/\b\f\n\r\té\u00e9\uD83D","logprobs":[]}"#,
+            r#" { "type" : "x" , "a" : [ 1 , -0 , 0.5 , -12.25e+10 , 1E-2 , true , false , null , {} , [ ] ] } "#,
+            r#"{"response":{"type":"y","type":"z","a":{"type":1}},"type":"x"}"#,
+        ];
+        for text in legible {
+            assert!(parses(text.as_bytes()) && has_one_type(text.as_bytes()), "{text}");
+        }
+        let not = [
+            "",
+            " ",
+            "{",
+            "[]",
+            "null",
+            "{}",
+            r#"{"a":1}"#,
+            r#"{"type":1}}"#,
+            r#"{"type":1,}"#,
+            r#"{"type":1 "a":2}"#,
+            r#"{"type":1,"type":1}"#,
+            r#"{"type":"\x"}"#,
+            r#"{"type":"\u12g4"}"#,
+            r#"{"type":"\u12"}"#,
+            r#"{"type":01}"#,
+            r#"{"type":1.}"#,
+            r#"{"type":.5}"#,
+            r#"{"type":-}"#,
+            r#"{"type":1e}"#,
+            r#"{"type":+1}"#,
+            r#"{"type":tru}"#,
+            r#"{"type":nul"#,
+            r#"{"type":[1,]}"#,
+            r#"{"type":[1 2]}"#,
+            r#"{"type":"a"#,
+            "{\"type\":\"a\u{1}\"}",
+            r#"{type:1}"#,
+        ];
+        for text in not {
+            assert!(!parses(text.as_bytes()) && !has_one_type(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_rare_is_left_to_the_parser() {
+        let deep = format!(r#"{{"type":1,"a":{}{}}}"#, "[".repeat(100), "]".repeat(100));
+        for text in [r#"{"type":1,"\u0074ype":2}"#, r#"{"type":1,"a\n":2}"#, "{\"type\":1,\n\"a\":2}", deep.as_str()] {
+            assert!(!has_one_type(text.as_bytes()), "{text}");
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = String> {
+        let text = r#"[ -!#-\[\]-~é🦀]{0,12}"#.prop_map(|text| format!("\"{text}\""));
+        let leaf = prop_oneof![
+            Just("null".to_owned()),
+            any::<bool>().prop_map(|value| value.to_string()),
+            any::<i64>().prop_map(|value| value.to_string()),
+            "-?(0|[1-9][0-9]{0,3})(\\.[0-9]{1,3})?([eE][+-]?[0-9]{1,2})?",
+            text.clone(),
+            r#"("\\)(n|"|u00e9)""#.prop_map(|text: String| text),
+        ];
+        leaf.prop_recursive(4, 24, 4, move |inner| {
+            let name = prop_oneof![Just("\"type\"".to_owned()), text.clone()];
+            let members = prop::collection::vec((name, inner.clone()), 0..4).prop_map(|members| {
+                let members: Vec<_> = members.iter().map(|(name, value)| format!("{name}: {value}")).collect();
+                format!("{{{}}}", members.join(", "))
+            });
+            let items = prop::collection::vec(inner, 0..4).prop_map(|items| format!("[{}]", items.join(",")));
+            prop_oneof![members, items]
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn whole_or_damaged_it_is_read_as_the_parser_reads_it(
+            rest in any_json(),
+            damage in prop::option::of((any::<prop::sample::Index>(), prop::option::of(r#"[{}\[\]:,"\\ -~]"#))),
+        ) {
+            let mut text: Vec<char> = format!(r#"{{"type":"x","rest":{rest}}}"#).chars().collect();
+            if let Some((at, by)) = damage {
+                let at = at.index(text.len());
+                let by: Vec<char> = by.iter().flat_map(|by| by.chars()).collect();
+                text.splice(at..=at, by);
+            }
+            let text: String = text.into_iter().collect();
+            let (skimmed, parsed) = (has_one_type(text.as_bytes()), parses(text.as_bytes()));
+            prop_assert!(parsed || !skimmed, "{}", text);
+            // A name with an escape is left to the parser.
+            prop_assert!(skimmed || !parsed || text.contains('\\'), "{}", text);
+        }
+    }
+}
