@@ -5,7 +5,7 @@
 //! chunk is a reference-counted slice of that chunk; only a frame cut by a chunk border is copied.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::memchr;
+use memchr::{memchr, memchr2};
 use std::borrow::Cow;
 
 /// The largest frame that is buffered: an image in base64 is a few MiB (protocol.md 3).
@@ -29,6 +29,11 @@ impl Frame {
         is_one_line.then(|| Self { raw: Bytes::from(format!("event: {kind}\ndata: {data}\n\n")) })
     }
 
+    /// A frame that came earlier, of its bytes.
+    pub fn copied(raw: &[u8]) -> Self {
+        Self { raw: Bytes::copy_from_slice(raw) }
+    }
+
     /// The bytes as received, terminator included: what a pass-through writes.
     pub fn raw(&self) -> &Bytes {
         &self.raw
@@ -37,6 +42,9 @@ impl Frame {
     /// The payload: all `data:` lines joined by a line feed; `None` for a comment or a bare
     /// `event:` line. Borrowed unless there is more than one `data:` line.
     pub fn data(&self) -> Option<Cow<'_, [u8]>> {
+        if let Some(data) = self.only_data() {
+            return Some(Cow::Borrowed(data));
+        }
         let mut joined: Option<Cow<'_, [u8]>> = None;
         for line in self.lines() {
             let Some(value) = data_of(line) else { continue };
@@ -51,6 +59,16 @@ impl Frame {
             });
         }
         joined
+    }
+
+    /// The payload of a frame as the backend writes it: `event:`, one `data:` line, an empty one.
+    fn only_data(&self) -> Option<&[u8]> {
+        let after_event = match self.raw.strip_prefix(b"event: ") {
+            Some(rest) => &rest[memchr(b'\n', rest)? + 1..],
+            None => &self.raw,
+        };
+        let data = after_event.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
+        memchr2(b'\n', b'\r', data).is_none().then_some(data)
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {

@@ -23,8 +23,8 @@ pub(super) struct Passthrough {
     response_id: String,
     model: String,
     created_at: i64,
-    /// The newest frame: a frame of ours takes the number after its.
-    newest: Option<Frame>,
+    /// What a frame of ours takes its number from.
+    newest: Newest,
     /// Frames so far: the number of a frame of ours if the newest has none.
     frames: u64,
     /// Whether a terminal event has been written.
@@ -39,7 +39,7 @@ impl Passthrough {
             response_id: format!("resp_{}", context.request_id.trim_start_matches("req_")),
             model: model.to_owned(),
             created_at: context.now,
-            newest: None,
+            newest: Newest::default(),
             frames: 0,
             ended: false,
         }
@@ -106,15 +106,14 @@ impl Translator for Passthrough {
 
     fn event(&mut self, event: &Event<'_>, frame: &Frame, out: &mut BytesMut) {
         self.frames += 1;
-        self.newest = Some(frame.clone());
+        self.newest.note(frame);
         if let Some(items) = &mut self.items {
             items.note(event);
         }
         if let Event::Created(response) = event
-            && let Ok(summary) = response.summary()
-            && let Some(id) = summary.id
+            && let Some(id) = response.id()
         {
-            self.response_id = id;
+            self.response_id = id.into_owned();
         }
         self.ended |= event.is_terminal();
         let named = |kind: &'static str| move |json| (kind.to_owned(), json);
@@ -169,13 +168,42 @@ impl Translator for Passthrough {
         {
             response = filled;
         }
-        let newest = self.newest.as_ref().and_then(number);
+        let newest = self.newest.number();
         let failed = Ended {
             kind: "response.failed",
             sequence_number: newest.map_or(self.frames, |newest| newest.saturating_add(1)),
             response: &response,
         };
         write("response.failed", &serde_json::to_string(&failed).unwrap_or_default(), out);
+    }
+}
+
+/// The newest frame of a stream: a copy, for the frame itself would keep the connection from using its
+/// buffer again for as long as the stream is silent.
+#[derive(Default)]
+struct Newest {
+    /// One that is not long, as it came.
+    raw: Vec<u8>,
+    /// The number of one that is.
+    number: Option<u64>,
+}
+
+impl Newest {
+    /// Most events are shorter.
+    const LONG: usize = 1024;
+
+    fn note(&mut self, frame: &Frame) {
+        self.raw.clear();
+        self.number = None;
+        if frame.raw().len() <= Self::LONG {
+            self.raw.extend_from_slice(frame.raw());
+        } else {
+            self.number = number(frame);
+        }
+    }
+
+    fn number(&self) -> Option<u64> {
+        self.number.or_else(|| number(&Frame::copied(&self.raw)))
     }
 }
 
