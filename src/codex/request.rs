@@ -173,6 +173,25 @@ pub enum InputItem {
     Raw(Box<RawValue>),
 }
 
+impl InputItem {
+    /// For a message with a text of more than `most` bytes: one that is cut there, whose JSON begins with
+    /// the same `most` bytes.
+    pub fn cut(&self, most: usize) -> Option<Self> {
+        let Self::Message { role, content } = self else { return None };
+        let (at, longest) = content.iter().enumerate().find_map(|(at, part)| match part {
+            InputPart::InputText { text } | InputPart::OutputText { text } if text.len() > most => Some((at, text)),
+            _ => None,
+        })?;
+        let text = longest[..longest.ceil_char_boundary(most)].to_owned();
+        let last = match &content[at] {
+            InputPart::OutputText { .. } => InputPart::OutputText { text },
+            _ => InputPart::InputText { text },
+        };
+        let content = content[..at].iter().cloned().chain([last]).collect();
+        Some(Self::Message { role: *role, content })
+    }
+}
+
 /// Who speaks. `system` is not among them: the backend refuses it (protocol.md 2.4).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "lowercase")]

@@ -52,8 +52,8 @@ impl Beginning {
         for item in &request.input {
             let is_user = matches!(item, InputItem::Message { role: Role::User, .. });
             let mut part = Part(Vec::new());
-            // Fails where the part is full.
-            let _ = serde_json::to_writer(&mut part, item);
+            // The writer looks through all of a text before it writes any of it. It fails where the part is full.
+            let _ = serde_json::to_writer(&mut part, item.cut(PART).as_ref().unwrap_or(item));
             beginning.add(&part.0, is_user);
             if beginning.is_complete() {
                 break;

@@ -16,6 +16,9 @@ use std::sync::Arc;
 /// The longest chain of responses that is followed.
 const LONGEST_CHAIN: usize = 2000;
 
+/// What is answered here and says nothing to the backend.
+const ANSWERED: [&str; 3] = ["previous_response_id", "conversation", "background"];
+
 /// A request that says everything itself, and what is to become of its answer.
 pub struct Expanded {
     /// The request's body: earlier items stand in its `input`.
@@ -74,9 +77,10 @@ impl Kept {
                 more.push(("prompt_cache_key", json!(cache_key).to_string()));
             }
             more.push(("input", joined(&before.items, &own)));
-            expanded.body = Bytes::from(members.with(&more));
+            expanded.body = Bytes::from(members.lacking(&ANSWERED).with(&more));
+        } else {
+            expanded.body = stripped(&members, body);
         }
-        expanded.body = stripped(expanded.body);
         expanded.session.clone_from(&before.session);
         expanded.draft = self.draft(key, asked, &own, before, &mut expanded.ignored)?;
         expanded.echo = echo(&members, expanded.draft.as_ref());
@@ -226,7 +230,7 @@ fn without_keeping(asked: &Asked, members: &Members<'_>, body: &Bytes) -> Result
         return Err(coded("unsupported_parameter", Problem::invalid(name, message)));
     }
     let mut expanded = Expanded::plain(body);
-    expanded.body = stripped(expanded.body);
+    expanded.body = stripped(members, body);
     if asked.store == Some(true) {
         expanded.ignored.push("store");
     }
@@ -235,13 +239,11 @@ fn without_keeping(asked: &Asked, members: &Members<'_>, body: &Bytes) -> Result
 }
 
 /// The body without what has been answered here.
-fn stripped(body: Bytes) -> Bytes {
-    const ANSWERED: [&str; 3] = ["previous_response_id", "conversation", "background"];
-    let Ok(members) = serde_json::from_slice::<Members<'_>>(&body) else { return body };
+fn stripped(members: &Members<'_>, body: &Bytes) -> Bytes {
     if ANSWERED.iter().all(|name| members.get(name).is_none()) {
         return body.clone();
     }
-    Bytes::from(members.without(&ANSWERED))
+    Bytes::from(members.lacking(&ANSWERED).with(&[]))
 }
 
 fn echo(members: &Members<'_>, draft: Option<&Draft>) -> Echo {

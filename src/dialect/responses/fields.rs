@@ -97,11 +97,16 @@ impl<'a> Members<'a> {
         out
     }
 
-    /// The object as JSON without the members of these names.
-    pub(crate) fn without(&self, names: &[&str]) -> String {
+    /// The object without the members of these names.
+    pub(crate) fn lacking(&self, names: &[&str]) -> Self {
         let rest =
             self.0.iter().filter(|(name, _)| !names.contains(&&**name)).map(|(name, value)| (name.clone(), *value));
-        Members(rest.collect()).with(&[])
+        Self(rest.collect())
+    }
+
+    /// The object as JSON without the members of these names.
+    pub(crate) fn without(&self, names: &[&str]) -> String {
+        self.lacking(names).with(&[])
     }
 }
 

@@ -14,10 +14,12 @@ use crate::codex::request::ENCRYPTED_REASONING;
 use crate::dialect::beginning::Beginning;
 use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, Wish, tokens};
 use bytes::Bytes;
+use memchr::memmem::Finder;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
+use std::sync::LazyLock;
 
 /// Reads the request of an SDK or, with `codex_cli`, of a Codex CLI, whose requests the backend
 /// takes as they are: of these only the model's name may change.
@@ -250,12 +252,14 @@ impl<'a> Edit<'a> {
 
     /// Items are looked into only when their bytes hold something that may need an edit.
     fn item(&mut self, item: &RawValue) -> Result<Item, Problem> {
-        const SUSPECTS: [&str; 4] = ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control"];
+        static SUSPECTS: LazyLock<[Finder<'_>; 4]> = LazyLock::new(|| {
+            ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control"].map(Finder::new)
+        });
         let raw = item.get();
         if !raw.starts_with('{') {
             return Err(Problem::invalid("input", "each item of `input` must be an object"));
         }
-        if !SUSPECTS.iter().any(|suspect| raw.contains(suspect)) {
+        if SUSPECTS.iter().all(|suspect| suspect.find(raw.as_bytes()).is_none()) {
             return Ok(Item::Same);
         }
         let mut tree: Map<String, Value> = serde_json::from_str(raw)
