@@ -120,12 +120,12 @@ impl Client {
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let request = self.http.post(self.at(caller, "codex/responses")).headers(headers).body(body).send();
-        let response = tokio::time::timeout(self.options.first_byte_timeout, request)
+        let mut response = tokio::time::timeout(self.options.first_byte_timeout, request)
             .await
             .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
             .map_err(|error| of_transport(&error))?;
         if response.status() == StatusCode::OK {
-            let headers = response.headers().clone();
+            let headers = std::mem::take(response.headers_mut());
             let stream = EventStream::of_body(response, self.options.idle_timeout);
             return Ok(Answer { headers, stream });
         }

@@ -111,7 +111,7 @@ pub(super) struct Relayed<L> {
 impl<L: Learn> Relayed<L> {
     /// The next bytes for the client; `None` when the answer is complete.
     pub(super) async fn next_write(&mut self) -> Option<Bytes> {
-        let mut out = BytesMut::with_capacity(self.written.clamp(WRITE_LEAST, WRITE_LIMIT));
+        let mut out = BytesMut::new();
         // What the client does not see of the backend's events does not keep it waiting patiently.
         let heartbeat = self.pace.keep_alive.map(|every| Instant::now() + every);
         while !self.finished && out.is_empty() {
@@ -123,6 +123,8 @@ impl<L: Learn> Relayed<L> {
                     None => return Some(self.translator.keep_alive()),
                 },
             };
+            // Not before: a stream may be silent for long.
+            out.reserve(self.written.clamp(WRITE_LEAST, WRITE_LIMIT));
             self.take(first, &mut out);
             let mut frames = 1;
             while !self.finished && out.len() < WRITE_LIMIT && frames < FRAME_LIMIT {

@@ -65,6 +65,8 @@ impl Bill {
             model: asked.model.clone().unwrap_or_default(),
             effort: asked.effort.clone(),
             tier: asked.tier.clone(),
+            // Nearly all are called once.
+            attempts: Vec::with_capacity(1),
             ..UsageRow::default()
         };
         Self { books, place: None, row, input: asked.size as u64 / BYTES_A_TOKEN, streamed: 0 }

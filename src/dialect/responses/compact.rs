@@ -57,7 +57,7 @@ struct Compaction {
 impl Reply for Compaction {
     /// Not asked for: the request never streams.
     fn stream(&self) -> Box<dyn Translator> {
-        Box::new(super::stream::Passthrough::new(&self.context, "", super::echo::Echo::new(), true))
+        Box::new(super::stream::Passthrough::new(&self.context, "", std::sync::Arc::default(), true))
     }
 
     fn whole(&self) -> Box<dyn Folder> {

@@ -19,7 +19,7 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
-use std::sync::LazyLock;
+use std::sync::{Arc, LazyLock};
 
 /// Reads the request of an SDK or, with `codex_cli`, of a Codex CLI, whose requests the backend
 /// takes as they are: of these only the model's name may change.
@@ -44,7 +44,8 @@ pub fn prepare_with(
     let session = members.get("prompt_cache_key").and_then(text);
     let wish = wish(&members, resolved.effort.as_deref());
     let limit = if codex_cli { None } else { limit(&members)? };
-    let echo = echo.of(&members, &requested, context.now);
+    // A Codex CLI reads no request out of the response object.
+    let echo = Arc::new(if codex_cli { echo } else { echo.of(&members, &requested, context.now) });
     let mut edit = Edit::new(session.is_none() && !codex_cli);
     let mut beginning = None;
     let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
@@ -370,7 +371,7 @@ struct ResponsesReply {
     codex_cli: bool,
     context: Context,
     model: String,
-    echo: Echo,
+    echo: Arc<Echo>,
     limit: Option<Limit>,
 }
 
@@ -390,7 +391,7 @@ impl Limit {
 
 impl Reply for ResponsesReply {
     fn stream(&self) -> Box<dyn Translator> {
-        let inner = Passthrough::new(&self.context, &self.model, self.echo.clone(), !self.codex_cli);
+        let inner = Passthrough::new(&self.context, &self.model, Arc::clone(&self.echo), !self.codex_cli);
         match self.limit {
             None => Box::new(inner),
             Some(limit) => Box::new(BoundedStream { inner, bound: limit.bound(), is_cut: false }),
@@ -398,7 +399,7 @@ impl Reply for ResponsesReply {
     }
 
     fn whole(&self) -> Box<dyn Folder> {
-        let inner = Whole::new(self.echo.clone());
+        let inner = Whole::new(Arc::clone(&self.echo));
         match self.limit {
             None => Box::new(inner),
             Some(limit) => Box::new(BoundedWhole { inner, bound: limit.bound(), is_cut: false }),

@@ -12,13 +12,14 @@ use crate::dialect::{Context, Problem, ProblemKind, Translator};
 use bytes::{BufMut, Bytes, BytesMut};
 use serde::{Deserialize, Serialize};
 use serde_json::value::RawValue;
+use std::sync::Arc;
 
 /// Passes frames through and ends the stream legally if the backend does not.
 pub(super) struct Passthrough {
     /// Finished items, where the last event is to repeat them.
     items: Option<Items>,
     /// What the response object repeats of the request.
-    echo: Echo,
+    echo: Arc<Echo>,
     /// The response's id as the backend gave it, or one of ours.
     response_id: String,
     model: String,
@@ -32,7 +33,7 @@ pub(super) struct Passthrough {
 }
 
 impl Passthrough {
-    pub(super) fn new(context: &Context, model: &str, echo: Echo, fill: bool) -> Self {
+    pub(super) fn new(context: &Context, model: &str, echo: Arc<Echo>, fill: bool) -> Self {
         Self {
             items: fill.then(Items::default),
             echo,
@@ -190,7 +191,7 @@ struct Newest {
 
 impl Newest {
     /// Most events are shorter.
-    const LONG: usize = 1024;
+    const LONG: usize = 512;
 
     fn note(&mut self, frame: &Frame) {
         self.raw.clear();

@@ -11,6 +11,7 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
+use std::sync::Arc;
 
 /// Finished items, by their place in the output.
 #[derive(Default)]
@@ -100,12 +101,12 @@ fn with_details(usage: &RawValue) -> Option<String> {
 /// Folds a Responses stream into its response object.
 pub(super) struct Whole {
     items: Items,
-    echo: Echo,
+    echo: Arc<Echo>,
     response: Option<String>,
 }
 
 impl Whole {
-    pub(super) fn new(echo: Echo) -> Self {
+    pub(super) fn new(echo: Arc<Echo>) -> Self {
         Self { items: Items::default(), echo, response: None }
     }
 
