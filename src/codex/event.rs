@@ -405,6 +405,56 @@ pub enum Depth {
     Control,
 }
 
+impl<'a> Delta<'a> {
+    /// Reads a delta whose type is known.
+    fn read(data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        if let Some(delta) = Self::skim(data) {
+            return Ok(delta);
+        }
+        // A reader of everything may pass the bytes on all the same.
+        if may_name_a_second_type(data) {
+            unread(data)?;
+        }
+        serde_json::from_slice(data)
+    }
+
+    /// The same for what deltas nearly always are; `None` for the parser to judge.
+    fn skim(data: &'a [u8]) -> Option<Self> {
+        let mut seen = [false; 6];
+        let mut delta =
+            Self { item_id: None, output_index: 0, content_index: 0, summary_index: 0, delta: Cow::Borrowed("") };
+        skim::members(data, |name, value| {
+            let place = match name {
+                b"type" => 0,
+                b"item_id" => {
+                    delta.item_id = if value == b"null" { None } else { Some(skim::text(value)?) };
+                    1
+                }
+                b"output_index" => {
+                    delta.output_index = skim::number(value)?;
+                    2
+                }
+                b"content_index" => {
+                    delta.content_index = skim::number(value)?;
+                    3
+                }
+                b"summary_index" => {
+                    delta.summary_index = skim::number(value)?;
+                    4
+                }
+                b"delta" => {
+                    delta.delta = skim::text(value)?;
+                    5
+                }
+                _ => return Some(()),
+            };
+            // Of two, the parser has to say what that is.
+            (!std::mem::replace(&mut seen[place], true)).then_some(())
+        })?;
+        seen[0].then_some(delta)
+    }
+}
+
 impl<'a> Event<'a> {
     /// Decodes the payload of one frame.
     pub fn parse(data: &'a [u8], depth: Depth) -> Result<Self, serde_json::Error> {
@@ -415,11 +465,23 @@ impl<'a> Event<'a> {
         if depth == Depth::Control {
             return Self::other(kind, data);
         }
-        // A reader of everything may pass the bytes on all the same.
-        if may_name_a_second_type(data) {
-            unread(data)?;
+        match Self::delta(&kind, data) {
+            Some(delta) => delta,
+            None => Self::content(kind, data),
         }
-        Self::content(kind, data)
+    }
+
+    fn delta(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
+        let variant: fn(Delta<'a>) -> Self = match kind {
+            "response.output_text.delta" => Self::TextDelta,
+            "response.function_call_arguments.delta" => Self::ArgumentsDelta,
+            "response.reasoning_summary_text.delta" => Self::SummaryDelta,
+            "response.reasoning_text.delta" => Self::ReasoningDelta,
+            "response.custom_tool_call_input.delta" => Self::CustomInputDelta,
+            "response.refusal.delta" => Self::RefusalDelta,
+            _ => return None,
+        };
+        Some(Delta::read(data).map(variant))
     }
 
     /// Whether this is one of the events that an answer opens with, and legible: they tell nothing of how
@@ -447,18 +509,16 @@ impl<'a> Event<'a> {
     }
 
     fn content(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        // A reader of everything may pass the bytes on all the same.
+        if may_name_a_second_type(data) {
+            unread(data)?;
+        }
         match &*kind {
-            "response.output_text.delta" => serde_json::from_slice(data).map(Self::TextDelta),
-            "response.function_call_arguments.delta" => serde_json::from_slice(data).map(Self::ArgumentsDelta),
             "response.function_call_arguments.done" => serde_json::from_slice(data).map(Self::ArgumentsDone),
-            "response.reasoning_summary_text.delta" => serde_json::from_slice(data).map(Self::SummaryDelta),
             "response.reasoning_summary_part.added" => serde_json::from_slice(data).map(Self::SummaryPartAdded),
-            "response.reasoning_text.delta" => serde_json::from_slice(data).map(Self::ReasoningDelta),
             "response.content_part.added" => serde_json::from_slice(data).map(Self::PartAdded),
             "response.content_part.done" => serde_json::from_slice(data).map(Self::PartDone),
-            "response.custom_tool_call_input.delta" => serde_json::from_slice(data).map(Self::CustomInputDelta),
             "response.custom_tool_call_input.done" => serde_json::from_slice(data).map(Self::CustomInputDone),
-            "response.refusal.delta" => serde_json::from_slice(data).map(Self::RefusalDelta),
             "response.output_text.annotation.added" => serde_json::from_slice(data).map(Self::Annotation),
             "response.image_generation_call.partial_image" => serde_json::from_slice(data).map(Self::PartialImage),
             _ => Self::other(kind, data),
@@ -535,6 +595,37 @@ mod tests {
         assert!(matches!(delta.delta, Cow::Borrowed("hi")));
         assert!(matches!(delta.item_id, Some(Cow::Borrowed("msg_1"))));
         assert_eq!(delta.output_index, 2);
+    }
+
+    #[test]
+    fn a_delta_is_read_as_the_parser_reads_it() {
+        let deltas = [
+            r#""item_id":"msg_1","output_index":2,"content_index":1,"summary_index":3,"delta":"hi","logprobs":[]"#,
+            r#""item_id":"m\u0073g","delta":"a\n\"b\" \ud83e\udd80 é"#,
+            r#""item_id":null,"delta":"\ud83e""#,
+            r#""item_id":null,"delta":"""#,
+            r#""item_id":"msg_1""#,
+            r#""delta":null"#,
+            r#""delta":7"#,
+            r#""delta":"a","delta":"b""#,
+            r#""output_index":4294967295,"delta":"a""#,
+            r#""output_index":4294967296,"delta":"a""#,
+            r#""output_index":-1,"delta":"a""#,
+            r#""output_index":1.0,"delta":"a""#,
+            r#""output_index":null,"delta":"a""#,
+            r#""delt\u0061":"a""#,
+            r#""delta":{"delta":"b"}"#,
+        ];
+        for rest in deltas {
+            for closed in ["", "\""] {
+                let data = format!(r#"{{"type":"response.output_text.delta",{rest}{closed}}}"#);
+                let parsed = serde_json::from_str::<Delta<'_>>(&data).ok().map(|delta| format!("{delta:?}"));
+                let read = Delta::read(data.as_bytes()).ok().map(|delta| format!("{delta:?}"));
+                assert_eq!(read, parsed, "{data}");
+            }
+        }
+        let invalid = b"{\"type\":\"response.output_text.delta\",\"delta\":\"\xff\"}";
+        assert!(Delta::read(invalid).is_err(), "no text");
     }
 
     #[test]

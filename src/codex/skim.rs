@@ -1,21 +1,53 @@
-//! Reads JSON no further than to know that it is legible.
+//! Reads the JSON of an event no further than its top level, and knows that the rest is legible.
 //!
-//! Most events pass through unread, several hundred a second and stream; a parser that builds nothing
-//! still takes three times as long as this.
+//! Most events pass through unread, or have four members that matter, several hundred a second and stream; a
+//! parser that builds nothing still takes three times as long as this.
+
+use std::borrow::Cow;
 
 /// Objects within objects, up to here.
 const DEEPEST: u32 = 32;
 
 /// Whether this is an object with exactly one member `type`, and legible to the end. `false` also for
-/// what is rare in events: names with escapes, line breaks between members, deep nesting; a parser has to
-/// say what that is.
+/// what is rare in events; see [`members`].
 pub(super) fn has_one_type(data: &[u8]) -> bool {
+    let mut types = 0;
+    let read = members(data, |name, _| {
+        types += u32::from(name == b"type");
+        Some(())
+    });
+    read.is_some() && types == 1
+}
+
+/// Hands out the members of an object, each name and its value as they are written. `None` where the object
+/// is not legible to its end or `each` gives up, but also for what is rare in events: names with escapes, line
+/// breaks between members, deep nesting; a parser has to say what that is.
+pub(super) fn members<'a>(data: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8]) -> Option<()>) -> Option<()> {
     // In one go for all strings: they hold no control characters. Not `all`, which is not vectorised.
     if data.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' ' {
-        return false;
+        return None;
     }
     let mut reader = Reader { data, at: 0 };
-    reader.next() == Some(b'{') && reader.object(0) == Some(1) && reader.peek().is_none()
+    if reader.next()? != b'{' {
+        return None;
+    }
+    reader.object(0, &mut each)?;
+    reader.peek().is_none().then_some(())
+}
+
+/// The text that a value is; `None` if it is none.
+pub(super) fn text(value: &[u8]) -> Option<Cow<'_, str>> {
+    let inner = value.strip_prefix(b"\"")?.strip_suffix(b"\"")?;
+    if inner.contains(&b'\\') {
+        return serde_json::from_slice::<String>(value).ok().map(Cow::Owned);
+    }
+    std::str::from_utf8(inner).ok().map(Cow::Borrowed)
+}
+
+/// The number that a value is; `None` also for one of more than nine digits.
+pub(super) fn number(value: &[u8]) -> Option<u32> {
+    let is_plain = (1..=9).contains(&value.len()) && value.iter().all(u8::is_ascii_digit);
+    is_plain.then(|| value.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
 }
 
 /// Every function ends after what it is named for; `None` where that is not there.
@@ -42,7 +74,7 @@ impl<'a> Reader<'a> {
     fn value(&mut self, depth: u32) -> Option<()> {
         match self.next()? {
             b'"' => self.string().map(drop),
-            b'{' if depth < DEEPEST => self.object(depth + 1).map(drop),
+            b'{' if depth < DEEPEST => self.object(depth + 1, &mut |_, _| Some(())),
             b'[' if depth < DEEPEST => self.array(depth + 1),
             b't' => self.word(b"rue"),
             b'f' => self.word(b"alse"),
@@ -53,12 +85,11 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// How many of its members are named `type`. Its brace is read.
-    fn object(&mut self, depth: u32) -> Option<u32> {
-        let mut types = 0;
+    /// Its brace is read.
+    fn object(&mut self, depth: u32, each: &mut impl FnMut(&'a [u8], &'a [u8]) -> Option<()>) -> Option<()> {
         if self.peek()? == b'}' {
             self.at += 1;
-            return Some(types);
+            return Some(());
         }
         loop {
             if self.next()? != b'"' {
@@ -68,14 +99,16 @@ impl<'a> Reader<'a> {
             if has_escapes {
                 return None;
             }
-            types += u32::from(name == b"type");
             if self.next()? != b':' {
                 return None;
             }
+            self.peek()?;
+            let begin = self.at;
             self.value(depth)?;
+            each(name, &self.data[begin..self.at])?;
             match self.next()? {
                 b',' => {}
-                b'}' => return Some(types),
+                b'}' => return Some(()),
                 _ => return None,
             }
         }
@@ -160,17 +193,17 @@ fn quote_or_backslash(data: &[u8]) -> Option<usize> {
     const BACKSLASHES: u64 = u64::from_ne_bytes([b'\\'; 8]);
     // Of the bytes that are zero, the highest bit of the first is set, and none of those before it.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let mut chunks = data.chunks_exact(8);
+    let (chunks, rest) = data.as_chunks();
     let mut at = 0;
-    for chunk in chunks.by_ref() {
-        let word = chunk.iter().rev().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    for chunk in chunks {
+        let word = u64::from_le_bytes(*chunk);
         let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
         if found != 0 {
             return Some(at + found.trailing_zeros() as usize / 8);
         }
         at += 8;
     }
-    let rest = chunks.remainder().iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
+    let rest = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'))?;
     Some(at + rest)
 }
 

@@ -5,7 +5,7 @@
 //! chunk is a reference-counted slice of that chunk; only a frame cut by a chunk border is copied.
 
 use bytes::{Buf, Bytes, BytesMut};
-use memchr::{memchr, memchr2};
+use memchr::memchr;
 use std::borrow::Cow;
 
 /// The largest frame that is buffered: an image in base64 is a few MiB (protocol.md 3).
@@ -20,18 +20,20 @@ pub struct FrameTooLarge;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Frame {
     raw: Bytes,
+    /// Where its last line begins, if that is the only one besides an `event:` line.
+    last_line: Option<usize>,
 }
 
 impl Frame {
     /// An event of ours; `None` where its data has line breaks, which would end it early.
     pub fn of(kind: &str, data: &str) -> Option<Self> {
         let is_one_line = !data.contains(['\n', '\r']);
-        is_one_line.then(|| Self { raw: Bytes::from(format!("event: {kind}\ndata: {data}\n\n")) })
+        is_one_line.then(|| Self { raw: Bytes::from(format!("event: {kind}\ndata: {data}\n\n")), last_line: None })
     }
 
     /// A frame that came earlier, of its bytes.
     pub fn copied(raw: &[u8]) -> Self {
-        Self { raw: Bytes::copy_from_slice(raw) }
+        Self { raw: Bytes::copy_from_slice(raw), last_line: None }
     }
 
     /// The bytes as received, terminator included: what a pass-through writes.
@@ -63,12 +65,9 @@ impl Frame {
 
     /// The payload of a frame as the backend writes it: `event:`, one `data:` line, an empty one.
     fn only_data(&self) -> Option<&[u8]> {
-        let after_event = match self.raw.strip_prefix(b"event: ") {
-            Some(rest) => &rest[memchr(b'\n', rest)? + 1..],
-            None => &self.raw,
-        };
-        let data = after_event.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
-        memchr2(b'\n', b'\r', data).is_none().then_some(data)
+        let last = self.raw.get(self.last_line?..)?;
+        let data = last.strip_prefix(b"data: ")?.strip_suffix(b"\n\n")?;
+        (!data.ends_with(b"\r")).then_some(data)
     }
 
     fn lines(&self) -> impl Iterator<Item = &[u8]> {
@@ -129,15 +128,16 @@ impl Decoder {
     pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameTooLarge> {
         let buffer: &[u8] = if self.carry.is_empty() { &self.chunk } else { &self.carry };
         match frame_end(buffer, self.searched) {
-            Some(end) => {
+            Some(Found { end, mut last_line }) => {
                 self.searched = 0;
                 let mut raw =
                     if self.carry.is_empty() { self.chunk.split_to(end) } else { self.carry.split_to(end).freeze() };
                 // Here and not on arrival, for its three bytes may arrive one by one.
                 if !std::mem::replace(&mut self.started, true) && raw.starts_with(b"\xEF\xBB\xBF") {
                     raw.advance(3);
+                    last_line = None;
                 }
-                Ok(Some(Frame { raw }))
+                Ok(Some(Frame { raw, last_line }))
             }
             None if buffer.len() > MAX_FRAME => Err(FrameTooLarge),
             None => {
@@ -162,17 +162,28 @@ impl Decoder {
     }
 }
 
-/// The index just past the blank line that ends the first frame; `searched` bytes hold none.
-fn frame_end(buffer: &[u8], searched: usize) -> Option<usize> {
+/// Where a frame ends.
+struct Found {
+    /// The index just past the blank line.
+    end: usize,
+    /// See [`Frame`].
+    last_line: Option<usize>,
+}
+
+/// The end of the first frame; `searched` bytes hold none.
+fn frame_end(buffer: &[u8], searched: usize) -> Option<Found> {
     // The end is at most four bytes long, so three of the searched ones may belong to it.
     let mut from = searched.saturating_sub(3);
+    // Of lines that were searched before nothing is known.
+    let mut last_line = (searched == 0).then_some(0);
     while let Some(at) = memchr(b'\n', &buffer[from..]) {
         let feed = from + at;
         match buffer.get(feed + 1..) {
-            Some([b'\n', ..]) => return Some(feed + 2),
-            Some([b'\r', b'\n', ..]) => return Some(feed + 3),
+            Some([b'\n', ..]) => return Some(Found { end: feed + 2, last_line }),
+            Some([b'\r', b'\n', ..]) => return Some(Found { end: feed + 3, last_line }),
             _ => from = feed + 1,
         }
+        last_line = last_line.filter(|begin| *begin == 0 && buffer.starts_with(b"event:")).map(|_| from);
     }
     None
 }

@@ -4,7 +4,8 @@
 
 use super::Shape;
 use super::assembly::{Family, Finish, Thought};
-use bytes::{BufMut, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
+use memchr::memmem;
 use serde::Serialize;
 use serde_json::Value;
 use std::borrow::Cow;
@@ -352,5 +353,32 @@ impl Shape {
         // Neither the buffer nor these types can fail to serialise.
         let _ = serde_json::to_writer(out.writer(), &chunk);
         out.extend_from_slice(b"\n\n");
+    }
+}
+
+/// A chunk of text: all that stands around the text is the same in each of a stream.
+pub(super) struct TextChunk {
+    before: Bytes,
+    after: Bytes,
+}
+
+impl TextChunk {
+    pub(super) fn new(shape: &Shape) -> Self {
+        let empty = br#""content":"""#;
+        let mut chunk = BytesMut::new();
+        shape.write_delta(Delta { content: Some(""), ..Delta::default() }, None, None, &mut chunk);
+        // What the client has named comes before it.
+        let end = memmem::rfind(&chunk, empty).map_or(0, |at| at + empty.len());
+        let after = chunk.split_off(end).freeze();
+        chunk.truncate(end.saturating_sub(2));
+        Self { before: chunk.freeze(), after }
+    }
+
+    pub(super) fn write(&self, text: &str, out: &mut BytesMut) {
+        out.reserve(self.before.len() + text.len() + self.after.len() + 2);
+        out.extend_from_slice(&self.before);
+        // Neither the buffer nor text can fail to serialise.
+        let _ = serde_json::to_writer(out.writer(), text);
+        out.extend_from_slice(&self.after);
     }
 }

@@ -6,7 +6,7 @@
 
 use super::assembly::{Assembly, Piece, Sink};
 use super::ending::Ending;
-use super::frames::{Annotation, AnnotationDelta, Call, CallDelta, Delta, Function, Image, ReasoningDetail};
+use super::frames::{Annotation, AnnotationDelta, Call, CallDelta, Delta, Function, Image, ReasoningDetail, TextChunk};
 use super::gate::Gate;
 use super::{Shape, error};
 use crate::codex::event::Depth;
@@ -23,6 +23,8 @@ pub(super) struct Stream {
     shape: Arc<Shape>,
     assembly: Assembly,
     cutter: Cutter,
+    /// How text is written, once there was some.
+    text: Option<TextChunk>,
     /// Citations that were written: the next one's index.
     citations: u32,
     /// Whether the chunk with the role was written.
@@ -32,7 +34,7 @@ pub(super) struct Stream {
 impl Stream {
     pub(super) fn new(shape: Arc<Shape>) -> Self {
         let cutter = Cutter::new(Arc::clone(&shape.bounds));
-        Self { shape, assembly: Assembly::default(), cutter, citations: 0, has_begun: false }
+        Self { shape, assembly: Assembly::default(), cutter, text: None, citations: 0, has_begun: false }
     }
 
     fn begin(&mut self, out: &mut BytesMut) {
@@ -54,7 +56,8 @@ impl Translator for Stream {
             _ if self.is_done() => {}
             _ => {
                 self.begin(out);
-                let mut chunks = Chunks { shape: &self.shape, citations: &mut self.citations, out };
+                let mut chunks =
+                    Chunks { shape: &self.shape, text: &mut self.text, citations: &mut self.citations, out };
                 let mut gate = Gate { cutter: &mut self.cutter, sink: &mut chunks };
                 self.assembly.event(event, &mut gate);
                 if self.assembly.outcome().is_some() {
@@ -101,6 +104,7 @@ impl Translator for Stream {
 /// Pieces as chunks.
 struct Chunks<'a> {
     shape: &'a Shape,
+    text: &'a mut Option<TextChunk>,
     citations: &'a mut u32,
     out: &'a mut BytesMut,
 }
@@ -109,7 +113,9 @@ impl Sink for Chunks<'_> {
     fn take(&mut self, piece: Piece<'_>) {
         let shape = self.shape;
         let delta = match piece {
-            Piece::Text(text) => Delta { content: Some(text), ..Delta::default() },
+            Piece::Text(text) => {
+                return self.text.get_or_insert_with(|| TextChunk::new(shape)).write(text, self.out);
+            }
             Piece::Refusal(text) => Delta { refusal: Some(text), ..Delta::default() },
             Piece::Reasoning { text, thought } => {
                 let reasoning_details = thought.map(|thought| [ReasoningDetail::legible(thought, text)]);
