@@ -564,6 +564,26 @@ fn may_name_a_second_type(data: &[u8]) -> bool {
     memchr_iter(b'\\', rest).any(is_number) || WORD.find(rest).is_some()
 }
 
+/// The event's place in its stream, where it has one.
+pub fn sequence_number(data: &[u8]) -> Option<u64> {
+    #[derive(Deserialize)]
+    struct Numbered {
+        #[serde(default)]
+        sequence_number: Option<u64>,
+    }
+    let mut number = None;
+    let read = skim::members(data, |name, value| {
+        if name == b"sequence_number" {
+            number = Some(skim::number(value)?);
+        }
+        Some(())
+    });
+    match read {
+        Some(()) => number.map(u64::from),
+        None => serde_json::from_slice::<Numbered>(data).ok()?.sequence_number,
+    }
+}
+
 /// The text that follows `prefix` at the beginning, up to its quote; `None` if it has escapes.
 fn leading<'a>(data: &'a [u8], prefix: &[u8]) -> Option<&'a str> {
     let rest = data.strip_prefix(prefix)?;

@@ -243,7 +243,7 @@ fn stripped(members: &Members<'_>, body: &Bytes) -> Bytes {
     if ANSWERED.iter().all(|name| members.get(name).is_none()) {
         return body.clone();
     }
-    Bytes::from(members.lacking(&ANSWERED).with(&[]))
+    Bytes::from(members.without(&ANSWERED))
 }
 
 fn echo(members: &Members<'_>, draft: Option<&Draft>) -> Echo {

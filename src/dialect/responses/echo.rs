@@ -3,7 +3,7 @@
 
 use super::fields::Members;
 use serde_json::json;
-use serde_json::value::RawValue;
+use std::borrow::Cow;
 
 /// Fields that the backend is not told: the object says what the client said.
 const WITHHELD: [&str; 11] = [
@@ -85,25 +85,26 @@ impl Echo {
     }
 
     /// The response object as it is to be read, with `more` in it; `None` where nothing changes.
-    pub(super) fn apply(&self, response: &RawValue, more: Vec<(&'static str, String)>) -> Option<String> {
-        let members: Members<'_> = serde_json::from_str(response.get()).ok()?;
-        let mut changed = more;
-        let is_in = |changed: &[(&'static str, String)], name: &str| changed.iter().any(|(known, _)| *known == name);
+    pub(super) fn apply(&self, response: &Members<'_>, more: Vec<(&'static str, String)>) -> Option<String> {
+        let mut changed: Vec<_> = more.into_iter().map(|(name, value)| (name, Cow::Owned(value))).collect();
+        let is_in =
+            |changed: &[(&'static str, Cow<'_, str>)], name: &str| changed.iter().any(|(known, _)| *known == name);
         for (name, value) in &self.over {
-            if members.get(name).is_none_or(|told| told.get() != value) && !is_in(&changed, name) {
-                changed.push((name, value.clone()));
+            if response.get(name).is_none_or(|told| told.get() != value) && !is_in(&changed, name) {
+                changed.push((name, Cow::Borrowed(value)));
             }
         }
+        let is_over = |name: &str| self.over.iter().any(|(known, _)| *known == name);
         for (name, value) in &self.under {
-            let is_told = members.get(name).is_some_and(|told| told.get() != "null" || value == "null");
-            if !is_told && !is_in(&changed, name) && !is_in(&self.over, name) {
-                changed.push((name, value.clone()));
+            let is_told = response.get(name).is_some_and(|told| told.get() != "null" || value == "null");
+            if !is_told && !is_in(&changed, name) && !is_over(name) {
+                changed.push((name, Cow::Borrowed(value)));
             }
         }
         if changed.is_empty() {
             return None;
         }
-        Some(members.with(&changed))
+        Some(response.with(&changed))
     }
 }
 

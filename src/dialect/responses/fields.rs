@@ -55,6 +55,17 @@ pub(crate) fn check_metadata(value: &RawValue) -> Result<(), Problem> {
     }
 }
 
+/// Writes a name as JSON.
+pub(super) fn quote(name: &str, out: &mut String) {
+    if name.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_') {
+        out.push('"');
+        out.push_str(name);
+        out.push('"');
+    } else {
+        out.push_str(&Value::from(name).to_string());
+    }
+}
+
 /// A JSON object, its members in order, their values as they stand in the body.
 pub(crate) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
 
@@ -66,13 +77,14 @@ impl<'a> Members<'a> {
 
     /// The object as JSON, with `changed` in the place of the members of these names; new ones at
     /// its end. All others keep their order and their bytes.
-    pub(crate) fn with(&self, changed: &[(&'static str, String)]) -> String {
+    pub(crate) fn with<V: AsRef<str>>(&self, changed: &[(&'static str, V)]) -> String {
         let size = |value: &str| value.len() + 24;
         let kept: usize = self.0.iter().map(|(name, value)| name.len() + size(value.get())).sum();
-        let mut out = String::with_capacity(kept + changed.iter().map(|(_, value)| size(value)).sum::<usize>());
+        let mut out =
+            String::with_capacity(kept + changed.iter().map(|(_, value)| size(value.as_ref())).sum::<usize>());
         let mut put = |name: &str, value: &str| {
             out.push(if out.is_empty() { '{' } else { ',' });
-            out.push_str(&Value::from(name).to_string());
+            quote(name, &mut out);
             out.push(':');
             out.push_str(value);
         };
@@ -82,13 +94,13 @@ impl<'a> Members<'a> {
                 None => put(name, value.get()),
                 Some(at) if !written[at] => {
                     written[at] = true;
-                    put(name, &changed[at].1);
+                    put(name, changed[at].1.as_ref());
                 }
                 Some(_) => {}
             }
         }
         for ((name, value), _) in changed.iter().zip(&written).filter(|(_, written)| !**written) {
-            put(name, value);
+            put(name, value.as_ref());
         }
         if out.is_empty() {
             out.push('{');
@@ -106,7 +118,7 @@ impl<'a> Members<'a> {
 
     /// The object as JSON without the members of these names.
     pub(crate) fn without(&self, names: &[&str]) -> String {
-        self.lacking(names).with(&[])
+        self.lacking(names).with::<&str>(&[])
     }
 }
 

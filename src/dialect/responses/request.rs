@@ -7,7 +7,7 @@
 use super::bound::Bound;
 use super::bounded::{BoundedStream, BoundedWhole};
 use super::echo::Echo;
-use super::fields::{DROPPED, Members, REFUSED, check_metadata};
+use super::fields::{DROPPED, Members, REFUSED, check_metadata, quote};
 use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
@@ -342,7 +342,7 @@ impl<'a> Edit<'a> {
         let mut body = String::with_capacity(size + 256);
         for (name, value) in &self.out {
             body.push(if body.is_empty() { '{' } else { ',' });
-            body.push_str(&json!(name).to_string());
+            quote(name, &mut body);
             body.push(':');
             body.push_str(value);
         }
@@ -411,7 +411,7 @@ impl Reply for ResponsesReply {
     }
 
     fn announced(&self) -> Option<String> {
-        let object = RawValue::from_string(json!({"status": "queued", "usage": null}).to_string()).ok()?;
-        self.echo.apply(&object, Vec::new())
+        let object = json!({"status": "queued", "usage": null}).to_string();
+        self.echo.apply(&serde_json::from_str(&object).ok()?, Vec::new())
     }
 }

@@ -6,11 +6,11 @@ use super::echo::Echo;
 use super::fields::Members;
 use super::whole::Items;
 use crate::codex::Event;
-use crate::codex::event::Depth;
+use crate::codex::event::{self, Depth};
 use crate::codex::sse::Frame;
 use crate::dialect::{Context, Problem, ProblemKind, Translator};
 use bytes::{BufMut, Bytes, BytesMut};
-use serde::{Deserialize, Serialize};
+use serde::Serialize;
 use serde_json::value::RawValue;
 use std::sync::Arc;
 
@@ -48,16 +48,9 @@ impl Passthrough {
 
     /// The last event with the output that SDKs expect in it; `None` where it is there already.
     fn filled(&mut self, kind: &'static str, response: &RawValue, frame: &Frame) -> Option<String> {
-        #[derive(Serialize)]
-        struct Last<'a> {
-            #[serde(rename = "type")]
-            kind: &'static str,
-            #[serde(skip_serializing_if = "Option::is_none")]
-            sequence_number: Option<u64>,
-            response: &'a RawValue,
-        }
-        let filled = RawValue::from_string(self.items.as_mut()?.fill(response, &self.echo)?).ok()?;
-        serde_json::to_string(&Last { kind, sequence_number: number(frame), response: &filled }).ok()
+        let filled = self.items.as_mut()?.fill(response, &self.echo)?;
+        let number = number(frame).map(|number| format!(r#""sequence_number":{number},"#)).unwrap_or_default();
+        Some(format!(r#"{{"type":"{kind}",{number}"response":{filled}}}"#))
     }
 }
 
@@ -96,7 +89,8 @@ fn opened(frame: &Frame, echo: &Echo) -> Option<(String, String)> {
     let data = frame.data()?;
     let members: Members<'_> = serde_json::from_slice(&data).ok()?;
     let kind: String = serde_json::from_str(members.get("type")?.get()).ok()?;
-    let response = echo.apply(members.get("response")?, Vec::new())?;
+    let response: Members<'_> = serde_json::from_str(members.get("response")?.get()).ok()?;
+    let response = echo.apply(&response, Vec::new())?;
     Some((kind, members.with(&[("response", response)])))
 }
 
@@ -210,12 +204,7 @@ impl Newest {
 
 /// The frame's place in the stream, as the backend counts.
 pub(super) fn number(frame: &Frame) -> Option<u64> {
-    #[derive(Deserialize)]
-    struct Numbered {
-        #[serde(default)]
-        sequence_number: Option<u64>,
-    }
-    serde_json::from_slice::<Numbered>(&frame.data()?).ok()?.sequence_number
+    event::sequence_number(&frame.data()?)
 }
 
 /// Codes as the Codex CLI understands them (protocol.md 3): a cut stream is to be tried again, a

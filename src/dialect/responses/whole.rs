@@ -65,7 +65,7 @@ impl Items {
             added.push(("output", format!("[{}]", items.join(","))));
         }
         added.extend(members.get("usage").and_then(with_details).map(|usage| ("usage", usage)));
-        echo.apply(response, added)
+        echo.apply(&members, added)
     }
 }
 
