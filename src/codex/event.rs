@@ -564,12 +564,15 @@ fn may_name_a_second_type(data: &[u8]) -> bool {
     memchr_iter(b'\\', rest).any(is_number) || WORD.find(rest).is_some()
 }
 
-/// The event's place in its stream, where it has one.
+/// The event's place in its stream, where it has one: right after its type, as a rule.
 pub fn sequence_number(data: &[u8]) -> Option<u64> {
     #[derive(Deserialize)]
     struct Numbered {
         #[serde(default)]
         sequence_number: Option<u64>,
+    }
+    if let Some(number) = second_number(data) {
+        return Some(number);
     }
     let mut number = None;
     let read = skim::members(data, |name, value| {
@@ -582,6 +585,13 @@ pub fn sequence_number(data: &[u8]) -> Option<u64> {
         Some(()) => number.map(u64::from),
         None => serde_json::from_slice::<Numbered>(data).ok()?.sequence_number,
     }
+}
+
+fn second_number(data: &[u8]) -> Option<u64> {
+    let kind = leading(data, br#"{"type":""#)?;
+    let number = data.get(br#"{"type":""#.len() + kind.len()..)?.strip_prefix(br#"","sequence_number":"#)?;
+    let end = number.iter().take(10).position(|byte| *byte == b',' || *byte == b'}')?;
+    skim::number(&number[..end]).map(u64::from)
 }
 
 /// The text that follows `prefix` at the beginning, up to its quote; `None` if it has escapes.

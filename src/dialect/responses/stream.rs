@@ -173,32 +173,22 @@ impl Translator for Passthrough {
     }
 }
 
-/// The newest frame of a stream: a copy, for the frame itself would keep the connection from using its
-/// buffer again for as long as the stream is silent.
+/// The newest frame of a stream, or how it begins: a copy, for the frame itself would keep the connection
+/// from using its buffer again for as long as the stream is silent.
 #[derive(Default)]
-struct Newest {
-    /// One that is not long, as it came.
-    raw: Vec<u8>,
-    /// The number of one that is.
-    number: Option<u64>,
-}
+struct Newest(Vec<u8>);
 
 impl Newest {
-    /// Most events are shorter.
-    const LONG: usize = 512;
+    /// Most events are shorter, and in those that are not the number comes early.
+    const MOST: usize = 512;
 
     fn note(&mut self, frame: &Frame) {
-        self.raw.clear();
-        self.number = None;
-        if frame.raw().len() <= Self::LONG {
-            self.raw.extend_from_slice(frame.raw());
-        } else {
-            self.number = number(frame);
-        }
+        self.0.clear();
+        self.0.extend_from_slice(&frame.raw()[..frame.raw().len().min(Self::MOST)]);
     }
 
     fn number(&self) -> Option<u64> {
-        self.number.or_else(|| number(&Frame::copied(&self.raw)))
+        number(&Frame::copied(&self.0))
     }
 }
 
