@@ -14,6 +14,7 @@ pub mod codex {
     mod item;
     pub mod limits;
     pub mod request;
+    pub(crate) mod skim;
     pub mod sse;
     pub(crate) mod text;
 

@@ -11,7 +11,7 @@ mod item;
 pub mod limits;
 pub mod request;
 pub mod route;
-mod skim;
+pub(crate) mod skim;
 pub mod socket;
 pub mod sse;
 pub mod stream;

@@ -11,6 +11,7 @@ use crate::dialect::{Problem, ProblemKind};
 use crate::store::KeyId;
 use bytes::Bytes;
 use serde_json::json;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 /// The longest chain of responses that is followed.
@@ -57,19 +58,20 @@ impl Kept {
     /// A body that is no request comes back as it is: others say what is wrong with it.
     pub async fn expand(&self, key: KeyId, body: &Bytes) -> Result<Expanded, Problem> {
         let Ok(members) = serde_json::from_slice::<Members<'_>>(body) else { return Ok(Expanded::plain(body)) };
-        let asked = Asked::read(&members)?;
+        let mut asked = Asked::read(&members)?;
         if !self.is_on() {
             return without_keeping(&asked, &members, body);
         }
         let before = self.before(key, &asked).await?;
-        let own = match &asked.input {
+        // An input that is no list is left for others to refuse.
+        let is_list = asked.input.is_some() || members.get("input").is_none();
+        let looks_back = asked.looks_back() && is_list;
+        let own = match asked.input.take() {
             Some(own) => self.resolved(key, own).await?,
             None => Vec::new(),
         };
         let mut expanded = Expanded::plain(body);
-        // An input that is no list is left for others to refuse.
-        let is_list = asked.input.is_some() || members.get("input").is_none();
-        if asked.looks_back() && is_list {
+        if looks_back {
             let mut more = Vec::new();
             if asked.cache_key.is_none()
                 && let Some(cache_key) = &before.cache_key
@@ -132,15 +134,12 @@ impl Kept {
     }
 
     /// A request's own items, each reference replaced by what it refers to.
-    async fn resolved(&self, key: KeyId, own: &[Item]) -> Result<Vec<Own>, Problem> {
+    async fn resolved(&self, key: KeyId, own: Vec<Item>) -> Result<Vec<Own>, Problem> {
         let mut resolved = Vec::with_capacity(own.len());
         for item in own {
-            resolved.push(match items::reference(item) {
-                None => Own { item: item.clone(), told: Some(item.clone()) },
-                Some(id) => {
-                    let item = self.referred(key, &id).await?;
-                    Own { told: items::told(&item), item }
-                }
+            resolved.push(match items::reference(&item) {
+                None => Own { item, was_kept: false },
+                Some(id) => Own { item: self.referred(key, &id).await?, was_kept: true },
             });
         }
         Ok(resolved)
@@ -212,8 +211,18 @@ fn unkept(asked: &Asked, problem: Problem, ignored: &mut Vec<&'static str>) -> R
 struct Own {
     /// As the client means it.
     item: Item,
+    /// Whether it stands for a reference, and is not the client's own words.
+    was_kept: bool,
+}
+
+impl Own {
     /// As the backend is told it; `None` where it could not be continued from.
-    told: Option<Item>,
+    fn told(&self) -> Option<Cow<'_, str>> {
+        if self.was_kept {
+            return items::told(&self.item).map(|told| Cow::Owned(told.get().to_owned()));
+        }
+        Some(Cow::Borrowed(self.item.get()))
+    }
 }
 
 /// Where nothing is kept, what needs it is refused, and a wish to keep is named.
@@ -266,8 +275,8 @@ fn echo(members: &Members<'_>, draft: Option<&Draft>) -> Echo {
 }
 
 fn joined(before: &[Item], own: &[Own]) -> String {
-    let own = own.iter().filter_map(|own| own.told.as_ref());
-    let all: Vec<&str> = before.iter().chain(own).map(|item| item.get()).collect();
+    let before = before.iter().map(|item| Cow::Borrowed(item.get()));
+    let all: Vec<_> = before.chain(own.iter().filter_map(Own::told)).collect();
     format!("[{}]", all.join(","))
 }
 

@@ -11,11 +11,12 @@ use super::fields::{DROPPED, Members, REFUSED, check_metadata, quote};
 use super::stream::Passthrough;
 use super::whole::Whole;
 use crate::codex::request::ENCRYPTED_REASONING;
+use crate::codex::skim;
 use crate::dialect::beginning::Beginning;
 use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, Reply, Translator, Wish, tokens};
 use bytes::Bytes;
 use memchr::memmem::Finder;
-use serde::Deserialize;
+use serde::{Deserialize, Deserializer};
 use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
@@ -166,7 +167,9 @@ impl<'a> Edit<'a> {
                 "instructions" if value.get() == "null" => {}
                 "prompt_cache_key" if self.beginning.is_some() => {}
                 "instructions" => {
-                    self.note_beginning(value);
+                    if let Some(beginning) = &mut self.beginning {
+                        beginning.add(value.get().as_bytes(), false);
+                    }
                     self.keep(key.clone(), value);
                 }
                 name => match DROPPED.iter().find(|dropped| **dropped == name) {
@@ -215,8 +218,9 @@ impl<'a> Edit<'a> {
         let mut edited = Vec::with_capacity(items.len());
         let mut changed = false;
         for item in items {
-            self.note_beginning(item);
-            match self.item(item)? {
+            let outline = Outline::of(item);
+            self.note_beginning(item, outline.as_ref());
+            match self.item(item, outline.as_ref())? {
                 Item::Same => edited.push(Cow::Borrowed(item.get())),
                 Item::Edited(text) => {
                     changed = true;
@@ -233,34 +237,28 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
-    fn note_beginning(&mut self, item: &RawValue) {
-        #[derive(serde::Deserialize)]
-        struct Said<'a> {
-            #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
-            role: Option<Cow<'a, str>>,
-            #[serde(borrow, default)]
-            content: Option<&'a RawValue>,
-        }
-        let Some(beginning) = self.beginning.as_mut().filter(|beginning| !beginning.is_complete()) else { return };
-        match serde_json::from_str::<Said<'_>>(item.get()) {
+    fn note_beginning(&mut self, item: &RawValue, outline: Option<&Outline<'_>>) {
+        let Some(beginning) = &mut self.beginning else { return };
+        match outline {
             // Not its id, which may be another one with each turn.
-            Ok(Said { role: Some(role), content: Some(content) }) => {
-                beginning.add(content.get().as_bytes(), role == "user");
+            Some(Outline { role: Some(role), content: Some(content), .. }) => {
+                beginning.add(content, role == "user");
             }
             _ => beginning.add(item.get().as_bytes(), false),
         }
     }
 
-    /// Items are looked into only when their bytes hold something that may need an edit.
-    fn item(&mut self, item: &RawValue) -> Result<Item, Problem> {
-        static SUSPECTS: LazyLock<[Finder<'_>; 4]> = LazyLock::new(|| {
-            ["\"system\"", "\"item_reference\"", "prompt_cache_breakpoint", "cache_control"].map(Finder::new)
-        });
+    /// Items are looked into only when they hold something that may need an edit.
+    fn item(&mut self, item: &RawValue, outline: Option<&Outline<'_>>) -> Result<Item, Problem> {
+        static CACHE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("cache_"));
         let raw = item.get();
         if !raw.starts_with('{') {
             return Err(Problem::invalid("input", "each item of `input` must be an object"));
         }
-        if SUSPECTS.iter().all(|suspect| suspect.find(raw.as_bytes()).is_none()) {
+        let is_plain = |outline: &Outline<'_>| {
+            outline.role.as_deref() != Some("system") && outline.kind.as_deref() != Some("item_reference")
+        };
+        if outline.is_some_and(is_plain) && CACHE.find(raw.as_bytes()).is_none() {
             return Ok(Item::Same);
         }
         let mut tree: Map<String, Value> = serde_json::from_str(raw)
@@ -349,6 +347,44 @@ impl<'a> Edit<'a> {
         body.push('}');
         Bytes::from(body)
     }
+}
+
+/// What stands in an item.
+#[derive(Default, Deserialize)]
+struct Outline<'a> {
+    #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
+    role: Option<Cow<'a, str>>,
+    #[serde(borrow, default, rename = "type", deserialize_with = "crate::codex::text::borrowed")]
+    kind: Option<Cow<'a, str>>,
+    #[serde(borrow, default, deserialize_with = "written")]
+    content: Option<&'a [u8]>,
+}
+
+impl<'a> Outline<'a> {
+    /// `None` for an item that is not made so.
+    fn of(item: &'a RawValue) -> Option<Self> {
+        Self::skim(item.get().as_bytes()).or_else(|| serde_json::from_str(item.get()).ok())
+    }
+
+    fn skim(item: &'a [u8]) -> Option<Self> {
+        let mut outline = Self::default();
+        skim::members(item, |name, value| {
+            let before = match name {
+                _ if value == b"null" => return Some(()),
+                b"role" => outline.role.replace(skim::text(value)?).is_some(),
+                b"type" => outline.kind.replace(skim::text(value)?).is_some(),
+                b"content" => outline.content.replace(value).is_some(),
+                _ => false,
+            };
+            (!before).then_some(())
+        })?;
+        Some(outline)
+    }
+}
+
+/// A value's bytes.
+fn written<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a [u8]>, D::Error> {
+    Ok(Option::<&RawValue>::deserialize(deserializer)?.map(|value| value.get().as_bytes()))
 }
 
 enum Item {
