@@ -45,8 +45,7 @@ pub fn prepare_with(
     let session = members.get("prompt_cache_key").and_then(text);
     let wish = wish(&members, resolved.effort.as_deref());
     let limit = if codex_cli { None } else { limit(&members)? };
-    // A Codex CLI reads no request out of the response object.
-    let echo = Arc::new(if codex_cli { echo } else { echo.of(&members, &requested, context.now) });
+    let echo = Arc::new(echo.of(&members, &requested, context.now));
     let mut edit = Edit::new(session.is_none() && !codex_cli);
     let mut beginning = None;
     let body = if codex_cli && resolved.slug == requested && resolved.effort.is_none() {
@@ -427,7 +426,9 @@ impl Limit {
 
 impl Reply for ResponsesReply {
     fn stream(&self) -> Box<dyn Translator> {
-        let inner = Passthrough::new(&self.context, &self.model, Arc::clone(&self.echo), !self.codex_cli);
+        // A Codex CLI reads no request out of the response object.
+        let echo = if self.codex_cli { Arc::default() } else { Arc::clone(&self.echo) };
+        let inner = Passthrough::new(&self.context, &self.model, echo, !self.codex_cli);
         match self.limit {
             None => Box::new(inner),
             Some(limit) => Box::new(BoundedStream { inner, bound: limit.bound(), is_cut: false }),
