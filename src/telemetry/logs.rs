@@ -188,10 +188,31 @@ impl FormatFields<'_> for NoFields {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use tracing_subscriber::layer::SubscriberExt as _;
 
     #[test]
     fn a_level_may_name_modules_and_a_wrong_one_is_refused() {
         assert!(filter("info,tollway::relay=debug").is_ok());
         assert!(filter("tollway=loud").is_err());
+    }
+
+    /// Whether a span is made under such a log, before and after its filter is set to another.
+    fn makes_spans(format: Format, level: &str, traced: bool, then: &str) -> [bool; 2] {
+        let (log, handle) = layer(format, level, traced).expect("a filter");
+        let made = || !tracing::info_span!("request").is_disabled();
+        tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
+            let before = made();
+            handle.set(then).expect("a filter");
+            [before, made()]
+        })
+    }
+
+    #[test]
+    fn spans_are_made_only_for_somebody_who_reads_them() {
+        let of_spans = "info,[request]=debug";
+        assert_eq!(makes_spans(Format::Json, "info", false, of_spans), [false, true]);
+        assert_eq!(makes_spans(Format::Json, of_spans, false, "info"), [true, false]);
+        assert_eq!(makes_spans(Format::Json, "info", true, "warn,tollway=info"), [true, true]);
+        assert_eq!(makes_spans(Format::Human, "info", false, "info"), [true, true]);
     }
 }

@@ -1,5 +1,5 @@
 //! One JSON object a line, as `tracing-subscriber` writes it, with the ids of its trace. Every request ends
-//! in a line: written this way it costs a fifth.
+//! in a line: written this way it costs less than half.
 
 use crate::telemetry::traces;
 use std::fmt::{self, Write as _};
