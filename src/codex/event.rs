@@ -7,13 +7,18 @@ use super::{skim, text};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memchr2};
+use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
+mod delta;
+mod usage;
+
 pub use super::item::{ContentPart, Item};
+pub use delta::Delta;
+pub use usage::Usage;
 
 /// One event of a Responses stream.
 #[derive(Debug)]
@@ -81,26 +86,6 @@ pub struct Position<'a> {
     /// Index of the summary part of a reasoning item.
     #[serde(default)]
     pub summary_index: u32,
-}
-
-/// A piece of text, of arguments or of freeform input.
-#[derive(Debug, Deserialize)]
-pub struct Delta<'a> {
-    /// The item's id, where given.
-    #[serde(borrow, default, deserialize_with = "text::borrowed")]
-    pub item_id: Option<Cow<'a, str>>,
-    /// Index of the item in the response's output.
-    #[serde(default)]
-    pub output_index: u32,
-    /// Index of the part in the item's content.
-    #[serde(default)]
-    pub content_index: u32,
-    /// Index of the summary part of a reasoning item.
-    #[serde(default)]
-    pub summary_index: u32,
-    /// What is to be appended.
-    #[serde(borrow, default)]
-    pub delta: Cow<'a, str>,
 }
 
 /// The whole of a function call's arguments.
@@ -339,63 +324,6 @@ pub struct IncompleteDetails {
     pub reason: Option<String>,
 }
 
-/// Tokens of one response. `input` includes `cached` and `cache_write`; `output` includes `reasoning`.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
-pub struct Usage {
-    /// All input tokens.
-    pub input: u64,
-    /// Of these, read from the prompt cache.
-    pub cached: u64,
-    /// Of these, written to the prompt cache; `None` when the backend does not say.
-    pub cache_write: Option<u64>,
-    /// All output tokens.
-    pub output: u64,
-    /// Of these, spent on reasoning.
-    pub reasoning: u64,
-    /// Input and output together, as the backend says.
-    pub total: u64,
-}
-
-impl<'de> Deserialize<'de> for Usage {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        #[derive(Default, Deserialize)]
-        #[expect(clippy::struct_field_names, reason = "the names of the wire")]
-        struct Details {
-            #[serde(default)]
-            cached_tokens: Option<u64>,
-            #[serde(default)]
-            cache_write_tokens: Option<u64>,
-            #[serde(default)]
-            reasoning_tokens: Option<u64>,
-        }
-        #[derive(Deserialize)]
-        struct Wire {
-            #[serde(default)]
-            input_tokens: Option<u64>,
-            #[serde(default)]
-            output_tokens: Option<u64>,
-            #[serde(default)]
-            total_tokens: Option<u64>,
-            #[serde(default)]
-            input_tokens_details: Option<Details>,
-            #[serde(default)]
-            output_tokens_details: Option<Details>,
-        }
-        let wire = Wire::deserialize(deserializer)?;
-        let input_details = wire.input_tokens_details.unwrap_or_default();
-        let input = wire.input_tokens.unwrap_or(0);
-        let output = wire.output_tokens.unwrap_or(0);
-        Ok(Self {
-            input,
-            cached: input_details.cached_tokens.unwrap_or(0),
-            cache_write: input_details.cache_write_tokens,
-            output,
-            reasoning: wire.output_tokens_details.and_then(|d| d.reasoning_tokens).unwrap_or(0),
-            total: wire.total_tokens.unwrap_or(input + output),
-        })
-    }
-}
-
 /// How much of an event a reader needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -403,56 +331,6 @@ pub enum Depth {
     Full,
     /// Items, terminals, errors and limits; deltas come out as [`Event::Other`] without being read.
     Control,
-}
-
-impl<'a> Delta<'a> {
-    /// Reads a delta whose type is known.
-    fn read(data: &'a [u8]) -> Result<Self, serde_json::Error> {
-        if let Some(delta) = Self::skim(data) {
-            return Ok(delta);
-        }
-        // A reader of everything may pass the bytes on all the same.
-        if may_name_a_second_type(data) {
-            unread(data)?;
-        }
-        serde_json::from_slice(data)
-    }
-
-    /// The same for what deltas nearly always are; `None` for the parser to judge.
-    fn skim(data: &'a [u8]) -> Option<Self> {
-        let mut seen = [false; 6];
-        let mut delta =
-            Self { item_id: None, output_index: 0, content_index: 0, summary_index: 0, delta: Cow::Borrowed("") };
-        skim::members(data, |name, value| {
-            let place = match name {
-                b"type" => 0,
-                b"item_id" => {
-                    delta.item_id = if value == b"null" { None } else { Some(skim::text(value)?) };
-                    1
-                }
-                b"output_index" => {
-                    delta.output_index = skim::number(value)?;
-                    2
-                }
-                b"content_index" => {
-                    delta.content_index = skim::number(value)?;
-                    3
-                }
-                b"summary_index" => {
-                    delta.summary_index = skim::number(value)?;
-                    4
-                }
-                b"delta" => {
-                    delta.delta = skim::text(value)?;
-                    5
-                }
-                _ => return Some(()),
-            };
-            // Of two, the parser has to say what that is.
-            (!std::mem::replace(&mut seen[place], true)).then_some(())
-        })?;
-        seen[0].then_some(delta)
-    }
 }
 
 impl<'a> Event<'a> {
@@ -484,12 +362,12 @@ impl<'a> Event<'a> {
         Some(Delta::read(data).map(variant))
     }
 
-    /// Whether this is one of the events that an answer opens with, and legible: they tell nothing of how
+    /// Whether this is one of the events that an answer opens with, legible and with its response: they tell nothing of how
     /// it goes on, nor of the account.
     pub fn is_opening(data: &[u8]) -> bool {
         let opens =
             matches!(kind(data).as_deref(), Ok("response.created" | "response.in_progress" | "response.queued"));
-        opens && skim::has_one_type(data)
+        opens && skim::has_one(data, &[b"type", b"response"])
     }
 
     fn control(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
@@ -552,7 +430,7 @@ struct Unread {
 
 /// Whether an event of which nothing is read is legible.
 fn unread(data: &[u8]) -> Result<(), serde_json::Error> {
-    if skim::has_one_type(data) { Ok(()) } else { serde_json::from_slice::<Unread>(data).map(drop) }
+    if skim::has_one(data, &[b"type"]) { Ok(()) } else { serde_json::from_slice::<Unread>(data).map(drop) }
 }
 
 /// Whether it is worth looking: nearly no delta has the word twice, or a letter written as its number.
@@ -628,37 +506,6 @@ mod tests {
     }
 
     #[test]
-    fn a_delta_is_read_as_the_parser_reads_it() {
-        let deltas = [
-            r#""item_id":"msg_1","output_index":2,"content_index":1,"summary_index":3,"delta":"hi","logprobs":[]"#,
-            r#""item_id":"m\u0073g","delta":"a\n\"b\" \ud83e\udd80 é"#,
-            r#""item_id":null,"delta":"\ud83e""#,
-            r#""item_id":null,"delta":"""#,
-            r#""item_id":"msg_1""#,
-            r#""delta":null"#,
-            r#""delta":7"#,
-            r#""delta":"a","delta":"b""#,
-            r#""output_index":4294967295,"delta":"a""#,
-            r#""output_index":4294967296,"delta":"a""#,
-            r#""output_index":-1,"delta":"a""#,
-            r#""output_index":1.0,"delta":"a""#,
-            r#""output_index":null,"delta":"a""#,
-            r#""delt\u0061":"a""#,
-            r#""delta":{"delta":"b"}"#,
-        ];
-        for rest in deltas {
-            for closed in ["", "\""] {
-                let data = format!(r#"{{"type":"response.output_text.delta",{rest}{closed}}}"#);
-                let parsed = serde_json::from_str::<Delta<'_>>(&data).ok().map(|delta| format!("{delta:?}"));
-                let read = Delta::read(data.as_bytes()).ok().map(|delta| format!("{delta:?}"));
-                assert_eq!(read, parsed, "{data}");
-            }
-        }
-        let invalid = b"{\"type\":\"response.output_text.delta\",\"delta\":\"\xff\"}";
-        assert!(Delta::read(invalid).is_err(), "no text");
-    }
-
-    #[test]
     fn a_reader_of_control_events_does_not_pay_for_deltas() {
         let data = br#"{"type":"response.output_text.delta","delta":"hi"}"#;
         assert!(
@@ -686,6 +533,18 @@ mod tests {
         let Event::ItemDone(done) = Event::parse(data, Depth::Full).expect("valid") else { panic!("item") };
         assert!(matches!(done.item().expect("valid"), Item::Other));
         assert_eq!(done.raw.get(), r#"{"type":"hologram","y":1}"#);
+    }
+
+    #[test]
+    fn an_answer_does_not_open_without_its_response() {
+        for kind in ["response.created", "response.in_progress", "response.queued"] {
+            assert!(Event::is_opening(format!(r#"{{"type":"{kind}","response":{{}}}}"#).as_bytes()));
+            for rest in ["", r#","response":{},"response":{}"#, r#","response":{"#, r#","response":{},"type":"x""#] {
+                let data = format!(r#"{{"type":"{kind}"{rest}}}"#);
+                assert!(!Event::is_opening(data.as_bytes()), "{data}");
+            }
+        }
+        assert!(!Event::is_opening(br#"{"type":"response.failed","response":{}}"#), "it has to be read");
     }
 
     #[test]

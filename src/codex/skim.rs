@@ -9,15 +9,19 @@ use std::borrow::Cow;
 /// Objects within objects, up to here.
 const DEEPEST: u32 = 32;
 
-/// Whether this is an object with exactly one member `type`, and legible to the end. `false` also for
-/// what is rare in events; see [`members`].
-pub(super) fn has_one_type(data: &[u8]) -> bool {
-    let mut types = 0;
+/// Whether this is an object with exactly one member of each of these names, and legible to the end. `false`
+/// also for what is rare in events; see [`members`].
+pub(super) fn has_one(data: &[u8], names: &[&[u8]]) -> bool {
+    let mut found = 0;
     let read = members(data, |name, _| {
-        types += u32::from(name == b"type");
-        Some(())
+        if let Some(place) = names.iter().position(|wanted| *wanted == name) {
+            // One that was there already is one too many.
+            (found & (1 << place) == 0).then(|| found |= 1 << place)
+        } else {
+            Some(())
+        }
     });
-    read.is_some() && types == 1
+    read.is_some() && found == (1 << names.len()) - 1
 }
 
 /// Hands out the members of an object, each name and its value as they are written. `None` where the object
@@ -219,6 +223,10 @@ mod tests {
     use proptest::prelude::*;
     use serde::Deserialize;
     use serde::de::IgnoredAny;
+
+    fn has_one_type(data: &[u8]) -> bool {
+        has_one(data, &[b"type"])
+    }
 
     /// The same, by the parser.
     fn parses(data: &[u8]) -> bool {

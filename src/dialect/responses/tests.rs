@@ -161,6 +161,19 @@ fn a_cut_stream_ends_in_a_failed_response_and_a_finished_one_is_left_alone() {
 }
 
 #[test]
+fn the_failure_takes_the_number_after_the_newest_event_however_long_that_is() {
+    let problem = Problem::new(ProblemKind::Upstream, "cut");
+    for length in [1, 400, 600, 100_000] {
+        // The backend writes the number right after the type.
+        let text = "x".repeat(length);
+        let event = format!(r#"{{"type":"response.output_text.delta","sequence_number":41,"delta":"{text}"}}"#);
+        let out = run(&format!("event: x\ndata: {event}\n\n"), true, Some(&problem));
+        let last: Value = serde_json::from_str(out.rsplit("data: ").next().expect("data").trim()).expect("JSON");
+        assert_eq!((&last["type"], &last["sequence_number"]), (&json!("response.failed"), &json!(42)), "{length}");
+    }
+}
+
+#[test]
 fn a_whole_answer_is_the_response_with_its_items() {
     let mut folder = try_prepare(&json!({"model": "m", "input": "hi"}), false).expect("accepted").reply.whole();
     let mut decoder = Decoder::new();
