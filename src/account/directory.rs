@@ -4,6 +4,7 @@
 //! another replica) is seen within a second and cannot be missed.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -43,6 +44,8 @@ pub struct Accounts {
     members: ArcSwap<Members>,
     /// The revision that `members` shows; of two reloads the one that read earlier must not win.
     applied: Mutex<i64>,
+    /// How often `members` has changed.
+    changes: AtomicU64,
     /// Told when something was learnt that other processes must know at once.
     news: Notify,
     context: Arc<Context>,
@@ -51,7 +54,8 @@ pub struct Accounts {
 impl Accounts {
     /// An empty directory; fill it with [`Accounts::reload`].
     pub fn new(context: Arc<Context>) -> Arc<Self> {
-        Arc::new(Self { members: ArcSwap::default(), applied: Mutex::new(i64::MIN), news: Notify::new(), context })
+        let (members, applied, changes) = (ArcSwap::default(), Mutex::new(i64::MIN), AtomicU64::new(0));
+        Arc::new(Self { members, applied, changes, news: Notify::new(), context })
     }
 
     /// Every account, by id.
@@ -239,6 +243,12 @@ impl Accounts {
             }
         }
         self.members.store(Arc::new(members));
+        self.changes.fetch_add(1, Ordering::Release);
+    }
+
+    /// Another number whenever an account was added, removed or changed by somebody.
+    pub fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     /// Follows the store until the process stops. A store that cannot be read is logged once, and

@@ -3,22 +3,24 @@
 //! Rule for the unknown: an event type that is not listed is [`Event::Other`]; an unknown field is
 //! not looked at; a known event that lacks what its type promises is an error of the backend.
 
+use super::raw::Raw;
 use super::{skim, text};
 use http::{HeaderMap, HeaderName, HeaderValue};
 use memchr::memmem::Finder;
 use memchr::{memchr_iter, memchr2};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::sync::LazyLock;
 
 mod delta;
 mod usage;
+mod whole;
 
 pub use super::item::{ContentPart, Item};
 pub use delta::Delta;
 pub use usage::Usage;
+pub use whole::{IncompleteDetails, ItemEvent, ResponseRef, ResponseSummary};
 
 /// One event of a Responses stream.
 #[derive(Debug)]
@@ -119,27 +121,6 @@ pub struct InputDone<'a> {
     pub input: Cow<'a, str>,
 }
 
-/// An item that was added or finished.
-#[derive(Debug, Deserialize)]
-pub struct ItemEvent<'a> {
-    /// Named, so that a second one is an error; see `Unread`.
-    #[serde(rename = "type")]
-    _kind: IgnoredAny,
-    /// Index of the item in the response's output.
-    #[serde(default)]
-    pub output_index: u32,
-    /// The item's bytes.
-    #[serde(borrow, rename = "item")]
-    pub raw: &'a RawValue,
-}
-
-impl ItemEvent<'_> {
-    /// The item, typed; an unknown type is [`Item::Other`].
-    pub fn item(&self) -> Result<Item, serde_json::Error> {
-        serde_json::from_str(self.raw.get())
-    }
-}
-
 /// A content part that was added or finished.
 #[derive(Debug, Deserialize)]
 pub struct PartEvent<'a> {
@@ -151,7 +132,7 @@ pub struct PartEvent<'a> {
     pub content_index: u32,
     /// The part's bytes.
     #[serde(borrow)]
-    pub part: &'a RawValue,
+    pub part: Raw<'a>,
 }
 
 /// A citation or file reference attached to a text part.
@@ -165,7 +146,7 @@ pub struct AnnotationEvent<'a> {
     pub content_index: u32,
     /// The annotation's bytes, `{"type":"url_citation",…}`.
     #[serde(borrow)]
-    pub annotation: &'a RawValue,
+    pub annotation: Raw<'a>,
 }
 
 /// A preview of an image that is being generated.
@@ -257,73 +238,6 @@ pub struct ErrorBody {
     pub plan_type: Option<String>,
 }
 
-/// The response object of a `created` or terminal event.
-#[derive(Debug, Deserialize)]
-pub struct ResponseRef<'a> {
-    /// Named, so that a second one is an error; see `Unread`.
-    #[serde(rename = "type")]
-    _kind: IgnoredAny,
-    /// The object's bytes.
-    #[serde(borrow, rename = "response")]
-    pub raw: &'a RawValue,
-}
-
-impl ResponseRef<'_> {
-    /// Its id, which the backend writes first.
-    pub fn id(&self) -> Option<Cow<'_, str>> {
-        #[derive(Deserialize)]
-        struct Named<'a> {
-            #[serde(borrow, default, deserialize_with = "text::borrowed")]
-            id: Option<Cow<'a, str>>,
-        }
-        let raw = self.raw.get();
-        let first = leading(raw.as_bytes(), br#"{"id":""#).map(Cow::Borrowed);
-        first.or_else(|| serde_json::from_str::<Named<'_>>(raw).ok()?.id)
-    }
-
-    /// What the gateway reads of it.
-    pub fn summary(&self) -> Result<ResponseSummary, serde_json::Error> {
-        serde_json::from_str(self.raw.get())
-    }
-}
-
-/// The fields of a response object that the gateway reads.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct ResponseSummary {
-    /// `resp_…`.
-    #[serde(default)]
-    pub id: Option<String>,
-    /// The model that served.
-    #[serde(default)]
-    pub model: Option<String>,
-    /// `completed`, `incomplete`, `failed`.
-    #[serde(default)]
-    pub status: Option<String>,
-    /// The tier that served.
-    #[serde(default)]
-    pub service_tier: Option<String>,
-    /// Tokens; may be null.
-    #[serde(default)]
-    pub usage: Option<Usage>,
-    /// Why a failed response failed.
-    #[serde(default)]
-    pub error: Option<ErrorBody>,
-    /// Whether the model has said all that it wanted; `false` if it would go on when it is asked again.
-    #[serde(default)]
-    pub end_turn: Option<bool>,
-    /// Why an incomplete response ended.
-    #[serde(default)]
-    pub incomplete_details: Option<IncompleteDetails>,
-}
-
-/// `incomplete_details` of a response.
-#[derive(Debug, Clone, Default, Deserialize)]
-pub struct IncompleteDetails {
-    /// `max_output_tokens`, `content_filter`, …
-    #[serde(default)]
-    pub reason: Option<String>,
-}
-
 /// How much of an event a reader needs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Depth {
@@ -372,13 +286,13 @@ impl<'a> Event<'a> {
 
     fn control(kind: &str, data: &'a [u8]) -> Option<Result<Self, serde_json::Error>> {
         let event = match kind {
-            "response.created" => serde_json::from_slice(data).map(Self::Created),
+            "response.created" => ResponseRef::read(data).map(Self::Created),
             "response.in_progress" | "response.queued" => unread(data).map(|()| Self::InProgress),
-            "response.output_item.added" => serde_json::from_slice(data).map(Self::ItemAdded),
-            "response.output_item.done" => serde_json::from_slice(data).map(Self::ItemDone),
-            "response.completed" | "response.done" => serde_json::from_slice(data).map(Self::Completed),
-            "response.incomplete" => serde_json::from_slice(data).map(Self::Incomplete),
-            "response.failed" => serde_json::from_slice(data).map(Self::Failed),
+            "response.output_item.added" => ItemEvent::read(data).map(Self::ItemAdded),
+            "response.output_item.done" => ItemEvent::read(data).map(Self::ItemDone),
+            "response.completed" | "response.done" => ResponseRef::read(data).map(Self::Completed),
+            "response.incomplete" => ResponseRef::read(data).map(Self::Incomplete),
+            "response.failed" => ResponseRef::read(data).map(Self::Failed),
             "error" => serde_json::from_slice(data).map(Self::Error),
             "codex.rate_limits" => unread(data).map(|()| Self::RateLimits(data)),
             _ => return None,

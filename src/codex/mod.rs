@@ -9,6 +9,7 @@ pub mod event;
 pub mod failure;
 mod item;
 pub mod limits;
+pub mod raw;
 pub mod request;
 pub mod route;
 pub(crate) mod skim;

@@ -1,4 +1,4 @@
-//! Reads the JSON of an event no further than its top level, and knows that the rest is legible.
+//! Reads JSON no further than its top level, and knows that the rest is legible.
 //!
 //! Most events pass through unread, or have four members that matter, several hundred a second and stream; a
 //! parser that builds nothing still takes three times as long as this.
@@ -28,15 +28,21 @@ pub(super) fn has_one(data: &[u8], names: &[&[u8]]) -> bool {
 /// is not legible to its end or `each` gives up, but also for what is rare in events: names with escapes, line
 /// breaks between members, deep nesting; a parser has to say what that is.
 pub(crate) fn members<'a>(data: &'a [u8], mut each: impl FnMut(&'a [u8], &'a [u8]) -> Option<()>) -> Option<()> {
-    // In one go for all strings: they hold no control characters. Not `all`, which is not vectorised.
-    if data.iter().fold(u8::MAX, |least, byte| least.min(*byte)) < b' ' {
-        return None;
-    }
-    let mut reader = Reader { data, at: 0 };
+    let mut reader = Reader::new(data)?;
     if reader.next()? != b'{' {
         return None;
     }
     reader.object(0, &mut each)?;
+    reader.peek().is_none().then_some(())
+}
+
+/// The same for the elements of a list.
+pub(crate) fn elements<'a>(data: &'a [u8], mut each: impl FnMut(&'a [u8]) -> Option<()>) -> Option<()> {
+    let mut reader = Reader::new(data)?;
+    if reader.next()? != b'[' {
+        return None;
+    }
+    reader.array(0, &mut each)?;
     reader.peek().is_none().then_some(())
 }
 
@@ -62,6 +68,12 @@ struct Reader<'a> {
 }
 
 impl<'a> Reader<'a> {
+    fn new(data: &'a [u8]) -> Option<Self> {
+        // In one go for all strings: they hold no control characters. Not `all`, which is not vectorised.
+        let least = data.iter().fold(u8::MAX, |least, byte| least.min(*byte));
+        (least >= b' ').then_some(Self { data, at: 0 })
+    }
+
     /// What comes after spaces.
     fn peek(&mut self) -> Option<u8> {
         while self.data.get(self.at) == Some(&b' ') {
@@ -80,7 +92,7 @@ impl<'a> Reader<'a> {
         match self.next()? {
             b'"' => self.string().map(drop),
             b'{' if depth < DEEPEST => self.object(depth + 1, &mut |_, _| Some(())),
-            b'[' if depth < DEEPEST => self.array(depth + 1),
+            b'[' if depth < DEEPEST => self.array(depth + 1, &mut |_| Some(())),
             b't' => self.word(b"rue"),
             b'f' => self.word(b"alse"),
             b'n' => self.word(b"ull"),
@@ -120,13 +132,16 @@ impl<'a> Reader<'a> {
     }
 
     /// Its bracket is read.
-    fn array(&mut self, depth: u32) -> Option<()> {
+    fn array(&mut self, depth: u32, each: &mut impl FnMut(&'a [u8]) -> Option<()>) -> Option<()> {
         if self.peek()? == b']' {
             self.at += 1;
             return Some(());
         }
         loop {
+            self.peek()?;
+            let begin = self.at;
             self.value(depth)?;
+            each(&self.data[begin..self.at])?;
             match self.next()? {
                 b',' => {}
                 b']' => return Some(()),

@@ -35,7 +35,7 @@ pub struct ModelMap {
     aliases: Arc<[(String, ResolvedModel)]>,
     fallback: Option<ResolvedModel>,
     /// The catalogues of the accounts that may serve; `None` where one of them is not known.
-    served: Option<Vec<Slugs>>,
+    served: Option<Arc<[Slugs]>>,
 }
 
 /// What some clients put before the slug to choose a provider.
@@ -63,7 +63,7 @@ impl ModelMap {
 
     /// The same map for accounts with these catalogues; `None` where not all are known.
     #[must_use]
-    pub fn serving(&self, served: Option<Vec<Slugs>>) -> Self {
+    pub fn serving(&self, served: Option<Arc<[Slugs]>>) -> Self {
         Self { served, ..self.clone() }
     }
 
@@ -120,7 +120,7 @@ impl ModelMap {
     }
 
     fn is_served(&self, slug: &str) -> bool {
-        self.served.iter().flatten().any(|slugs| slugs.contains(slug))
+        self.served.iter().flat_map(|all| all.iter()).any(|slugs| slugs.contains(slug))
     }
 
     /// The exact names, for model lists.
@@ -138,7 +138,8 @@ mod tests {
     }
 
     fn served(map: &ModelMap, slugs: &[&str]) -> ModelMap {
-        map.serving(Some(vec![Arc::new(slugs.iter().map(|slug| (*slug).to_owned()).collect())]))
+        let slugs: Slugs = Arc::new(slugs.iter().map(|slug| (*slug).to_owned()).collect());
+        map.serving(Some([slugs].into()))
     }
 
     fn resolve(map: &ModelMap, name: &str) -> (String, Option<String>) {

@@ -1,10 +1,11 @@
 //! What a request asks of whoever keeps responses. Pure.
 
 use super::items::{self, Item};
+use crate::codex::raw::Raw;
 use crate::dialect::Problem;
 use crate::dialect::responses::fields::Members;
+use memchr::memmem;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 
 /// The fields of a request that concern what is kept.
 #[derive(Debug, Default)]
@@ -28,15 +29,25 @@ pub(super) struct Asked {
 impl Asked {
     /// Reads a request's fields.
     pub(super) fn read(members: &Members<'_>) -> Result<Self, Problem> {
-        let asked = Self {
+        let mut asked = Self {
             store: flag(members, "store")?,
             previous: text(members, "previous_response_id")?,
             conversation: conversation(members)?,
             background: flag(members, "background")?.unwrap_or(false),
             stream: flag(members, "stream")?.unwrap_or(false),
             cache_key: text(members, "prompt_cache_key")?,
-            input: members.get("input").and_then(items::of_input),
+            input: None,
         };
+        let input = members.get("input");
+        let may_refer = |input: Raw<'_>| memmem::find(input.get().as_bytes(), b"\"id\"").is_some();
+        // What neither is kept nor refers to what is kept goes on as it came.
+        if asked.store != Some(false)
+            || asked.conversation.is_some()
+            || asked.previous.is_some()
+            || input.is_some_and(may_refer)
+        {
+            asked.input = input.and_then(items::of_input);
+        }
         if asked.previous.is_some() && asked.conversation.is_some() {
             let message = "Mutually exclusive parameters: give `previous_response_id` or `conversation`, not both";
             return Err(coded("mutually_exclusive_parameters", Problem::invalid("previous_response_id", message)));
@@ -87,7 +98,7 @@ fn read<T: for<'de> Deserialize<'de>>(
     name: &'static str,
     problem: &str,
 ) -> Result<Option<T>, Problem> {
-    let value = members.get(name).map(RawValue::get);
+    let value = members.get(name).map(Raw::get);
     value.map_or(Ok(None), serde_json::from_str).map_err(|_| Problem::invalid(name, format!("`{name}` {problem}")))
 }
 

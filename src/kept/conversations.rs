@@ -3,6 +3,7 @@
 use super::asked::coded;
 use super::items::{self, AskedPage, Item};
 use super::{Kept, unreadable};
+use crate::codex::raw::Raw;
 use crate::dialect::responses::fields::{Members, check_metadata};
 use crate::dialect::{Problem, ProblemKind};
 use crate::store::{KeyId, NewItem, UnixMillis};
@@ -152,7 +153,7 @@ impl Kept {
 /// A body's members; no body is an object without any.
 fn object(body: &[u8]) -> Result<Members<'_>, Problem> {
     let body = if body.is_empty() { b"{}" } else { body };
-    serde_json::from_slice(body).map_err(|error| {
+    Members::read(body).map_err(|error| {
         Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
     })
 }
@@ -163,7 +164,7 @@ fn metadata(members: &Members<'_>) -> Result<Option<String>, Problem> {
     Ok(Some(given.get().to_owned()))
 }
 
-fn new_items(given: &RawValue) -> Result<Vec<Item>, Problem> {
+fn new_items(given: Raw<'_>) -> Result<Vec<Item>, Problem> {
     let wrong = || Problem::invalid("items", "`items` must be a list of at most 20 items");
     let items = items::of_list(given).ok_or_else(wrong)?;
     if items.len() > MOST_ITEMS {

@@ -57,7 +57,7 @@ impl Kept {
     ///
     /// A body that is no request comes back as it is: others say what is wrong with it.
     pub async fn expand(&self, key: KeyId, body: &Bytes) -> Result<Expanded, Problem> {
-        let Ok(members) = serde_json::from_slice::<Members<'_>>(body) else { return Ok(Expanded::plain(body)) };
+        let Ok(members) = Members::read(body) else { return Ok(Expanded::plain(body)) };
         let mut asked = Asked::read(&members)?;
         if !self.is_on() {
             return without_keeping(&asked, &members, body);

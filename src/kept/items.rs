@@ -1,6 +1,7 @@
 //! Items of a conversation: as they are listed, as they are told to the backend, and pages of them.
 //! Pure. What is not looked at keeps its bytes: the order of a schema's properties counts.
 
+use crate::codex::raw::Raw;
 use crate::dialect::Problem;
 use crate::dialect::responses::fields::Members;
 use memchr::memmem;
@@ -22,7 +23,7 @@ const USUAL_PAGE: usize = 20;
 const KNOWN_BY_ID: [&str; 4] = ["image_generation_call", "mcp_call", "mcp_list_tools", "mcp_approval_request"];
 
 /// The items of an `input`, which is text or a list of items; `None` if it is neither.
-pub(crate) fn of_input(input: &RawValue) -> Option<Vec<Item>> {
+pub(crate) fn of_input(input: Raw<'_>) -> Option<Vec<Item>> {
     if let Ok(said) = serde_json::from_str::<String>(input.get()) {
         let message = json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]});
         return Some(vec![raw(message.to_string())?]);
@@ -31,7 +32,7 @@ pub(crate) fn of_input(input: &RawValue) -> Option<Vec<Item>> {
 }
 
 /// The items of a list; `None` if it is none, or has something else in it.
-pub(crate) fn of_list(list: &RawValue) -> Option<Vec<Item>> {
+pub(crate) fn of_list(list: Raw<'_>) -> Option<Vec<Item>> {
     let items: Vec<Item> = serde_json::from_str(list.get()).ok()?;
     items.iter().all(|item| item.get().starts_with('{')).then_some(items)
 }
@@ -191,7 +192,7 @@ pub(crate) fn raw(text: String) -> Option<Item> {
 }
 
 fn read(item: &RawValue) -> Option<Members<'_>> {
-    serde_json::from_str(item.get()).ok()
+    Members::read(item.get().as_bytes()).ok()
 }
 
 fn text<'a>(members: &Members<'a>, name: &str) -> Option<Cow<'a, str>> {

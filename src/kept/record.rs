@@ -113,7 +113,7 @@ pub(super) fn ended(response: &RawValue, status: &str, error: Option<(&str, &str
 
 /// A response object with these members.
 pub(super) fn changed(response: &RawValue, members: &[(&'static str, String)]) -> Item {
-    let Ok(known) = serde_json::from_str::<Members<'_>>(response.get()) else { return response.to_owned() };
+    let Ok(known) = Members::read(response.get().as_bytes()) else { return response.to_owned() };
     items::raw(known.with(members)).unwrap_or_else(|| response.to_owned())
 }
 

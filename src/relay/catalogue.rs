@@ -3,18 +3,17 @@
 
 use super::routing::living;
 use super::{Relay, without_token};
-use crate::account::pool::{Candidate, Reason};
+use crate::account::pool::Reason;
 use crate::codex::client::Catalogue;
 use crate::codex::{Failure, FailureKind};
 use crate::dialect::catalogue::{self, Slugs};
 use crate::dialect::{Problem, ProblemKind};
-use crate::store::{AccountId, GatewayKey, KeyId};
+use crate::store::{AccountId, GatewayKey};
 use bytes::Bytes;
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue};
-use std::collections::HashMap;
+use http::HeaderValue;
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 /// A catalogue as the backend gave it, or several merged.
@@ -25,87 +24,13 @@ pub struct Listing {
     /// Its entity tag.
     pub etag: Option<HeaderValue>,
     /// The slugs in it.
-    slugs: Slugs,
-    fetched: Instant,
+    pub(super) slugs: Slugs,
+    pub(super) fetched: Instant,
 }
 
-/// Catalogues by account and client version. Client versions come from clients: bounded.
-#[derive(Debug, Default)]
-pub(super) struct Shelf {
-    listings: Mutex<HashMap<(AccountId, Option<String>), Listing>>,
-    /// When the survey last asked for an account's catalogue.
-    asked: Mutex<HashMap<AccountId, Instant>>,
-    /// The tag of the last merged catalogue that a key's clients were given, where it is our own.
-    tags: Mutex<HashMap<KeyId, HeaderValue>>,
-}
-
-const CAPACITY: usize = 1024;
 /// Claude Code gives up on a model list after three seconds (clients.md 1.1).
 const FETCH_LIMIT: Duration = Duration::from_millis(2500);
 const AT_ONCE: usize = 8;
-/// How old what is known beside the requests may become.
-const SURVEY: Duration = Duration::from_hours(1);
-/// How soon the survey asks again where it got no answer.
-const AGAIN: Duration = Duration::from_secs(30);
-
-impl Shelf {
-    fn get(&self, at: &(AccountId, Option<String>)) -> Option<Listing> {
-        lock(&self.listings).get(at).cloned()
-    }
-
-    fn put(&self, at: (AccountId, Option<String>), listing: Listing) {
-        let mut listings = lock(&self.listings);
-        if listings.len() >= CAPACITY {
-            listings.clear();
-        }
-        listings.insert(at, listing);
-    }
-
-    fn slugs(&self, id: AccountId) -> Option<Slugs> {
-        lock(&self.listings).get(&(id, None)).map(|listing| listing.slugs.clone())
-    }
-
-    /// Marks the accounts that are known not to list this model.
-    pub(super) fn mark_lacking(&self, candidates: &mut [Candidate], slug: &str) {
-        let listings = lock(&self.listings);
-        for candidate in candidates {
-            let listing = listings.get(&(candidate.id, None));
-            candidate.lacks_model |= listing.is_some_and(|listing| !listing.slugs.contains(slug));
-        }
-    }
-
-    /// A Codex CLI reads its models again when an answer names another tag than its own: where it
-    /// has a merged catalogue, the tag of one account would make it do so after every answer.
-    pub(super) fn label(&self, key: KeyId, headers: &mut HeaderMap) {
-        if let (Some(named), Some(tag)) = (headers.get_mut("x-models-etag"), lock(&self.tags).get(&key)) {
-            *named = tag.clone();
-        }
-    }
-
-    fn note_tag(&self, key: KeyId, tag: Option<HeaderValue>) {
-        let mut tags = lock(&self.tags);
-        match tag {
-            Some(tag) => drop(tags.insert(key, tag)),
-            None => drop(tags.remove(&key)),
-        }
-    }
-
-    /// Whether the survey is to ask now; notes that it does.
-    pub(super) fn is_due(&self, id: AccountId, now: Instant) -> bool {
-        let known = lock(&self.listings).get(&(id, None)).is_some_and(|listing| listing.fetched.elapsed() < SURVEY);
-        let mut asked = lock(&self.asked);
-        let due = !known && asked.get(&id).is_none_or(|at| now.duration_since(*at) >= AGAIN);
-        if due {
-            asked.insert(id, now);
-        }
-        due
-    }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Relay {
     /// The catalogues of all accounts of this key, merged; `client_version` is the Codex CLI's own,
     /// where it asks.
@@ -137,12 +62,8 @@ impl Relay {
     }
 
     /// What the accounts of a key are known to serve; `None` where one is not known. Asks nobody.
-    pub fn served(&self, key: &GatewayKey) -> Option<Vec<Slugs>> {
-        let ids = self.sources(key);
-        if ids.is_empty() {
-            return None;
-        }
-        ids.into_iter().map(|id| self.shelf.slugs(id)).collect()
+    pub fn served(&self, key: &GatewayKey) -> Option<Arc<[Slugs]>> {
+        self.shelf.served(key, self.accounts.changes(), || self.shelf.catalogues(&self.sources(key)))
     }
 
     /// The accounts whose catalogues count: an account that is limited still knows its models.
@@ -162,6 +83,7 @@ impl Relay {
     /// Fetches the catalogues that are due, beside the requests.
     pub async fn survey_models(&self, now: Instant) {
         let members = self.accounts.members();
+        self.shelf.retain(|id| members.contains_key(&id));
         let due = members.iter().filter(|(id, member)| living(member).is_some() && self.shelf.is_due(**id, now));
         let asked = due.map(|(id, _)| self.listing(*id, None));
         let asked: Vec<_> = asked.collect();

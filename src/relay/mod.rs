@@ -22,6 +22,7 @@ mod queue;
 mod reasoning;
 mod routing;
 mod scheduling;
+mod shelf;
 mod standing;
 mod ticket;
 
@@ -106,7 +107,7 @@ pub struct Relay {
     retries: RetryBudget,
     recorder: Recorder,
     queue: Queue,
-    shelf: catalogue::Shelf,
+    shelf: shelf::Shelf,
     routing: Arc<routing::Routing>,
     books: Arc<Books>,
     /// Where conversations that began on other replicas are looked for, if there are any.
@@ -157,7 +158,7 @@ impl Relay {
             retries: RetryBudget::new(millis_from_now(Duration::ZERO)),
             recorder: Recorder::new(options.decisions),
             queue: Queue::new(options.waiting),
-            shelf: catalogue::Shelf::default(),
+            shelf: shelf::Shelf::default(),
             routing: Arc::default(),
             books,
             elsewhere: None,

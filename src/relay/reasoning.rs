@@ -4,12 +4,12 @@
 //! the items; what stays passes as the bytes that it is.
 
 use super::passage;
+use crate::codex::raw::Raw;
 use crate::dialect::responses::fields::Members;
 use bytes::Bytes;
 use http::HeaderMap;
 use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Where the Codex CLI repeats the turn's state on the WebSocket transport (protocol.md 4).
@@ -46,7 +46,7 @@ fn strip(body: &Bytes, foreign: Foreign) -> Option<Bytes> {
         Foreign::First(first) => first,
         Foreign::All => usize::MAX,
     };
-    let Members(members) = serde_json::from_slice(body).ok()?;
+    let Members(members) = Members::read(body).ok()?;
     let mut out = Vec::with_capacity(body.len());
     let mut is_changed = false;
     for (name, value) in members {
@@ -69,24 +69,20 @@ fn strip(body: &Bytes, foreign: Foreign) -> Option<Bytes> {
 
 /// How many items a request's conversation has; zero when it is not legible.
 pub(super) fn items(body: &Bytes) -> u32 {
-    #[derive(Deserialize)]
-    struct Outer<'a> {
-        #[serde(borrow, default)]
-        input: Vec<&'a RawValue>,
-    }
-    serde_json::from_slice::<Outer<'_>>(body).map_or(0, |outer| u32::try_from(outer.input.len()).unwrap_or(u32::MAX))
+    let count = || Members::read(body).ok()?.get("input")?.elements().ok().map(|items| items.len());
+    count().map_or(0, |count| u32::try_from(count).unwrap_or(u32::MAX))
 }
 
 /// Writes the items that stay, and says whether any was left out. Writes nothing if all stay.
-fn write_items(value: &RawValue, first: usize, out: &mut Vec<u8>) -> bool {
+fn write_items(value: Raw<'_>, first: usize, out: &mut Vec<u8>) -> bool {
     #[derive(Deserialize)]
     struct Item<'a> {
         #[serde(borrow, default, rename = "type")]
         kind: Option<Cow<'a, str>>,
     }
     // An input may be a text.
-    let Ok(items) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else { return false };
-    let is_foreign = |(place, item): &(usize, &&RawValue)| {
+    let Ok(items) = value.elements() else { return false };
+    let is_foreign = |(place, item): &(usize, &Raw<'_>)| {
         *place < first
             && serde_json::from_str::<Item<'_>>(item.get()).is_ok_and(|item| item.kind.as_deref() == Some("reasoning"))
     };
@@ -100,7 +96,7 @@ fn write_items(value: &RawValue, first: usize, out: &mut Vec<u8>) -> bool {
     true
 }
 
-fn write_metadata(value: &RawValue, out: &mut Vec<u8>) -> Option<bool> {
+fn write_metadata(value: Raw<'_>, out: &mut Vec<u8>) -> Option<bool> {
     let Ok(Value::Object(mut members)) = serde_json::from_str(value.get()) else { return Some(false) };
     if members.remove(TURN_STATE).is_none() {
         return Some(false);

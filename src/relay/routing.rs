@@ -6,11 +6,10 @@ use crate::account::Member;
 use crate::account::pool::Candidate;
 use crate::codex::Failure;
 use crate::codex::route::{Route, RouteError};
-use crate::store::{AccountId, AccountState, Credentials};
+use crate::store::{AccountId, AccountState, Credentials, IdMap};
 use bytes::Bytes;
 use futures_util::StreamExt;
 use http::{HeaderMap, Method};
-use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 use tokio_util::sync::CancellationToken;
@@ -38,7 +37,7 @@ struct Known {
 /// All of them. One entry an account.
 #[derive(Debug, Default)]
 pub(super) struct Routing {
-    known: Mutex<HashMap<AccountId, Known>>,
+    known: Mutex<IdMap<AccountId, Known>>,
 }
 
 impl Routing {
@@ -75,7 +74,7 @@ impl Routing {
         all.insert(id, known);
     }
 
-    fn known(&self) -> std::sync::MutexGuard<'_, HashMap<AccountId, Known>> {
+    fn known(&self) -> std::sync::MutexGuard<'_, IdMap<AccountId, Known>> {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

@@ -3,7 +3,7 @@
 
 use super::routing::Routing;
 use super::{Relay, millis_from_now, passage};
-use crate::account::pool::{self, Reason};
+use crate::account::pool::{self, Candidate, Reason};
 use crate::account::{Accounts, Member};
 use crate::codex::limits::{Limits, Window};
 use crate::codex::sse::Frame;
@@ -70,9 +70,29 @@ impl Standing {
 
     /// When it is back, where it is aside for a time only.
     pub fn back_at(&self) -> Option<UnixMillis> {
-        match self.obstacle? {
-            Reason::Limited(until) | Reason::Cooling(until) | Reason::Tripped(until) => Some(until),
-            _ => None,
+        self.part().back_at()
+    }
+
+    fn part(&self) -> Part {
+        let (obstacle, barred) = (self.obstacle, self.barred);
+        Part { obstacle, barred, windows: [self.limits.primary, self.limits.secondary] }
+    }
+}
+
+/// What an account brings into a pool.
+#[derive(Debug, Clone, Copy)]
+struct Part {
+    obstacle: Option<Reason>,
+    barred: bool,
+    windows: [Option<Window>; 2],
+}
+
+impl Part {
+    fn of(candidate: &Candidate, key: &GatewayKey, now: UnixMillis) -> Self {
+        Self {
+            obstacle: pool::exclusion(candidate, &key.accounts, now),
+            barred: candidate.barred,
+            windows: candidate.windows.map(|gauge| gauge.map(|gauge| gauge.window(now))),
         }
     }
 
@@ -81,9 +101,42 @@ impl Standing {
         !self.barred && self.obstacle.is_none_or(|reason| reason.until().is_some() || reason == Reason::OnTrial)
     }
 
+    fn is_available(&self) -> bool {
+        self.obstacle.is_none() && !self.barred
+    }
+
+    /// When it is back, where it is aside for a time only.
+    fn back_at(&self) -> Option<UnixMillis> {
+        match self.obstacle? {
+            Reason::Limited(until) | Reason::Cooling(until) | Reason::Tripped(until) => Some(until),
+            _ => None,
+        }
+    }
+
     fn is_used_up(&self) -> bool {
         matches!(self.obstacle, Some(Reason::Limited(_)))
-            || self.limits.used_percent().is_some_and(|used| used >= 100.0)
+            || self.windows.iter().flatten().any(|window| window.used_percent >= 100.0)
+    }
+}
+
+/// Windows of one length.
+#[derive(Default)]
+struct Sum {
+    count: u32,
+    used_percent: f64,
+    resets_at: Option<i64>,
+}
+
+impl Sum {
+    fn add(&mut self, window: &Window, used_up: bool) {
+        self.count += 1;
+        self.used_percent += if used_up { 100.0 } else { window.used_percent.clamp(0.0, 100.0) };
+        self.resets_at = [self.resets_at, window.resets_at].into_iter().flatten().min();
+    }
+
+    fn average(&self, minutes: u64, most: f64) -> Window {
+        let used_percent = (self.used_percent / f64::from(self.count.max(1))).min(most);
+        Window { used_percent, window_minutes: Some(minutes), resets_at: self.resets_at }
     }
 }
 
@@ -105,32 +158,35 @@ pub struct Pool {
 }
 
 impl Pool {
+    /// See [`Pool::join`].
+    pub fn of(standings: &[Standing]) -> Self {
+        let plan = most_frequent(standings);
+        Self { plan, ..Self::join(standings.iter().map(Standing::part)) }
+    }
+
     /// Windows of one length are averaged: equal accounts are one larger account. An account that is
     /// used up counts as used up in all its windows, for what is left in them cannot be had. While
-    /// any account serves, no window of the pool is full.
-    pub fn of(standings: &[Standing]) -> Self {
-        let members: Vec<_> = standings.iter().filter(|one| one.counts()).collect();
-        let available = members.iter().filter(|one| one.is_available()).count();
-        let mut lengths: BTreeMap<u64, Vec<Window>> = BTreeMap::new();
-        for member in &members {
-            let used_up = member.is_used_up();
-            for window in [member.limits.primary, member.limits.secondary].into_iter().flatten() {
-                let used_percent = if used_up { 100.0 } else { window.used_percent.clamp(0.0, 100.0) };
+    /// any account serves, no window of the pool is full. Plans are not looked at.
+    fn join(parts: impl Iterator<Item = Part>) -> Self {
+        let (mut total, mut available, mut first_back) = (0, 0, None);
+        let mut lengths: BTreeMap<u64, Sum> = BTreeMap::new();
+        for part in parts {
+            total += 1;
+            if !part.counts() {
+                continue;
+            }
+            available += usize::from(part.is_available());
+            first_back = [first_back, part.back_at()].into_iter().flatten().min();
+            for window in part.windows.iter().flatten() {
                 let Some(minutes) = window.window_minutes else { continue };
-                lengths.entry(minutes).or_default().push(Window { used_percent, ..window });
+                lengths.entry(minutes).or_default().add(window, part.is_used_up());
             }
         }
         let most = if available > 0 { 99.0 } else { 100.0 };
-        let mut windows = lengths.into_iter().map(|(minutes, windows)| average(minutes, &windows, most));
-        let resets_at = (available == 0).then(|| members.iter().filter_map(|one| one.back_at()).min()).flatten();
-        let mut pool = Self {
-            available,
-            total: standings.len(),
-            primary: windows.next(),
-            secondary: windows.next_back(),
-            plan: most_frequent(standings),
-            resets_at: resets_at.map(|millis| millis.div_euclid(1000)),
-        };
+        let mut windows = lengths.into_iter().map(|(minutes, sum)| sum.average(minutes, most));
+        let (primary, secondary) = (windows.next(), windows.next_back());
+        let resets_at = first_back.filter(|_| available == 0).map(|millis| millis.div_euclid(1000));
+        let mut pool = Self { available, total, primary, secondary, plan: None, resets_at };
         if available == 0
             && let Some(primary) = &mut pool.primary
         {
@@ -160,16 +216,6 @@ impl Pool {
     }
 }
 
-#[expect(clippy::cast_precision_loss, reason = "nobody has 2^52 accounts")]
-fn average(minutes: u64, windows: &[Window], most: f64) -> Window {
-    let sum: f64 = windows.iter().map(|window| window.used_percent).sum();
-    Window {
-        used_percent: (sum / windows.len() as f64).min(most),
-        window_minutes: Some(minutes),
-        resets_at: windows.iter().filter_map(|window| window.resets_at).min(),
-    }
-}
-
 fn most_frequent(standings: &[Standing]) -> Option<String> {
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
     for plan in standings.iter().filter_map(|one| one.plan.as_deref()) {
@@ -193,11 +239,20 @@ impl Relay {
         known_standings(&self.accounts, &self.routing, key)
     }
 
+    /// The accounts that this key may use as one, as they are known; without its plan.
+    fn pool(&self, key: &GatewayKey) -> Pool {
+        let now = millis_from_now(Duration::ZERO);
+        let mut candidates = self.accounts.candidates(None);
+        candidates.retain(|one| key.accounts.allows(one.id));
+        self.routing.bar(&mut candidates);
+        Pool::join(candidates.iter().map(|one| Part::of(one, key, now)))
+    }
+
     /// The backend's headers that a Codex CLI is to see, its limits those of the pool and not of the
     /// account that happened to serve.
     pub(super) fn down(&self, key: &GatewayKey, backend: &HeaderMap) -> HeaderMap {
         let mut headers = passage::down(backend);
-        let pool = Pool::of(&known_standings(&self.accounts, &self.routing, key));
+        let pool = self.pool(key);
         for ([used, minutes, reset_at], window) in WINDOWS.iter().zip([pool.primary, pool.secondary]) {
             let Some(window) = window else { continue };
             if let Ok(percent) = HeaderValue::try_from(window.used_percent.to_string()) {

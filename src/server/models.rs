@@ -48,7 +48,7 @@ impl Models {
     }
 
     /// The same for accounts with these catalogues.
-    pub(super) fn serving(&self, served: Option<Vec<Slugs>>) -> ModelMap {
+    pub(super) fn serving(&self, served: Option<Arc<[Slugs]>>) -> ModelMap {
         self.map.load().serving(served)
     }
 

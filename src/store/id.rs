@@ -1,5 +1,7 @@
 //! The store's ids: UUIDv7, one type each, so that a key's id cannot be passed for an account's.
 
+use std::collections::HashMap;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::{fmt, str::FromStr};
 
 use serde::{Deserialize, Serialize};
@@ -64,6 +66,29 @@ id!(
     /// The id of a user.
     UserId
 );
+
+/// A map by ids. They are ours, and their last eight bytes are random: nothing has to be mixed, and
+/// nobody can choose them so that they collide.
+pub type IdMap<Id, V> = HashMap<Id, V, BuildHasherDefault<IdHasher>>;
+
+/// Takes the last eight bytes of an id for its hash.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct IdHasher(u64);
+
+impl Hasher for IdHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(last) = bytes.last_chunk() {
+            self.0 = u64::from_ne_bytes(*last);
+        }
+    }
+
+    /// The length that goes before the bytes is always the same.
+    fn write_usize(&mut self, _: usize) {}
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 impl KeyId {
     /// Stands for everybody where no key is asked for: always the same, so that what is kept for

@@ -70,7 +70,7 @@ pub use conversations::{ConversationStore, KeptConversation, NewItem};
 pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError, failures};
 pub use exchanges::{Exchange, ExchangeStore, Trace, Turn};
-pub use id::{AccountId, AdminKeyId, AliasId, KeyId, PoolId, TeamId, UserId};
+pub use id::{AccountId, AdminKeyId, AliasId, IdMap, KeyId, PoolId, TeamId, UserId};
 pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use leadership::Duty;
 pub use leases::{Holding, Lease, LeaseStore};

@@ -80,6 +80,16 @@ impl Gauge {
         share.min(1.0)
     }
 
+    /// As the backend would say it.
+    pub fn window(&self, now: UnixMillis) -> Window {
+        let minutes = u64::try_from(self.length / MINUTE).unwrap_or_default();
+        Window {
+            used_percent: self.used_at(now) * 100.0,
+            window_minutes: Some(minutes),
+            resets_at: Some(if self.resets_at > now { self.resets_at } else { now + self.length }.div_euclid(1000)),
+        }
+    }
+
     /// Until when it is used up at `now`, if it is.
     fn full_until(&self, now: UnixMillis) -> Option<UnixMillis> {
         (self.used_at(now) >= 1.0).then_some(self.resets_at)
@@ -204,8 +214,8 @@ impl Quota {
     /// What is believed, as the backend would say it.
     pub fn limits(&self, now: UnixMillis) -> Limits {
         Limits {
-            primary: self.windows[0].map(|gauge| told(&gauge, now)),
-            secondary: self.windows[1].map(|gauge| told(&gauge, now)),
+            primary: self.windows[0].map(|gauge| gauge.window(now)),
+            secondary: self.windows[1].map(|gauge| gauge.window(now)),
             plan: self.plan.clone(),
             credits: self.credits.clone(),
             ..Limits::default()
@@ -227,15 +237,6 @@ fn later_of(known: &mut [Option<Gauge>; 2], other: [Option<Gauge>; 2]) {
 
 fn full_until(windows: &[Option<Gauge>; 2], now: UnixMillis) -> Option<UnixMillis> {
     windows.iter().flatten().filter_map(|window| window.full_until(now)).max()
-}
-
-fn told(gauge: &Gauge, now: UnixMillis) -> Window {
-    let minutes = u64::try_from(gauge.length / MINUTE).unwrap_or_default();
-    Window {
-        used_percent: gauge.used_at(now) * 100.0,
-        window_minutes: Some(minutes),
-        resets_at: Some(if gauge.resets_at > now { gauge.resets_at } else { now + gauge.length }.div_euclid(1000)),
-    }
 }
 
 fn learn_pair(known: &mut [Option<Gauge>; 2], said: [Option<Window>; 2], source: Source, turns: u32, now: UnixMillis) {

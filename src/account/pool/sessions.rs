@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 
 use aws_lc_rs::digest;
 
-use crate::store::{AccountId, KeyId, UnixMillis};
+use crate::store::{AccountId, IdMap, KeyId, UnixMillis};
 
 /// Conversations that were active within this time, milliseconds, count as living on their account.
 const AWAKE: i64 = 15 * 60 * 1000;
@@ -63,7 +63,7 @@ pub struct Home {
 pub struct Sessions {
     homes: HashMap<Session, Home>,
     /// Conversations that are awake, by account; counted anew at each [`Sessions::sweep`].
-    awake: HashMap<AccountId, u32>,
+    awake: IdMap<AccountId, u32>,
     /// Homes that are to be written.
     unwritten: HashSet<Session>,
     /// Those of them that were elsewhere before: others may remember that.

@@ -8,11 +8,11 @@
 
 mod slot;
 
+use crate::codex::event::ResponseRef;
 use crate::codex::event::{AnnotationEvent, ContentPart, Delta, Item};
+use crate::codex::raw::Raw;
 use crate::codex::{Event, Usage};
-use serde::Deserialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use slot::{Body, Key, Kind, Reasoned, Slot};
 
 /// A piece of the assistant's message, in the order in which a stream sends it.
@@ -152,8 +152,8 @@ impl Assembly {
                 let key = Key { index: done.output_index, item: done.item_id.as_deref(), call: None };
                 self.arguments_done(Kind::Custom, &key, None, &done.input, sink);
             }
-            Event::Completed(response) => self.ended(response.raw, false, sink),
-            Event::Incomplete(response) => self.ended(response.raw, true, sink),
+            Event::Completed(response) => self.ended(response, false, sink),
+            Event::Incomplete(response) => self.ended(response, true, sink),
             _ => {}
         }
     }
@@ -285,15 +285,9 @@ impl Assembly {
         }
     }
 
-    fn ended(&mut self, response: &RawValue, is_incomplete: bool, sink: &mut impl Sink) {
-        #[derive(Default, Deserialize)]
-        struct Output<'a> {
-            #[serde(borrow, default)]
-            output: Option<Vec<&'a RawValue>>,
-        }
-        let output: Output<'_> = serde_json::from_str(response.get()).unwrap_or_default();
-        self.hydrate(&output.output.unwrap_or_default(), sink);
-        let summary: crate::codex::event::ResponseSummary = serde_json::from_str(response.get()).unwrap_or_default();
+    fn ended(&mut self, response: &ResponseRef<'_>, is_incomplete: bool, sink: &mut impl Sink) {
+        self.hydrate(&response.output().unwrap_or_default(), sink);
+        let summary = response.summary().unwrap_or_default();
         let is_incomplete = is_incomplete || summary.status.as_deref() == Some("incomplete");
         if !is_incomplete {
             for slot in self.slots.iter_mut().filter(|slot| !slot.is_done) {
@@ -314,7 +308,7 @@ impl Assembly {
 
     /// Takes from the final response the items that never finished. Its items stand there without
     /// their indexes and may have other ids, so the first item of a kind is the first slot of that kind.
-    fn hydrate(&mut self, output: &[&RawValue], sink: &mut impl Sink) {
+    fn hydrate(&mut self, output: &[Raw<'_>], sink: &mut impl Sink) {
         let mut is_taken = vec![false; self.slots.len()];
         for (raw, index) in output.iter().zip(0..) {
             let Ok(item) = serde_json::from_str::<Item>(raw.get()) else { continue };

@@ -23,14 +23,13 @@ use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind, Wish};
 use bytes::Bytes;
 use fields::{Fields, Ignored};
 use history::Conversation;
-use serde_json::value::RawValue;
 use std::sync::Arc;
 
 /// Turns the body of `POST /v1/chat/completions` into the backend's request.
 ///
 /// Fails with [`ProblemKind::InvalidRequest`] only.
 pub fn prepare(body: &Bytes, context: &Context, models: &ModelMap) -> Result<Prepared, Problem> {
-    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
+    let members = Members::read(body).map_err(|error| {
         Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
     })?;
     if members.get("messages").is_none() && members.get("input").is_some() {
@@ -98,7 +97,7 @@ fn translate(mut fields: Fields<'_>, models: &ModelMap) -> Result<Translated, Pr
     if model.is_empty() {
         return Err(Problem::invalid("model", "you must provide a model parameter"));
     }
-    let messages: Vec<&RawValue> = fields.take("messages")?.unwrap_or_default();
+    let messages = fields.list("messages")?.unwrap_or_default();
     if messages.is_empty() {
         return Err(Problem::invalid("messages", "`messages` must be a list with at least one message"));
     }

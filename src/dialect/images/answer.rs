@@ -2,9 +2,9 @@
 
 use super::Task;
 use crate::codex::event::{ContentPart, Item, PartialImage, ResponseRef};
+use crate::codex::raw::Raw;
 use crate::codex::{Event, Failure, FailureKind, Usage};
 use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
 
 /// What an answer must know of its request.
 #[derive(Debug)]
@@ -146,7 +146,7 @@ impl Assembly {
 #[derive(Deserialize)]
 struct Last<'a> {
     #[serde(borrow, default)]
-    output: Vec<&'a RawValue>,
+    output: Vec<Raw<'a>>,
     #[serde(default)]
     usage: Option<Usage>,
     #[serde(default)]

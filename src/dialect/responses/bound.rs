@@ -17,7 +17,7 @@ pub(super) struct Bound {
     /// Items that were added and are not finished, by their place.
     open: BTreeMap<u32, Open>,
     /// The response object as it was at the beginning.
-    response: Option<Box<RawValue>>,
+    response: Option<String>,
     /// What of the last delta is within the limit.
     allowed: String,
 }
@@ -47,7 +47,7 @@ impl Bound {
     pub(super) fn ends_in(&mut self, event: &Event<'_>) -> bool {
         self.allowed.clear();
         match event {
-            Event::Created(response) => self.response = Some(response.raw.to_owned()),
+            Event::Created(response) => self.response = Some(response.raw.get().to_owned()),
             Event::ItemAdded(added) => {
                 let item = serde_json::from_str(added.raw.get()).unwrap_or_default();
                 self.open.insert(added.output_index, Open { item, ..Open::default() });
@@ -158,7 +158,7 @@ impl Bound {
     /// The response object of an answer that was cut, its items left out.
     pub(super) fn response(&self, id: &str) -> Option<Box<RawValue>> {
         let mut object: Map<String, Value> =
-            self.response.as_ref().and_then(|raw| serde_json::from_str(raw.get()).ok()).unwrap_or_default();
+            self.response.as_ref().and_then(|raw| serde_json::from_str(raw).ok()).unwrap_or_default();
         let Usage { input, output, reasoning, total, .. } = self.spent();
         object.entry("id").or_insert_with(|| json!(id));
         object.insert("status".to_owned(), json!("incomplete"));

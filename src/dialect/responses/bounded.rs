@@ -43,7 +43,7 @@ fn shortened(frame: &Frame, allowed: &str) -> Option<(String, String)> {
         return None;
     }
     let data = frame.data()?;
-    let members: Members<'_> = serde_json::from_slice(&data).ok()?;
+    let members = Members::read(&data).ok()?;
     members.get("delta")?;
     let kind = serde_json::from_str(members.get("type")?.get()).ok()?;
     Some((kind, members.with(&[("delta", json!(allowed).to_string())])))
@@ -105,7 +105,7 @@ impl Folder for BoundedWhole {
         }
         self.is_cut = true;
         if let Some(response) = self.bound.response("") {
-            self.inner.incomplete(&self.bound.items(), &response);
+            self.inner.incomplete(&self.bound.items(), (&*response).into());
         }
     }
 

@@ -2,10 +2,10 @@
 //! stream holds one compaction item (protocol.md 6.3).
 
 use super::request::prepare as prepare_response;
+use crate::codex::raw::Raw;
 use crate::codex::{Event, Failure, FailureKind, Usage};
 use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, Reply, Translator};
 use bytes::Bytes;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 
 /// What means nothing in a compaction.
@@ -68,14 +68,14 @@ impl Reply for Compaction {
 struct Folded {
     kept: Vec<Value>,
     context: Context,
-    item: Option<Box<RawValue>>,
+    item: Option<String>,
     usage: Option<Usage>,
 }
 
 impl Folder for Folded {
     fn event(&mut self, event: &Event<'_>) {
         match event {
-            Event::ItemDone(done) if is_compaction(done.raw) => self.item = Some(done.raw.to_owned()),
+            Event::ItemDone(done) if is_compaction(done.raw) => self.item = Some(done.raw.get().to_owned()),
             Event::Completed(response) | Event::Incomplete(response) => {
                 self.usage = response.summary().ok().and_then(|summary| summary.usage);
             }
@@ -90,7 +90,7 @@ impl Folder for Folded {
 
     fn finish(self: Box<Self>) -> Bytes {
         let Self { mut kept, context, item, usage } = *self;
-        kept.extend(item.and_then(|item| serde_json::from_str::<Value>(item.get()).ok()));
+        kept.extend(item.and_then(|item| serde_json::from_str::<Value>(&item).ok()));
         let usage = usage.unwrap_or_default();
         let body = json!({
             "id": format!("resp_{}", suffix(&context)),
@@ -109,7 +109,7 @@ impl Folder for Folded {
     }
 }
 
-fn is_compaction(item: &RawValue) -> bool {
+fn is_compaction(item: Raw<'_>) -> bool {
     #[derive(serde::Deserialize)]
     struct Kind {
         #[serde(rename = "type")]

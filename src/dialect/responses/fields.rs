@@ -1,11 +1,12 @@
 //! The top level of a request: which fields the backend refuses, and a reader that keeps the order
 //! and the bytes of all others.
 
+use crate::codex::raw::Raw;
+use crate::codex::skim;
 use crate::dialect::Problem;
 use serde::Deserialize;
 use serde::de::{Deserializer, MapAccess, Visitor};
 use serde_json::Value;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -40,7 +41,7 @@ pub const REFUSED: [(&str, &str); 3] = [
 ];
 
 /// What `metadata` may be: sixteen pairs of text (clients.md 2).
-pub(crate) fn check_metadata(value: &RawValue) -> Result<(), Problem> {
+pub(crate) fn check_metadata(value: Raw<'_>) -> Result<(), Problem> {
     #[derive(Deserialize)]
     struct Pairs(BTreeMap<String, String>);
     let fits = |pairs: &Pairs| {
@@ -67,11 +68,24 @@ pub(super) fn quote(name: &str, out: &mut String) {
 }
 
 /// A JSON object, its members in order, their values as they stand in the body.
-pub(crate) struct Members<'a>(pub Vec<(Cow<'a, str>, &'a RawValue)>);
+pub(crate) struct Members<'a>(pub Vec<(Cow<'a, str>, Raw<'a>)>);
 
 impl<'a> Members<'a> {
+    /// Reads an object. What a parser would say of it is said by one.
+    pub(crate) fn read(object: &'a [u8]) -> Result<Self, serde_json::Error> {
+        let mut members = Vec::with_capacity(20);
+        let skimmed = skim::members(object, |name, value| {
+            members.push((Cow::Borrowed(std::str::from_utf8(name).ok()?), Raw::skimmed(value)?));
+            Some(())
+        });
+        match skimmed {
+            Some(()) => Ok(Self(members)),
+            None => serde_json::from_slice(object),
+        }
+    }
+
     /// The last value of a member, as JSON readers take it.
-    pub(crate) fn get(&self, name: &str) -> Option<&'a RawValue> {
+    pub(crate) fn get(&self, name: &str) -> Option<Raw<'a>> {
         self.0.iter().rev().find(|(key, _)| key == name).map(|(_, value)| *value)
     }
 
@@ -126,7 +140,7 @@ impl<'de: 'a, 'a> Deserialize<'de> for Members<'a> {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Object;
         impl<'de> Visitor<'de> for Object {
-            type Value = Vec<(Cow<'de, str>, &'de RawValue)>;
+            type Value = Vec<(Cow<'de, str>, Raw<'de>)>;
 
             fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
                 f.write_str("a JSON object")

@@ -6,12 +6,12 @@
 //! turn state, the mark of the lite form) is taken out of the body and becomes a header.
 
 use super::fields::Members;
+use crate::codex::raw::Raw;
 use crate::codex::request::can_be_sent_back;
 use crate::dialect::{Problem, ProblemKind};
 use bytes::Bytes;
 use http::{HeaderMap, HeaderName, HeaderValue};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::collections::HashSet;
@@ -46,8 +46,7 @@ const OF_THE_SOCKET: [&str; 2] = ["x-codex-turn-state", "x-codex-ws-stream-reque
 /// Reads a frame.
 pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
     let invalid = |message: String| Problem::new(ProblemKind::InvalidRequest, message);
-    let members: Members<'_> =
-        serde_json::from_slice(text).map_err(|error| invalid(format!("The frame is not a JSON object: {error}")))?;
+    let members = Members::read(text).map_err(|error| invalid(format!("The frame is not a JSON object: {error}")))?;
     let kind: Option<String> = members.get("type").and_then(|kind| serde_json::from_str(kind.get()).ok());
     match kind.as_deref() {
         None => return Err(Problem::invalid("type", "a frame has a `type`, such as \"response.create\"")),
@@ -71,7 +70,7 @@ pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
         Some(id) => serde_json::from_str(id.get())
             .map_err(|_| Problem::invalid("previous_response_id", "`previous_response_id` must be a string"))?,
     };
-    let generate = match members.get("generate").map(RawValue::get) {
+    let generate = match members.get("generate").map(Raw::get) {
         None | Some("null" | "true") => true,
         Some("false") => false,
         Some(_) => return Err(Problem::invalid("generate", "`generate` must be true or false")),
@@ -80,7 +79,7 @@ pub fn read(text: &[u8]) -> Result<ClientFrame<'_>, Problem> {
 }
 
 fn steer_failed(members: &Members<'_>) -> String {
-    let member = |name: &str| members.get(name).map(RawValue::get).and_then(|raw| serde_json::from_str(raw).ok());
+    let member = |name: &str| members.get(name).map(Raw::get).and_then(|raw| serde_json::from_str(raw).ok());
     let [input, previous]: [Option<Value>; 2] = [member("input"), member("previous_response_id")];
     let message = "Steering is not supported: send the input with the next `response.create`";
     json!({
@@ -111,8 +110,8 @@ impl Create<'_> {
             let message = json!({"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]});
             return Ok(vec![Item::new(&message.to_string())]);
         }
-        let items: Vec<&RawValue> = serde_json::from_str(input.get())
-            .map_err(|_| Problem::invalid("input", "`input` must be a string or a list of items"))?;
+        let items =
+            input.elements().map_err(|_| Problem::invalid("input", "`input` must be a string or a list of items"))?;
         Ok(items.into_iter().map(|item| Item::new(item.get())).collect())
     }
 
@@ -125,7 +124,7 @@ impl Create<'_> {
                 "type" | "generate" | "previous_response_id" | "input" | "stream" | "stream_id" | "background" => {
                     continue;
                 }
-                "client_metadata" => metadata(value),
+                "client_metadata" => metadata(*value),
                 _ => Cow::Borrowed(value.get()),
             };
             put(&mut body, name, &value);
@@ -174,7 +173,7 @@ fn put(body: &mut String, name: &str, value: &str) {
 }
 
 /// The metadata without what has become a header or is of no meaning over HTTP.
-fn metadata(raw: &RawValue) -> Cow<'_, str> {
+fn metadata(raw: Raw<'_>) -> Cow<'_, str> {
     let Ok(mut members) = serde_json::from_str::<Map<String, Value>>(raw.get()) else {
         return Cow::Borrowed(raw.get());
     };
@@ -185,8 +184,8 @@ fn metadata(raw: &RawValue) -> Cow<'_, str> {
 
 /// The input of a request over HTTP; `None` where it is no list.
 pub fn items_of(body: &[u8]) -> Option<Vec<Item>> {
-    let members: Members<'_> = serde_json::from_slice(body).ok()?;
-    let items: Vec<&RawValue> = serde_json::from_str(members.get("input")?.get()).ok()?;
+    let members = Members::read(body).ok()?;
+    let items = members.get("input")?.elements().ok()?;
     Some(items.into_iter().map(|item| Item::new(item.get())).collect())
 }
 

@@ -10,6 +10,7 @@ use super::echo::Echo;
 use super::fields::{DROPPED, Members, REFUSED, check_metadata, quote};
 use super::stream::Passthrough;
 use super::whole::Whole;
+use crate::codex::raw::Raw;
 use crate::codex::request::ENCRYPTED_REASONING;
 use crate::codex::skim;
 use crate::dialect::beginning::Beginning;
@@ -17,7 +18,6 @@ use crate::dialect::{Context, Folder, ModelMap, Prepared, Problem, ProblemKind, 
 use bytes::Bytes;
 use memchr::memmem::Finder;
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use serde_json::{Map, Value, json};
 use std::borrow::Cow;
 use std::sync::{Arc, LazyLock};
@@ -36,7 +36,7 @@ pub fn prepare_with(
     codex_cli: bool,
     echo: Echo,
 ) -> Result<Prepared, Problem> {
-    let members: Members<'_> = serde_json::from_slice(body).map_err(|error| {
+    let members = Members::read(body).map_err(|error| {
         Problem::new(ProblemKind::InvalidRequest, format!("The request body is not a JSON object: {error}"))
     })?;
     let requested = model(&members)?;
@@ -109,7 +109,7 @@ fn priority(tier: String) -> String {
 }
 
 fn flag(members: &Members<'_>, name: &'static str) -> Result<Option<bool>, Problem> {
-    match members.get(name).map(RawValue::get) {
+    match members.get(name).map(Raw::get) {
         None | Some("null") => Ok(None),
         Some("true") => Ok(Some(true)),
         Some("false") => Ok(Some(false)),
@@ -117,7 +117,7 @@ fn flag(members: &Members<'_>, name: &'static str) -> Result<Option<bool>, Probl
     }
 }
 
-fn text(value: &RawValue) -> Option<String> {
+fn text(value: Raw<'_>) -> Option<String> {
     serde_json::from_str(value.get()).ok()
 }
 
@@ -148,7 +148,7 @@ impl<'a> Edit<'a> {
         slug: &str,
         effort: Option<&str>,
     ) -> Result<(), Problem> {
-        for (key, value) in &members.0 {
+        for (key, value) in members.0.iter().map(|(key, value)| (key, *value)) {
             match key.as_ref() {
                 "model" => self.put("model", json!(slug).to_string()),
                 "reasoning" if effort.is_some() => {}
@@ -196,12 +196,12 @@ impl<'a> Edit<'a> {
         self.out.push((Cow::Borrowed(name), Cow::Owned(value)));
     }
 
-    fn keep(&mut self, name: impl Into<Cow<'a, str>>, value: &'a RawValue) {
+    fn keep(&mut self, name: impl Into<Cow<'a, str>>, value: Raw<'a>) {
         self.out.push((name.into(), Cow::Borrowed(value.get())));
     }
 
     /// A string becomes a message; `system` becomes `developer`; references to what nobody keeps go.
-    fn input(&mut self, value: &'a RawValue) -> Result<(), Problem> {
+    fn input(&mut self, value: Raw<'a>) -> Result<(), Problem> {
         if let Some(said) = text(value) {
             let message =
                 json!([{"type": "message", "role": "user", "content": [{"type": "input_text", "text": said}]}]);
@@ -212,8 +212,8 @@ impl<'a> Edit<'a> {
             self.put("input", message);
             return Ok(());
         }
-        let items: Vec<&RawValue> = serde_json::from_str(value.get())
-            .map_err(|_| Problem::invalid("input", "`input` must be a string or a list of items"))?;
+        let items =
+            value.elements().map_err(|_| Problem::invalid("input", "`input` must be a string or a list of items"))?;
         let mut edited = Vec::with_capacity(items.len());
         let mut changed = false;
         for item in items {
@@ -236,7 +236,7 @@ impl<'a> Edit<'a> {
         Ok(())
     }
 
-    fn note_beginning(&mut self, item: &RawValue, outline: Option<&Outline<'_>>) {
+    fn note_beginning(&mut self, item: Raw<'_>, outline: Option<&Outline<'_>>) {
         let Some(beginning) = &mut self.beginning else { return };
         match outline {
             // Not its id, which may be another one with each turn.
@@ -248,7 +248,7 @@ impl<'a> Edit<'a> {
     }
 
     /// Items are looked into only when they hold something that may need an edit.
-    fn item(&mut self, item: &RawValue, outline: Option<&Outline<'_>>) -> Result<Item, Problem> {
+    fn item(&mut self, item: Raw<'_>, outline: Option<&Outline<'_>>) -> Result<Item, Problem> {
         static CACHE: LazyLock<Finder<'_>> = LazyLock::new(|| Finder::new("cache_"));
         let raw = item.get();
         if !raw.starts_with('{') {
@@ -284,10 +284,10 @@ impl<'a> Edit<'a> {
 
     /// The preview's name of the hosted search is an older spelling. The other tools keep their
     /// bytes: the order of a schema's properties is the order in which the model fills them.
-    fn tools(&mut self, value: &'a RawValue) {
+    fn tools(&mut self, value: Raw<'a>) {
         const OLDER: &str = "web_search_preview";
-        let Ok(tools) = serde_json::from_str::<Vec<&RawValue>>(value.get()) else { return self.keep("tools", value) };
-        let renamed = |tool: &&'a RawValue| -> Option<String> {
+        let Ok(tools) = value.elements() else { return self.keep("tools", value) };
+        let renamed = |tool: &Raw<'a>| -> Option<String> {
             let mut tool: Map<String, Value> =
                 tool.get().contains(OLDER).then(|| serde_json::from_str(tool.get()).ok())??;
             let is_older = tool.get("type").and_then(Value::as_str).is_some_and(|kind| kind.starts_with(OLDER));
@@ -303,7 +303,7 @@ impl<'a> Edit<'a> {
     }
 
     /// The backend knows one tier besides its default; `fast` is that tier's name among people.
-    fn service_tier(&mut self, value: &'a RawValue) {
+    fn service_tier(&mut self, value: Raw<'a>) {
         match text(value).as_deref() {
             Some("priority" | "fast") => self.put("service_tier", "\"priority\"".to_owned()),
             Some("auto" | "default") | None => {}
@@ -311,7 +311,7 @@ impl<'a> Edit<'a> {
         }
     }
 
-    fn include(&mut self, value: Option<&RawValue>) -> Result<(), Problem> {
+    fn include(&mut self, value: Option<Raw<'_>>) -> Result<(), Problem> {
         let asked: Option<Vec<String>> = match value {
             None => None,
             Some(value) => serde_json::from_str(value.get())
@@ -326,7 +326,7 @@ impl<'a> Edit<'a> {
     }
 
     /// The alias's effort, unless the request names its own.
-    fn effort(&mut self, value: Option<&RawValue>, effort: &str) {
+    fn effort(&mut self, value: Option<Raw<'_>>, effort: &str) {
         let mut reasoning: Map<String, Value> =
             value.and_then(|value| serde_json::from_str(value.get()).ok()).unwrap_or_default();
         if reasoning.get("effort").is_none_or(Value::is_null) {
@@ -361,7 +361,7 @@ struct Outline<'a> {
 
 impl<'a> Outline<'a> {
     /// `None` for an item that is not made so.
-    fn of(item: &'a RawValue) -> Option<Self> {
+    fn of(item: Raw<'a>) -> Option<Self> {
         Self::skim(item.get().as_bytes()).or_else(|| serde_json::from_str(item.get()).ok())
     }
 
@@ -383,7 +383,7 @@ impl<'a> Outline<'a> {
 
 /// A value's bytes.
 fn written<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Option<&'a [u8]>, D::Error> {
-    Ok(Option::<&RawValue>::deserialize(deserializer)?.map(|value| value.get().as_bytes()))
+    Ok(Option::<Raw<'_>>::deserialize(deserializer)?.map(|value| value.get().as_bytes()))
 }
 
 enum Item {
@@ -392,7 +392,7 @@ enum Item {
     Gone,
 }
 
-fn is_refused(name: &str, value: &RawValue) -> bool {
+fn is_refused(name: &str, value: Raw<'_>) -> bool {
     !matches!(value.get(), "null" | "false") && REFUSED.iter().any(|(refused, _)| *refused == name)
 }
 

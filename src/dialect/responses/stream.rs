@@ -7,6 +7,7 @@ use super::fields::Members;
 use super::whole::Items;
 use crate::codex::Event;
 use crate::codex::event::{self, Depth};
+use crate::codex::raw::Raw;
 use crate::codex::sse::Frame;
 use crate::dialect::{Context, Problem, ProblemKind, Translator};
 use bytes::{BufMut, Bytes, BytesMut};
@@ -47,7 +48,7 @@ impl Passthrough {
     }
 
     /// The last event with the output that SDKs expect in it; `None` where it is there already.
-    fn filled(&mut self, kind: &'static str, response: &RawValue, frame: &Frame) -> Option<String> {
+    fn filled(&mut self, kind: &'static str, response: Raw<'_>, frame: &Frame) -> Option<String> {
         let filled = self.items.as_mut()?.fill(response, &self.echo)?;
         let number = number(frame).map(|number| format!(r#""sequence_number":{number},"#)).unwrap_or_default();
         Some(format!(r#"{{"type":"{kind}",{number}"response":{filled}}}"#))
@@ -76,7 +77,7 @@ impl Passthrough {
         self.ended = true;
         let mut items = self.items.take().unwrap_or_default();
         items.note_all(open);
-        let filled = items.fill(response, &self.echo).and_then(|filled| RawValue::from_string(filled).ok());
+        let filled = items.fill(response.into(), &self.echo).and_then(|filled| RawValue::from_string(filled).ok());
         let response = filled.as_deref().unwrap_or(response);
         let last = Ended { kind: "response.incomplete", sequence_number: at, response };
         write("response.incomplete", &serde_json::to_string(&last).unwrap_or_default(), out);
@@ -87,9 +88,9 @@ impl Passthrough {
 /// where the object says it already.
 fn opened(frame: &Frame, echo: &Echo) -> Option<(String, String)> {
     let data = frame.data()?;
-    let members: Members<'_> = serde_json::from_slice(&data).ok()?;
+    let members = Members::read(&data).ok()?;
     let kind: String = serde_json::from_str(members.get("type")?.get()).ok()?;
-    let response: Members<'_> = serde_json::from_str(members.get("response")?.get()).ok()?;
+    let response = Members::read(members.get("response")?.get().as_bytes()).ok()?;
     let response = echo.apply(&response, Vec::new())?;
     Some((kind, members.with(&[("response", response)])))
 }
@@ -158,7 +159,7 @@ impl Translator for Passthrough {
             error: FailedError { code: code(problem), message: &problem.message, resets_at: problem.resets_at },
         };
         let Ok(mut response) = serde_json::value::to_raw_value(&response) else { return };
-        if let Some(filled) = self.items.as_mut().and_then(|items| items.fill(&response, &self.echo))
+        if let Some(filled) = self.items.as_mut().and_then(|items| items.fill(Raw::from(&*response), &self.echo))
             && let Ok(filled) = RawValue::from_string(filled)
         {
             response = filled;

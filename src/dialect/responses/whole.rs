@@ -6,6 +6,7 @@
 use super::echo::Echo;
 use super::fields::Members;
 use crate::codex::Event;
+use crate::codex::raw::Raw;
 use crate::dialect::Folder;
 use bytes::Bytes;
 use serde::Deserialize;
@@ -20,7 +21,7 @@ pub(super) struct Items(Vec<Finished>);
 struct Finished {
     index: u32,
     id: Option<String>,
-    raw: Box<RawValue>,
+    raw: Box<str>,
 }
 
 impl Items {
@@ -33,18 +34,18 @@ impl Items {
     /// The same for items that nobody has finished.
     pub(super) fn note_all(&mut self, items: &[(u32, Box<RawValue>)]) {
         for (index, raw) in items {
-            self.add(*index, raw);
+            self.add(*index, raw.as_ref().into());
         }
     }
 
-    fn add(&mut self, index: u32, raw: &RawValue) {
+    fn add(&mut self, index: u32, raw: Raw<'_>) {
         #[derive(Default, Deserialize)]
         struct Named {
             #[serde(default)]
             id: Option<String>,
         }
         let Named { id } = serde_json::from_str(raw.get()).unwrap_or_default();
-        let item = Finished { index, id, raw: raw.to_owned() };
+        let item = Finished { index, id, raw: raw.get().into() };
         // An item that comes twice is the same item, finished again. The place alone does not
         // tell: where indexes are left out, all are 0.
         let is_same = |old: &Finished| old.index == item.index && (old.id == item.id || item.id.is_none());
@@ -56,12 +57,12 @@ impl Items {
 
     /// The response object with what SDKs need and the backend left out: its items in `output`,
     /// counts in `usage`, and the members of `echo`. `None` where nothing is missing.
-    pub(super) fn fill(&mut self, response: &RawValue, echo: &Echo) -> Option<String> {
-        let members: Members<'_> = serde_json::from_str(response.get()).ok()?;
+    pub(super) fn fill(&mut self, response: Raw<'_>, echo: &Echo) -> Option<String> {
+        let members = Members::read(response.get().as_bytes()).ok()?;
         let mut added: Vec<(&'static str, String)> = Vec::new();
         if members.get("output").is_none_or(is_empty) && (!self.0.is_empty() || members.get("output").is_none()) {
             self.0.sort_by_key(|item| item.index);
-            let items: Vec<_> = self.0.iter().map(|item| item.raw.get()).collect();
+            let items: Vec<_> = self.0.iter().map(|item| &*item.raw).collect();
             added.push(("output", format!("[{}]", items.join(","))));
         }
         added.extend(members.get("usage").and_then(with_details).map(|usage| ("usage", usage)));
@@ -69,7 +70,7 @@ impl Items {
     }
 }
 
-fn is_empty(output: &RawValue) -> bool {
+fn is_empty(output: Raw<'_>) -> bool {
     let inner = output.get().trim_start_matches('[').trim_end_matches(']');
     output.get() == "null" || inner.trim().is_empty()
 }
@@ -82,7 +83,7 @@ const DETAILS: [(&str, &str); 3] = [
 ];
 
 /// The usage with its details; `None` if they are there, or if it is no usage.
-fn with_details(usage: &RawValue) -> Option<String> {
+fn with_details(usage: Raw<'_>) -> Option<String> {
     let mut usage: Map<String, Value> = serde_json::from_str(usage.get()).ok()?;
     let mut is_changed = false;
     for (details, count) in DETAILS {
@@ -111,7 +112,7 @@ impl Whole {
     }
 
     /// Ends the answer before the backend does: with these items beside those that are finished.
-    pub(super) fn incomplete(&mut self, open: &[(u32, Box<RawValue>)], response: &RawValue) {
+    pub(super) fn incomplete(&mut self, open: &[(u32, Box<RawValue>)], response: Raw<'_>) {
         self.items.note_all(open);
         let filled = self.items.fill(response, &self.echo);
         self.response = Some(filled.unwrap_or_else(|| response.get().to_owned()));

@@ -1,10 +1,10 @@
 //! What a message holds: text, or parts.
 
-use super::fields::parse;
+use super::fields::{parse, wrong};
+use crate::codex::raw::Raw;
 use crate::codex::request::InputPart;
 use crate::dialect::Problem;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// A content part as clients write it: Chat's own spellings, and those of Responses, which some
@@ -53,7 +53,7 @@ struct File {
 }
 
 /// The parts of a content; `said` when it is the model's own.
-pub(super) fn parts(content: Option<&RawValue>, said: bool, path: &str) -> Result<Vec<InputPart>, Problem> {
+pub(super) fn parts(content: Option<Raw<'_>>, said: bool, path: &str) -> Result<Vec<InputPart>, Problem> {
     let Some(raw) = content.filter(|raw| raw.get() != "null") else { return Ok(Vec::new()) };
     if raw.get().starts_with('"') {
         return Ok(vec![text(parse(raw, path)?, said)]);
@@ -61,7 +61,7 @@ pub(super) fn parts(content: Option<&RawValue>, said: bool, path: &str) -> Resul
     if !raw.get().starts_with('[') {
         return Err(Problem::invalid(path, format!("`{path}` must be a string or a list of parts")));
     }
-    let raws: Vec<&RawValue> = parse(raw, path)?;
+    let raws = raw.elements().map_err(|error| wrong(path, &error))?;
     raws.into_iter()
         .enumerate()
         .map(|(at, raw)| {
@@ -73,11 +73,11 @@ pub(super) fn parts(content: Option<&RawValue>, said: bool, path: &str) -> Resul
 
 /// The parts of a tool's output. Some clients write a list of parts as text; where an image is among
 /// them it is read, for as text it would cost a page of tokens and show nothing.
-pub(super) fn output(content: Option<&RawValue>, path: &str) -> Result<Vec<InputPart>, Problem> {
+pub(super) fn output(content: Option<Raw<'_>>, path: &str) -> Result<Vec<InputPart>, Problem> {
     let parts = parts(content, false, path)?;
     if let [InputPart::InputText { text }] = parts.as_slice()
         && text.starts_with('[')
-        && let Ok(raw) = serde_json::from_str::<&RawValue>(text)
+        && let Ok(raw) = Raw::read(text)
         && let Ok(written) = self::parts(Some(raw), false, path)
         && written.iter().any(|part| matches!(part, InputPart::InputImage { .. }))
     {

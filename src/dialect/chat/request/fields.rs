@@ -1,11 +1,11 @@
 //! The top level of a body, and what of it cannot be honoured: one table, which is also the one in
 //! docs/compatibility.md.
 
+use crate::codex::raw::Raw;
 use crate::dialect::Problem;
 use crate::dialect::responses::fields::Members;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
@@ -71,11 +71,19 @@ pub(super) fn refuse_what_cannot_be_done(fields: &mut Fields<'_>) -> Result<bool
 }
 
 /// The fields that nobody has read yet; where a name comes twice, the last one counts.
-pub(super) struct Fields<'a>(BTreeMap<String, &'a RawValue>);
+pub(super) struct Fields<'a>(BTreeMap<String, Raw<'a>>);
 
 impl<'a> Fields<'a> {
     pub(super) fn new(members: Members<'a>) -> Self {
         Self(members.0.into_iter().map(|(name, value)| (name.into_owned(), value)).collect())
+    }
+
+    /// Takes a field that is a list; `None` where it is absent or `null`.
+    pub(super) fn list(&mut self, name: &str) -> Result<Option<Vec<Raw<'a>>>, Problem> {
+        match self.0.remove(name).filter(|raw| raw.get() != "null") {
+            None => Ok(None),
+            Some(raw) => raw.elements().map(Some).map_err(|error| wrong(name, &error)),
+        }
     }
 
     /// The field's value, typed; `None` if it is absent or null.
@@ -94,17 +102,19 @@ impl<'a> Fields<'a> {
 }
 
 /// A value, typed; `path` is to blame if it is of another type.
-pub(super) fn parse<'a, T: Deserialize<'a>>(raw: &'a RawValue, path: &str) -> Result<T, Problem> {
-    serde_json::from_str(raw.get()).map_err(|error| {
-        let words = error.to_string();
-        Problem::invalid(path, format!("Invalid value for `{path}`: {}", reason(&words)))
-    })
+pub(super) fn parse<'a, T: Deserialize<'a>>(raw: Raw<'a>, path: &str) -> Result<T, Problem> {
+    serde_json::from_str(raw.get()).map_err(|error| wrong(path, &error))
+}
+
+/// A field of the wrong type.
+pub(super) fn wrong(path: &str, error: &serde_json::Error) -> Problem {
+    Problem::invalid(path, format!("Invalid value for `{path}`: {}", reason(&error.to_string())))
 }
 
 /// A name or an id. Some clients write a number or an object; its JSON text is as good a name, and
 /// the same one wherever it stands.
 pub(super) fn word<'de: 'a, 'a, D: Deserializer<'de>>(deserializer: D) -> Result<Cow<'a, str>, D::Error> {
-    let raw = <&'de RawValue>::deserialize(deserializer)?;
+    let raw = <Raw<'de>>::deserialize(deserializer)?;
     Ok(match raw.get() {
         "null" => Cow::Borrowed(""),
         text if text.starts_with('"') => serde_json::from_str(text).map(Cow::Owned).map_err(D::Error::custom)?,
@@ -123,7 +133,7 @@ fn reason(words: &str) -> String {
 }
 
 /// Whether a field asks for nothing that would not be so without it.
-pub(super) fn is_neutral(name: &str, value: &RawValue) -> bool {
+pub(super) fn is_neutral(name: &str, value: Raw<'_>) -> bool {
     value.get() == "null" || (name == "store" && value.get() == "false")
 }
 

@@ -7,13 +7,13 @@
 
 use super::fields::{self, Ignored, parse, word};
 use super::{content, reasoning};
+use crate::codex::raw::Raw;
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
 use crate::dialect::Problem;
 use crate::dialect::chat::assembly::Family;
 use crate::dialect::names;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// A message as clients write it.
@@ -22,7 +22,7 @@ struct Message<'a> {
     #[serde(borrow, default)]
     role: Cow<'a, str>,
     #[serde(borrow, default)]
-    content: Option<&'a RawValue>,
+    content: Option<Raw<'a>>,
     #[serde(default)]
     refusal: Option<String>,
     #[serde(borrow, default)]
@@ -40,10 +40,10 @@ struct Message<'a> {
     audio: Option<IgnoredAny>,
     /// Reasoning as we gave it out, or another provider.
     #[serde(borrow, default)]
-    reasoning_details: Option<Vec<&'a RawValue>>,
+    reasoning_details: Option<Vec<Raw<'a>>>,
     /// Images that the model made.
     #[serde(borrow, default)]
-    images: Option<&'a RawValue>,
+    images: Option<Raw<'a>>,
 }
 
 /// A call that the model made.
@@ -64,7 +64,7 @@ struct Called<'a> {
     name: Cow<'a, str>,
     /// Of a function: JSON text, though some clients send the object itself.
     #[serde(borrow, default)]
-    arguments: Option<&'a RawValue>,
+    arguments: Option<Raw<'a>>,
     /// Of a custom tool.
     #[serde(default)]
     input: Option<String>,
@@ -114,10 +114,10 @@ struct Unanswered {
 }
 
 /// All messages, in order.
-pub(super) fn translate(messages: &[&RawValue], ignored: &mut Ignored) -> Result<History, Problem> {
+pub(super) fn translate(messages: &[Raw<'_>], ignored: &mut Ignored) -> Result<History, Problem> {
     let mut history =
         History { system: Vec::new(), items: Vec::with_capacity(messages.len()), unanswered: Vec::new(), round: 0 };
-    for (at, raw) in messages.iter().enumerate() {
+    for (at, raw) in messages.iter().copied().enumerate() {
         let path = format!("messages[{at}]");
         let message: Message<'_> = parse(raw, &path)?;
         let in_path = |name: &str| format!("{path}.{name}");
@@ -222,7 +222,7 @@ impl History {
     }
 
     /// The model's images. The backend takes none of an assistant's, so the user shows them.
-    fn drew(&mut self, images: Option<&RawValue>, path: &str) -> Result<(), Problem> {
+    fn drew(&mut self, images: Option<Raw<'_>>, path: &str) -> Result<(), Problem> {
         let mut parts = content::parts(images, false, path)?;
         if !parts.is_empty() {
             parts.insert(0, InputPart::InputText { text: DRAWN.to_owned() });

@@ -2,10 +2,10 @@
 //! which we gave it out.
 
 use super::fields::{self, Ignored};
+use crate::codex::raw::Raw;
 use crate::codex::request::InputItem;
 use crate::dialect::signature;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// One of the details; only the encrypted ones have `data`.
@@ -20,7 +20,7 @@ struct Detail<'a> {
 /// The reasoning among the details that the backend can continue from. What is only to be read needs
 /// no way back; what another provider sealed is left out and named. Some clients keep a detail with
 /// each call it led to, so the same one counts once.
-pub(super) fn items(details: &[&RawValue], ignored: &mut Ignored) -> Vec<InputItem> {
+pub(super) fn items(details: &[Raw<'_>], ignored: &mut Ignored) -> Vec<InputItem> {
     let mut sealed: Vec<Cow<'_, str>> = Vec::new();
     for raw in details {
         if let Ok(Detail { kind, data: Some(data) }) = serde_json::from_str(raw.get())

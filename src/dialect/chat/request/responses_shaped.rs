@@ -1,8 +1,9 @@
 //! Requests shaped like Responses (`input` and no `messages`) that come to the chat path: some
 //! editors send them there and expect chunks of Chat Completions back (clients.md 1.3).
 
-use super::fields::{IGNORED, Ignored, is_neutral, parse, refuse_what_cannot_be_done};
+use super::fields::{IGNORED, Ignored, is_neutral, refuse_what_cannot_be_done};
 use super::{Fields, completion_id, options, tools};
+use crate::codex::raw::Raw;
 use crate::dialect::chat::{Answer, Shape};
 use crate::dialect::names::Names;
 use crate::dialect::responses::fields::Members;
@@ -11,7 +12,6 @@ use bytes::Bytes;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::json;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::fmt::Write as _;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ const READ: [&str; 9] = [
 /// The body with `input` for `messages`, if that is all that is Responses about it: every item is
 /// written as Chat Completions writes a message, and at least one as only it does.
 pub(super) fn messages<'a>(members: &Members<'a>) -> Option<Members<'a>> {
-    let items: Vec<&RawValue> = serde_json::from_str(members.get("input")?.get()).ok()?;
+    let items: Vec<Raw<'_>> = serde_json::from_str(members.get("input")?.get()).ok()?;
     let readings: Vec<Reading> = items.into_iter().map(Reading::of).collect();
     if !readings.contains(&Reading::OnlyChat) || readings.contains(&Reading::OnlyResponses) {
         return None;
@@ -53,7 +53,7 @@ enum Reading {
 }
 
 impl Reading {
-    fn of(raw: &RawValue) -> Self {
+    fn of(raw: Raw<'_>) -> Self {
         #[derive(Deserialize)]
         struct Item<'a> {
             #[serde(borrow, rename = "type", default)]
@@ -61,7 +61,7 @@ impl Reading {
             #[serde(borrow)]
             role: Cow<'a, str>,
             #[serde(borrow, default)]
-            content: Option<&'a RawValue>,
+            content: Option<Raw<'a>>,
             #[serde(default)]
             tool_calls: Option<IgnoredAny>,
         }
@@ -95,7 +95,7 @@ pub(super) fn prepare(members: &Members<'_>, context: &Context, models: &ModelMa
     let bounds = options::bounds(&mut fields)?;
     let mut names = Names::default();
     let mut body = String::from("{");
-    for (name, value) in &members.0 {
+    for (name, value) in members.0.iter().map(|(name, value)| (name, *value)) {
         let of_chat = IGNORED.iter().find(|(known, _)| known == name && *known != "service_tier");
         let value = match (of_chat, &**name) {
             (Some((known, _)), name) => {
@@ -143,16 +143,16 @@ struct Nested {
 }
 
 impl Nested {
-    fn is_nested(raw: &RawValue) -> bool {
+    fn is_nested(raw: Raw<'_>) -> bool {
         serde_json::from_str::<Self>(raw.get())
             .is_ok_and(|it| it.function.is_some() || it.custom.is_some() || it.allowed_tools.is_some())
     }
 }
 
 /// The tools, flat; those that are flat already go as they are, and so do their names.
-fn flat_tools<'a>(raw: &'a RawValue, names: &mut Names) -> Result<Cow<'a, str>, Problem> {
-    let Ok(wire) = serde_json::from_str::<Vec<&RawValue>>(raw.get()) else { return Ok(Cow::Borrowed(raw.get())) };
-    if !wire.iter().any(|tool| Nested::is_nested(tool)) {
+fn flat_tools<'a>(raw: Raw<'a>, names: &mut Names) -> Result<Cow<'a, str>, Problem> {
+    let Ok(wire) = raw.elements() else { return Ok(Cow::Borrowed(raw.get())) };
+    if !wire.iter().any(|tool| Nested::is_nested(*tool)) {
         return Ok(Cow::Borrowed(raw.get()));
     }
     let mut flat = Vec::with_capacity(wire.len());
@@ -166,10 +166,10 @@ fn flat_tools<'a>(raw: &'a RawValue, names: &mut Names) -> Result<Cow<'a, str>, 
     Ok(Cow::Owned(format!("[{}]", flat.join(","))))
 }
 
-fn flat_choice(raw: &RawValue) -> Result<Cow<'_, str>, Problem> {
+fn flat_choice(raw: Raw<'_>) -> Result<Cow<'_, str>, Problem> {
     if !Nested::is_nested(raw) {
         return Ok(Cow::Borrowed(raw.get()));
     }
-    let choice = tools::choice(parse::<&RawValue>(raw, "tool_choice")?)?;
+    let choice = tools::choice(raw)?;
     Ok(Cow::Owned(serde_json::to_string(&choice).unwrap_or_default()))
 }

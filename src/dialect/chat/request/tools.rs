@@ -2,6 +2,7 @@
 
 use super::fields::{Fields, parse, word};
 use crate::codex::Request;
+use crate::codex::raw::Raw;
 use crate::codex::request::{self, Tool};
 use crate::dialect::Problem;
 use crate::dialect::names::{Names, shorten};
@@ -46,8 +47,8 @@ pub(super) fn translate(
     wants_images: bool,
     names: &mut Names,
 ) -> Result<bool, Problem> {
-    let tools: Vec<&RawValue> = fields.take("tools")?.unwrap_or_default();
-    for (at, raw) in tools.iter().enumerate() {
+    let tools = fields.list("tools")?.unwrap_or_default();
+    for (at, raw) in tools.into_iter().enumerate() {
         let path = format!("tools[{at}]");
         request.tools.push(tool(raw, &path, names)?);
     }
@@ -62,9 +63,9 @@ pub(super) fn translate(
         request.tools.push(Tool::ImageGeneration(Map::new()));
     }
 
-    let choice = match fields.take::<&RawValue>("tool_choice")? {
+    let choice = match fields.take::<Raw<'_>>("tool_choice")? {
         Some(raw) => Some(choice(raw)?),
-        None => fields.take::<&RawValue>("function_call")?.map(legacy_choice).transpose()?,
+        None => fields.take::<Raw<'_>>("function_call")?.map(legacy_choice).transpose()?,
     };
     let parallel: Option<bool> = fields.take("parallel_tool_calls")?;
     if request.tools.is_empty() {
@@ -78,7 +79,7 @@ pub(super) fn translate(
     Ok(is_legacy)
 }
 
-pub(super) fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool, Problem> {
+pub(super) fn tool(raw: Raw<'_>, path: &str, names: &mut Names) -> Result<Tool, Problem> {
     let wire: WireTool<'_> = parse(raw, path)?;
     match (wire.kind.as_deref(), wire.function, wire.custom) {
         (None | Some("function"), Some(definition), _) => function(definition, &format!("{path}.function"), names),
@@ -95,7 +96,7 @@ pub(super) fn tool(raw: &RawValue, path: &str, names: &mut Names) -> Result<Tool
 }
 
 /// A tool that the backend runs, as the client wrote it but for its type.
-fn hosted(raw: &RawValue, path: &str) -> Result<Map<String, Value>, Problem> {
+fn hosted(raw: Raw<'_>, path: &str) -> Result<Map<String, Value>, Problem> {
     let mut tool: Map<String, Value> = parse(raw, path)?;
     // Some clients name every tool; to the backend a name is none of its parameters.
     for field in ["type", "name"] {
@@ -187,7 +188,7 @@ struct Chosen<'a> {
     #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     mode: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    tools: Vec<&'a RawValue>,
+    tools: Vec<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -201,10 +202,10 @@ struct Allowed<'a> {
     #[serde(borrow)]
     mode: Cow<'a, str>,
     #[serde(borrow)]
-    tools: Vec<&'a RawValue>,
+    tools: Vec<Raw<'a>>,
 }
 
-pub(super) fn choice(raw: &RawValue) -> Result<request::ToolChoice, Problem> {
+pub(super) fn choice(raw: Raw<'_>) -> Result<request::ToolChoice, Problem> {
     if raw.get().starts_with('"') {
         return mode(&parse::<String>(raw, CHOICE)?, CHOICE);
     }
@@ -239,7 +240,7 @@ fn one(chosen: &Chosen<'_>) -> Result<Value, Problem> {
 }
 
 /// `function_call`: a mode, or `{"name"}`.
-fn legacy_choice(raw: &RawValue) -> Result<request::ToolChoice, Problem> {
+fn legacy_choice(raw: Raw<'_>) -> Result<request::ToolChoice, Problem> {
     const PATH: &str = "function_call";
     if raw.get().starts_with('"') {
         return mode(&parse::<String>(raw, PATH)?, PATH);

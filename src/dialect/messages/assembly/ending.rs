@@ -5,8 +5,6 @@ use super::{Assembly, Sink};
 use crate::codex;
 use crate::codex::event::{Item, ResponseRef, ResponseSummary};
 use crate::dialect::messages::frames::{MessageEnd, StopReason, Usage};
-use serde::Deserialize;
-use serde_json::value::RawValue;
 
 /// How an answer ended.
 #[derive(Debug, Clone)]
@@ -91,12 +89,7 @@ impl Assembly {
 /// The items of the final response's output, if it has more than were announced as done; one that
 /// is not legible is `None`.
 fn unseen_output(response: &ResponseRef<'_>, done_items: usize) -> Vec<Option<Item>> {
-    #[derive(Deserialize)]
-    struct Output<'a> {
-        #[serde(borrow, default)]
-        output: Vec<&'a RawValue>,
-    }
-    let Ok(Output { output }) = serde_json::from_str(response.raw.get()) else { return Vec::new() };
+    let output = response.output().unwrap_or_default();
     if output.len() <= done_items {
         return Vec::new();
     }

@@ -1,0 +1,193 @@
+//! Events that hold a whole object: a response, an item. A response repeats what its request said, which may
+//! be tens of kilobytes, and comes three times an answer: so it is skimmed.
+
+use super::{ErrorBody, Item, Usage};
+use crate::codex::raw::Raw;
+use crate::codex::{skim, text};
+use serde::Deserialize;
+use serde::de::IgnoredAny;
+use std::borrow::Cow;
+
+/// An item that was added or finished.
+#[derive(Debug, Deserialize)]
+pub struct ItemEvent<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// The item's bytes.
+    #[serde(borrow, rename = "item")]
+    pub raw: Raw<'a>,
+}
+
+impl<'a> ItemEvent<'a> {
+    pub(super) fn read(data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        Self::skim(data).map_or_else(|| serde_json::from_slice(data), Ok)
+    }
+
+    /// The same for what such events nearly always are; `None` for the parser to judge.
+    fn skim(data: &'a [u8]) -> Option<Self> {
+        let (mut types, mut index, mut raw) = (0, None, None);
+        skim::members(data, |name, value| {
+            let is_second = match name {
+                b"type" => std::mem::replace(&mut types, 1) == 1,
+                b"output_index" => index.replace(skim::number(value)?).is_some(),
+                b"item" => raw.replace(value).is_some(),
+                _ => false,
+            };
+            (!is_second).then_some(())
+        })?;
+        (types == 1).then_some(Self { _kind: IgnoredAny, output_index: index.unwrap_or(0), raw: Raw::skimmed(raw?)? })
+    }
+
+    /// The item, typed; an unknown type is [`Item::Other`].
+    pub fn item(&self) -> Result<Item, serde_json::Error> {
+        serde_json::from_str(self.raw.get())
+    }
+}
+
+/// The response object of a `created` or terminal event.
+#[derive(Debug, Deserialize)]
+pub struct ResponseRef<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    /// The object's bytes.
+    #[serde(borrow, rename = "response")]
+    pub raw: Raw<'a>,
+}
+
+impl<'a> ResponseRef<'a> {
+    pub(super) fn read(data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        Self::skim(data).map_or_else(|| serde_json::from_slice(data), Ok)
+    }
+
+    /// The same for what such events nearly always are; `None` for the parser to judge.
+    fn skim(data: &'a [u8]) -> Option<Self> {
+        let (mut types, mut raw) = (0, None);
+        skim::members(data, |name, value| {
+            let is_second = match name {
+                b"type" => std::mem::replace(&mut types, 1) == 1,
+                b"response" => raw.replace(value).is_some(),
+                _ => false,
+            };
+            (!is_second).then_some(())
+        })?;
+        (types == 1).then_some(Self { _kind: IgnoredAny, raw: Raw::skimmed(raw?)? })
+    }
+
+    /// Its id, which the backend writes first.
+    pub fn id(&self) -> Option<Cow<'a, str>> {
+        #[derive(Deserialize)]
+        struct Named<'a> {
+            #[serde(borrow, default, deserialize_with = "text::borrowed")]
+            id: Option<Cow<'a, str>>,
+        }
+        let raw = self.raw.get();
+        let first = super::leading(raw.as_bytes(), br#"{"id":""#).map(Cow::Borrowed);
+        first.or_else(|| serde_json::from_str::<Named<'_>>(raw).ok()?.id)
+    }
+
+    /// What the gateway reads of it.
+    pub fn summary(&self) -> Result<ResponseSummary, serde_json::Error> {
+        ResponseSummary::skim(self.raw.get().as_bytes()).map_or_else(|| serde_json::from_str(self.raw.get()), Ok)
+    }
+
+    /// Its output, if it has one: items as they are written.
+    pub fn output(&self) -> Option<Vec<Raw<'a>>> {
+        let mut output = None;
+        let skimmed = skim::members(self.raw.get().as_bytes(), |name, value| {
+            // Of two, the parser has to say what that is.
+            if name == b"output" && output.replace(value).is_some() { None } else { Some(()) }
+        });
+        match skimmed {
+            Some(()) => Raw::skimmed(output?)?.elements().ok(),
+            None => serde_json::from_str::<Output<'_>>(self.raw.get()).ok()?.output,
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Output<'a> {
+    #[serde(borrow, default)]
+    output: Option<Vec<Raw<'a>>>,
+}
+
+/// The fields of a response object that the gateway reads.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct ResponseSummary {
+    /// `resp_…`.
+    #[serde(default)]
+    pub id: Option<String>,
+    /// The model that served.
+    #[serde(default)]
+    pub model: Option<String>,
+    /// `completed`, `incomplete`, `failed`.
+    #[serde(default)]
+    pub status: Option<String>,
+    /// The tier that served.
+    #[serde(default)]
+    pub service_tier: Option<String>,
+    /// Tokens; may be null.
+    #[serde(default)]
+    pub usage: Option<Usage>,
+    /// Why a failed response failed.
+    #[serde(default)]
+    pub error: Option<ErrorBody>,
+    /// Whether the model has said all that it wanted; `false` if it would go on when it is asked again.
+    #[serde(default)]
+    pub end_turn: Option<bool>,
+    /// Why an incomplete response ended.
+    #[serde(default)]
+    pub incomplete_details: Option<IncompleteDetails>,
+}
+
+impl ResponseSummary {
+    /// Reads the few members that matter, each with a parser, and skims the others, which may be long.
+    /// `None` for a parser to judge.
+    fn skim(response: &[u8]) -> Option<Self> {
+        let mut wanted: [(&[u8], Option<&[u8]>); 8] = [
+            (b"id", None),
+            (b"model", None),
+            (b"status", None),
+            (b"service_tier", None),
+            (b"usage", None),
+            (b"error", None),
+            (b"end_turn", None),
+            (b"incomplete_details", None),
+        ];
+        skim::members(response, |name, value| match wanted.iter_mut().find(|(wanted, _)| *wanted == name) {
+            Some((_, found)) => found.replace(value).is_none().then_some(()),
+            None => Some(()),
+        })?;
+        let [id, model, status, service_tier, usage, error, end_turn, incomplete_details] = wanted.map(|(_, it)| it);
+        Some(Self {
+            id: optional(id)?,
+            model: optional(model)?,
+            status: optional(status)?,
+            service_tier: optional(service_tier)?,
+            usage: optional(usage)?,
+            error: optional(error)?,
+            end_turn: optional(end_turn)?,
+            incomplete_details: optional(incomplete_details)?,
+        })
+    }
+}
+
+/// A member that may be missing or `null`; the outer `None` where it is of another type.
+fn optional<'a, T: Deserialize<'a>>(value: Option<&'a [u8]>) -> Option<Option<T>> {
+    match value {
+        None | Some(b"null") => Some(None),
+        Some(value) => serde_json::from_slice(value).ok().map(Some),
+    }
+}
+
+/// `incomplete_details` of a response.
+#[derive(Debug, Clone, Default, Deserialize)]
+pub struct IncompleteDetails {
+    /// `max_output_tokens`, `content_filter`, …
+    #[serde(default)]
+    pub reason: Option<String>,
+}
