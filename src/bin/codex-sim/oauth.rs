@@ -103,6 +103,12 @@ fn decide(sim: &Sim, query: &HashMap<String, String>, mut redirect: Url) -> Resu
 
 /// Exchanges a code or refreshes; form and JSON alike.
 pub(crate) async fn token(State(sim): State<Arc<Sim>>, intake: Intake) -> Response {
+    // An issuer works on what it has received, also when nobody waits for the answer any more.
+    let worked = tokio::spawn(async move { exchanged(&sim, &intake).await }).await;
+    worked.expect("the work ends by itself")
+}
+
+async fn exchanged(sim: &Sim, intake: &Intake) -> Response {
     let owner = sim.world().grants.known(intake.field("refresh_token")).map(|known| known.account.clone());
     if let Some(owner) = &owner {
         intake.belongs_to(owner);
@@ -118,7 +124,7 @@ pub(crate) async fn token(State(sim): State<Arc<Sim>>, intake: Intake) -> Respon
         None => None,
     };
     if let Some(answer) = fault {
-        count(&sim, owner.as_deref(), |account| {
+        count(sim, owner.as_deref(), |account| {
             account.counters.refreshes.failed += 1;
         });
         fate.pass(When::After).await;
@@ -126,8 +132,8 @@ pub(crate) async fn token(State(sim): State<Arc<Sim>>, intake: Intake) -> Respon
     }
     let answer = if intake.field("client_id") == CLIENT_ID {
         match intake.field("grant_type") {
-            "authorization_code" => exchange(&sim, &intake),
-            "refresh_token" => refresh(&sim, &intake, owner.as_deref()),
+            "authorization_code" => exchange(sim, intake),
+            "refresh_token" => refresh(sim, intake, owner.as_deref()),
             _ => plain(400, "unsupported_grant_type", "grant_type must be authorization_code or refresh_token"),
         }
     } else {
