@@ -3,6 +3,10 @@
 //! Requests of Responses clients are not turned into this type: their bytes pass through with only
 //! the top level touched (`dialect::responses`). What this type can say, the backend accepts.
 
+mod json;
+
+pub use json::quote;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -26,41 +30,29 @@ pub fn can_be_sent_back(item: &str) -> bool {
 }
 
 /// A request for `POST /codex/responses`. `stream` and `store` are not a choice (protocol.md 2.4).
-#[derive(Debug, Serialize)]
+#[derive(Debug)]
 pub struct Request {
     /// The model's slug.
     pub model: String,
     /// The system prompt; left out when there is none.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub instructions: Option<String>,
     /// The conversation; always a list.
     pub input: Vec<InputItem>,
     /// The tools; left out when there are none.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
     pub tools: Vec<Tool>,
     /// Which tool must be called, if any.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub tool_choice: Option<ToolChoice>,
     /// Whether several calls may come in one turn; only with tools.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub parallel_tool_calls: Option<bool>,
     /// How hard to think and what to show of it.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub reasoning: Option<Reasoning>,
-    /// Always false: the backend keeps nothing.
-    pub store: False,
-    /// Always true: the backend only streams.
-    pub stream: True,
     /// What to add to the reply.
     pub include: Vec<&'static str>,
     /// `priority`, or nothing.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub service_tier: Option<String>,
     /// Keeps turns with the same prefix on the same cache.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub prompt_cache_key: Option<String>,
     /// Format and verbosity of the text.
-    #[serde(skip_serializing_if = "Option::is_none")]
     pub text: Option<Text>,
 }
 
@@ -78,8 +70,6 @@ impl Request {
             tool_choice: None,
             parallel_tool_calls: None,
             reasoning: None,
-            store: False,
-            stream: True,
             include: vec![ENCRYPTED_REASONING],
             service_tier: None,
             prompt_cache_key: None,
@@ -90,7 +80,18 @@ impl Request {
     /// As JSON, which is likely to be about as long as the client's: `size` bytes.
     pub fn to_json(&self, size: usize) -> Result<Bytes, serde_json::Error> {
         let mut body = Vec::with_capacity(size + ROOM);
-        serde_json::to_writer(&mut body, self)?;
+        body.extend_from_slice(b"{\"model\":");
+        json::quote(&self.model, &mut body);
+        if let Some(instructions) = &self.instructions {
+            body.extend_from_slice(b",\"instructions\":");
+            json::quote(instructions, &mut body);
+        }
+        body.extend_from_slice(b",\"input\":");
+        json::list(&self.input, InputItem::write, &mut body);
+        // The object of the rest goes on where this one stops. It always has members.
+        let brace = body.len();
+        serde_json::to_writer(&mut body, &Rest::of(self))?;
+        body[brace] = b',';
         Ok(Bytes::from(body))
     }
 }
@@ -98,29 +99,49 @@ impl Request {
 /// What a request of ours may have more than its client's, bytes.
 const ROOM: usize = 512;
 
-/// The JSON value `false`, which is all that some fields may be.
-#[derive(Debug, Clone, Copy)]
-pub struct False;
-
-impl Serialize for False {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(false)
-    }
+/// What of a request is short.
+#[derive(Serialize)]
+struct Rest<'a> {
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    tools: &'a [Tool],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tool_choice: Option<&'a ToolChoice>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    parallel_tool_calls: Option<bool>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    reasoning: Option<&'a Reasoning>,
+    /// Always false: the backend keeps nothing.
+    store: bool,
+    /// Always true: the backend only streams.
+    stream: bool,
+    include: &'a [&'static str],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    service_tier: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    prompt_cache_key: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    text: Option<&'a Text>,
 }
 
-/// The JSON value `true`, which is all that some fields may be.
-#[derive(Debug, Clone, Copy)]
-pub struct True;
-
-impl Serialize for True {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.serialize_bool(true)
+impl<'a> Rest<'a> {
+    fn of(request: &'a Request) -> Self {
+        Self {
+            tools: &request.tools,
+            tool_choice: request.tool_choice.as_ref(),
+            parallel_tool_calls: request.parallel_tool_calls,
+            reasoning: request.reasoning.as_ref(),
+            store: false,
+            stream: true,
+            include: &request.include,
+            service_tier: request.service_tier.as_deref(),
+            prompt_cache_key: request.prompt_cache_key.as_deref(),
+            text: request.text.as_ref(),
+        }
     }
 }
 
 /// One item of the conversation.
-#[derive(Debug, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Debug)]
 pub enum InputItem {
     /// What somebody said.
     Message {
@@ -169,7 +190,6 @@ pub enum InputItem {
         output: ToolOutput,
     },
     /// An item passed on as it came.
-    #[serde(untagged)]
     Raw(Box<RawValue>),
 }
 
@@ -193,8 +213,7 @@ impl InputItem {
 }
 
 /// Who speaks. `system` is not among them: the backend refuses it (protocol.md 2.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-#[serde(rename_all = "lowercase")]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
     /// The person.
     User,
@@ -205,8 +224,7 @@ pub enum Role {
 }
 
 /// A part of a message or of a tool's output.
-#[derive(Debug, Clone, Serialize)]
-#[serde(tag = "type", rename_all = "snake_case")]
+#[derive(Debug, Clone)]
 pub enum InputPart {
     /// Text for the model.
     InputText {
@@ -228,19 +246,15 @@ pub enum InputPart {
         /// A `data:` or `https:` address.
         image_url: String,
         /// `low`, `high`, `auto`, `original`.
-        #[serde(skip_serializing_if = "Option::is_none")]
         detail: Option<String>,
     },
     /// A document for the model.
     InputFile {
         /// Its name.
-        #[serde(skip_serializing_if = "Option::is_none")]
         filename: Option<String>,
         /// A `data:` address.
-        #[serde(skip_serializing_if = "Option::is_none")]
         file_data: Option<String>,
         /// An `https:` address.
-        #[serde(skip_serializing_if = "Option::is_none")]
         file_url: Option<String>,
     },
     /// Part of a reasoning summary.
@@ -251,8 +265,7 @@ pub enum InputPart {
 }
 
 /// What a tool returned.
-#[derive(Debug, Clone, Serialize)]
-#[serde(untagged)]
+#[derive(Debug, Clone)]
 pub enum ToolOutput {
     /// Plain text.
     Text(String),
@@ -358,7 +371,7 @@ mod tests {
         let raw = RawValue::from_string(r#"{"type":"compaction","encrypted_content":"x"}"#.into()).expect("valid");
         request.input.push(InputItem::Raw(raw));
         assert_eq!(
-            serde_json::to_string(&request).expect("serialises"),
+            request.to_json(0).expect("serialises"),
             r#"{"model":"gpt-5.5","input":[{"type":"message","role":"user","content":[{"type":"input_text","text":"hi"}]},{"type":"compaction","encrypted_content":"x"}],"store":false,"stream":true,"include":["reasoning.encrypted_content"]}"#
         );
     }

@@ -3,7 +3,6 @@
 
 use crate::codex::request::{InputItem, Request, Role};
 use aws_lc_rs::digest;
-use std::io;
 
 /// So much of each part counts, bytes: a prompt of 200 KB takes as long to hash as to translate, and
 /// conversations that begin alike for so long have their prompt cache in common anyway.
@@ -51,31 +50,14 @@ impl Beginning {
         beginning.add(request.instructions.as_deref().unwrap_or_default().as_bytes(), false);
         for item in &request.input {
             let is_user = matches!(item, InputItem::Message { role: Role::User, .. });
-            let mut part = Part(Vec::new());
-            // The writer looks through all of a text before it writes any of it. It fails where the part is full.
-            let _ = serde_json::to_writer(&mut part, item.cut(PART).as_ref().unwrap_or(item));
-            beginning.add(&part.0, is_user);
+            let mut part = Vec::new();
+            item.cut(PART).as_ref().unwrap_or(item).write(&mut part);
+            beginning.add(&part, is_user);
             if beginning.is_complete() {
                 break;
             }
         }
         beginning.name()
-    }
-}
-
-/// As much of what is written as counts.
-struct Part(Vec<u8>);
-
-impl io::Write for Part {
-    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let room = PART - self.0.len();
-        self.0.extend_from_slice(&bytes[..bytes.len().min(room)]);
-        // Nothing taken is an error for the one who writes: there is no need to go on.
-        Ok(bytes.len().min(room))
-    }
-
-    fn flush(&mut self) -> io::Result<()> {
-        Ok(())
     }
 }
 

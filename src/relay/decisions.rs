@@ -4,7 +4,7 @@
 use super::scheduling::Conversation;
 use super::{Relay, Ticket};
 use crate::account::pool::{Ask, Candidate, Choice, Reason, Stay};
-use crate::store::{Decision, Duty, GatewayKey, Store, UnixMillis};
+use crate::store::{AccountId, Decision, Duty, GatewayKey, Store, UnixMillis};
 use crate::telemetry::metrics;
 use serde::Serialize;
 use std::sync::Arc;
@@ -49,7 +49,7 @@ pub struct Explanation {
     /// Why the conversation is not at home, where it is not.
     pub affinity_reason: Option<&'static str>,
     /// The account that was chosen.
-    pub chosen: Option<String>,
+    pub chosen: Option<AccountId>,
     /// Accounts that could serve, the best first.
     pub candidates: Vec<Scored>,
     /// Accounts that could not.
@@ -64,7 +64,7 @@ pub struct Explanation {
 #[derive(Debug, Serialize)]
 pub struct Scored {
     /// Its id.
-    pub account: String,
+    pub account: AccountId,
     /// By what it was ordered; more is better.
     pub score: f64,
     /// Requests under way on it.
@@ -79,7 +79,7 @@ pub struct Scored {
 #[derive(Debug, Serialize)]
 pub struct Excluded {
     /// Its id.
-    pub account: String,
+    pub account: AccountId,
     /// Why.
     pub reason: &'static str,
     /// Until when, if time alone ends it (Unix milliseconds).
@@ -94,7 +94,7 @@ impl Account<'_> {
             let candidate = self.candidates.iter().find(|candidate| candidate.id == ranked.id)?;
             let windows = candidate.windows.iter().flatten();
             Some(Scored {
-                account: ranked.id.to_string(),
+                account: ranked.id,
                 score: ranked.score,
                 in_flight: candidate.in_flight,
                 sessions: candidate.sessions,
@@ -104,7 +104,7 @@ impl Account<'_> {
         // Whose accounts those are is nobody's question.
         let in_scope = excluded.iter().filter(|(_, reason)| *reason != Reason::OutOfScope);
         let named = in_scope.clone().take(TOLD).map(|(id, reason)| Excluded {
-            account: id.to_string(),
+            account: *id,
             reason: reason.as_str(),
             until: reason.until(),
         });
@@ -119,7 +119,7 @@ impl Account<'_> {
                 Stay::Gone => Some("removed"),
                 Stay::NoHome | Stay::Home => None,
             },
-            chosen: self.choice.first().map(|id| id.to_string()),
+            chosen: self.choice.first(),
             candidates: ordered.iter().take(TOLD).filter_map(scored).collect(),
             excluded: named.collect(),
             counts: (ordered.len(), in_scope.count()),

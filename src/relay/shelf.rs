@@ -101,9 +101,9 @@ impl Shelf {
     /// What a key is served: what `find` finds, unless that was found a moment ago and nothing has
     /// changed since. `accounts` counts the changes of the directory.
     pub(super) fn served(&self, key: &GatewayKey, accounts: u64, find: impl FnOnce() -> Catalogues) -> Catalogues {
-        let shelf = self.version.load(Ordering::Acquire);
+        let version = self.version.load(Ordering::Acquire);
         let is_valid = |known: &&Served| {
-            (known.accounts, known.shelf) == (accounts, shelf)
+            (known.accounts, known.shelf) == (accounts, version)
                 && known.found.elapsed() < RECENT
                 && known.scope == key.accounts
         };
@@ -116,7 +116,7 @@ impl Shelf {
         if served.len() >= KEYS {
             served.clear();
         }
-        served.insert(key.id, Served { catalogues: catalogues.clone(), scope, accounts, shelf, found });
+        served.insert(key.id, Served { catalogues: catalogues.clone(), scope, accounts, shelf: version, found });
         catalogues
     }
 

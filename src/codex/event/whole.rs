@@ -176,12 +176,9 @@ impl ResponseSummary {
     }
 }
 
-/// A member that may be missing or `null`; the outer `None` where it is of another type.
-fn optional<'a, T: Deserialize<'a>>(value: Option<&'a [u8]>) -> Option<Option<T>> {
-    match value {
-        None | Some(b"null") => Some(None),
-        Some(value) => serde_json::from_slice(value).ok().map(Some),
-    }
+/// A member that may be missing or, by its type, `null`; `None` where it is of another type.
+fn optional<'a, T: Default + Deserialize<'a>>(value: Option<&'a [u8]>) -> Option<T> {
+    value.map_or_else(|| Some(T::default()), |value| serde_json::from_slice(value).ok())
 }
 
 /// `incomplete_details` of a response.

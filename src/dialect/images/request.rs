@@ -164,12 +164,12 @@ fn for_tool(
     request.tool_choice = Some(ToolChoice::Object(json!({ "type": "image_generation" })));
     request.reasoning = host.effort.clone().map(|effort| Reasoning { effort: Some(effort), summary: None });
     let wish = Wish::of(&request, None);
-    let body = serde_json::to_vec(&request).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
+    let body = request.to_json(0).map_err(|e| Problem::new(ProblemKind::Internal, e.to_string()))?;
     Ok(Prepared {
         model: request.model,
         requested_model: text("model").unwrap_or_else(|| host.slug.clone()),
         stream,
-        body: Bytes::from(body),
+        body,
         ignored,
         session: None,
         beginning: None,
