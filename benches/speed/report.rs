@@ -1,14 +1,14 @@
 //! The runs as a page.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
+use crate::held::Held;
 use crate::replicas::Shared;
-use crate::{Held, Run, Runs, Scenario};
+use crate::{Measured, Run, Runs, Scenario};
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
@@ -28,15 +28,29 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-pub(crate) fn write(
-    runs: &Runs,
-    held: &[Held],
-    beside: &[Beside],
-    grown: &[Grown],
-    shared: &[Shared],
-    ready_after: Duration,
-) -> Result<String> {
+pub(crate) fn write(measured: &Measured) -> Result<String> {
     let mut page = String::new();
+    write_runs(&mut page, &measured.runs)?;
+    write_held(&mut page, &measured.held)?;
+    write_beside(&mut page, &measured.beside, &measured.grown)?;
+    write_shared(&mut page, &measured.shared)?;
+    if !measured.failed.is_empty() {
+        writeln!(page, "\n### What failed\n")?;
+        for (name, why) in &measured.failed {
+            // An error may carry an answer, which has lines of its own.
+            let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
+            writeln!(page, "- {name}: {why}")?;
+        }
+    }
+    writeln!(
+        page,
+        "\nFrom its start to readiness on an existing database the gateway took {} ms.",
+        measured.ready_after.as_millis()
+    )?;
+    Ok(page)
+}
+
+fn write_runs(page: &mut String, runs: &Runs) -> std::fmt::Result {
     for scenario in Scenario::ALL {
         let Some(nginx) = runs.get(&(scenario, "nginx")) else { continue };
         writeln!(page, "\n### {}: {}\n", scenario.name(), scenario.words())?;
@@ -62,13 +76,20 @@ pub(crate) fn write(
             )?;
         }
     }
+    Ok(())
+}
+
+fn write_held(page: &mut String, held: &[Held]) -> std::fmt::Result {
     if !held.is_empty() {
         writeln!(page, "\n### Streams that are held\n\n| who | streams | idle, MiB | each, KiB |\n|---|---|---|---|")?;
         for Held { who, streams, idle_kib, each_kib } in held {
             writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
         }
     }
-    write_beside(&mut page, beside, grown)?;
+    Ok(())
+}
+
+fn write_shared(page: &mut String, shared: &[Shared]) -> std::fmt::Result {
     if !shared.is_empty() {
         writeln!(page, "\n### Replicas over one Postgres, all on one core\n")?;
         writeln!(page, "| replicas | API | requests a second | CPU a request, µs | statements a request |")?;
@@ -77,12 +98,7 @@ pub(crate) fn write(
             writeln!(page, "| {replicas} | {dialect} | {rate:.0} | {:.0} | {statements:.3} |", cpu / 1e3)?;
         }
     }
-    writeln!(
-        page,
-        "\nFrom its start to readiness on an existing database the gateway took {} ms.",
-        ready_after.as_millis()
-    )?;
-    Ok(page)
+    Ok(())
 }
 
 fn write_beside(page: &mut String, beside: &[Beside], grown: &[Grown]) -> std::fmt::Result {
