@@ -2,11 +2,11 @@
 //!
 //!     cargo bench --bench speed                 every scenario, three interleaved rounds
 //!     cargo bench --bench speed -- burst held   only these; some are not done unless they are named:
-//!                                               held-10k, flood, heavy, growth
+//!                                               held-10k, flood, heavy, growth, soak
 //!     cargo bench --bench speed -- --write      also writes docs/performance.md
 //!
-//! `--rounds=3` are the rounds. What cannot be measured is told in the report, and the rest is measured all the
-//! same.
+//! `--rounds=3` are the rounds, and `--soak-minutes=60` is how long `soak` takes. What cannot be measured is
+//! told in the report, and the rest is measured all the same.
 //!
 //! CPU is that of the measured process, from /proc, so that it means something on a shared machine;
 //! times of day need a quiet one. The kit and its backend run on the second core.
@@ -22,6 +22,7 @@ mod replicas;
 mod report;
 #[path = "../ledger/server.rs"]
 mod server;
+mod soak;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -130,6 +131,7 @@ pub(crate) struct Measured {
     pub(crate) held: Vec<held::Held>,
     pub(crate) beside: Vec<beside::Beside>,
     pub(crate) grown: Vec<beside::Grown>,
+    pub(crate) soaked: Option<soak::Soaked>,
     pub(crate) shared: Vec<replicas::Shared>,
     pub(crate) ready_after: Duration,
     /// What could not be measured and why, and what went wrong in what was.
@@ -234,6 +236,13 @@ async fn named(options: &Options, tollway: &Contender, address: SocketAddr, plan
     if options.names("growth") {
         let grown = beside::growth(address, plan).await;
         measured.grown = measured.take("growth", grown).unwrap_or_default();
+    }
+    if options.names("soak") {
+        let soaked = soak::measure(plan, options.soak_minutes).await;
+        measured.soaked = measured.take("soak", soaked);
+        if let Some(soaked) = measured.soaked.as_ref().filter(|soaked| soaked.failed > 0) {
+            measured.failed.push(("soak".to_owned(), format!("{} requests failed", soaked.failed)));
+        }
     }
 }
 

@@ -9,6 +9,7 @@ pub(crate) struct Options {
     /// Scenarios by name; none: all that need not be named.
     wanted: Vec<String>,
     pub(crate) rounds: usize,
+    pub(crate) soak_minutes: u64,
     /// Whether the page is written.
     pub(crate) write: bool,
     /// Where this process is to send unknown keys to, and nothing else.
@@ -17,7 +18,7 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn read() -> Result<Self> {
-        let mut options = Self { wanted: Vec::new(), rounds: 3, write: false, flood: None };
+        let mut options = Self { wanted: Vec::new(), rounds: 3, soak_minutes: 60, write: false, flood: None };
         // `--bench` is Cargo's.
         for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
             options.take(&argument).context(argument)?;
@@ -30,6 +31,7 @@ impl Options {
             None if argument == "--write" => self.write = true,
             None if !argument.starts_with("--") => self.wanted.push(argument.to_owned()),
             Some(("--rounds", value)) => self.rounds = value.parse()?,
+            Some(("--soak-minutes", value)) => self.soak_minutes = value.parse()?,
             Some(("--flood", value)) => self.flood = Some(value.parse()?),
             _ => bail!("is no argument of this kit"),
         }

@@ -8,6 +8,7 @@ use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
 use crate::held::Held;
 use crate::replicas::Shared;
+use crate::soak::Soaked;
 use crate::{Measured, Run, Runs, Scenario};
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
@@ -33,6 +34,9 @@ pub(crate) fn write(measured: &Measured) -> Result<String> {
     write_runs(&mut page, &measured.runs)?;
     write_held(&mut page, &measured.held)?;
     write_beside(&mut page, &measured.beside, &measured.grown)?;
+    if let Some(soaked) = &measured.soaked {
+        write_soaked(&mut page, soaked)?;
+    }
     write_shared(&mut page, &measured.shared)?;
     if !measured.failed.is_empty() {
         writeln!(page, "\n### What failed\n")?;
@@ -99,6 +103,20 @@ fn write_shared(page: &mut String, shared: &[Shared]) -> std::fmt::Result {
         }
     }
     Ok(())
+}
+
+fn write_soaked(page: &mut String, soaked: &Soaked) -> std::fmt::Result {
+    let Soaked { minutes, requests, left, failed, early_after, .. } = soaked;
+    writeln!(page, "\n### A soak of {minutes} minutes, HTTP/2 to the backend\n")?;
+    writeln!(
+        page,
+        "| requests | clients that left in the middle | failed | MiB after {early_after} s | at the half | at the end | at most |"
+    )?;
+    writeln!(page, "|---|---|---|---|---|---|---|")?;
+    #[expect(clippy::cast_precision_loss, reason = "KiB")]
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let [early, half, end, largest] = [soaked.early, soaked.half, soaked.end, soaked.largest].map(mib);
+    writeln!(page, "| {requests} | {left} | {failed} | {early:.1} | {half:.1} | {end:.1} | {largest:.1} |")
 }
 
 fn write_beside(page: &mut String, beside: &[Beside], grown: &[Grown]) -> std::fmt::Result {
