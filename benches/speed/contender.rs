@@ -46,6 +46,11 @@ impl Installation {
         self
     }
 
+    /// The address of the SQLite file in the directory.
+    pub(crate) fn sqlite(&self) -> String {
+        format!("sqlite://{}", self.directory.path().join("data/tollway.db").display())
+    }
+
     fn command(&self, arguments: &[&str]) -> Command {
         // Another build, to compare with.
         let binary = std::env::var("SPEED_BINARY").unwrap_or_else(|_| env!("CARGO_BIN_EXE_tollway").to_owned());

@@ -2,11 +2,12 @@
 //!
 //!     cargo bench --bench speed                 every scenario, three interleaved rounds
 //!     cargo bench --bench speed -- burst held   only these; some are not done unless they are named:
-//!                                               held-10k, flood, heavy, growth, soak
+//!                                               held-10k, flood, heavy, growth, soak, ledger-full
 //!     cargo bench --bench speed -- --write      also writes docs/performance.md
 //!
-//! `--rounds=3` are the rounds, and `--soak-minutes=60` is how long `soak` takes. What cannot be measured is
-//! told in the report, and the rest is measured all the same.
+//! `--rounds=3` are the rounds, `--soak-minutes=60` is how long `soak` takes, `--ledger-rows=10000000`
+//! how much is in the ledger of `ledger-full`; its database takes 7 GB of the temporary directory. What
+//! cannot be measured is told in the report, and the rest is measured all the same.
 //!
 //! CPU is that of the measured process, from /proc, so that it means something on a shared machine;
 //! times of day need a quiet one. The kit and its backend run on the second core.
@@ -15,6 +16,10 @@ mod backend;
 mod beside;
 mod client;
 mod contender;
+#[path = "../ledger/fill.rs"]
+#[expect(dead_code, reason = "the bench of reports asks for more of it")]
+mod fill;
+mod full;
 mod h2;
 mod held;
 mod options;
@@ -131,6 +136,7 @@ pub(crate) struct Measured {
     pub(crate) held: Vec<held::Held>,
     pub(crate) beside: Vec<beside::Beside>,
     pub(crate) grown: Vec<beside::Grown>,
+    pub(crate) ledgers: Vec<full::Ledger>,
     pub(crate) soaked: Option<soak::Soaked>,
     pub(crate) shared: Vec<replicas::Shared>,
     pub(crate) ready_after: Duration,
@@ -236,6 +242,10 @@ async fn named(options: &Options, tollway: &Contender, address: SocketAddr, plan
     if options.names("growth") {
         let grown = beside::growth(address, plan).await;
         measured.grown = measured.take("growth", grown).unwrap_or_default();
+    }
+    if options.names("ledger-full") {
+        let ledgers = full::measure(address, plan, options.ledger_rows, options.rounds).await;
+        measured.ledgers = measured.take("ledger-full", ledgers).unwrap_or_default();
     }
     if options.names("soak") {
         let soaked = soak::measure(plan, options.soak_minutes).await;

@@ -10,6 +10,7 @@ pub(crate) struct Options {
     wanted: Vec<String>,
     pub(crate) rounds: usize,
     pub(crate) soak_minutes: u64,
+    pub(crate) ledger_rows: i64,
     /// Whether the page is written.
     pub(crate) write: bool,
     /// Where this process is to send unknown keys to, and nothing else.
@@ -18,7 +19,14 @@ pub(crate) struct Options {
 
 impl Options {
     pub(crate) fn read() -> Result<Self> {
-        let mut options = Self { wanted: Vec::new(), rounds: 3, soak_minutes: 60, write: false, flood: None };
+        let mut options = Self {
+            wanted: Vec::new(),
+            rounds: 3,
+            soak_minutes: 60,
+            ledger_rows: 10_000_000,
+            write: false,
+            flood: None,
+        };
         // `--bench` is Cargo's.
         for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
             options.take(&argument).context(argument)?;
@@ -32,6 +40,7 @@ impl Options {
             None if !argument.starts_with("--") => self.wanted.push(argument.to_owned()),
             Some(("--rounds", value)) => self.rounds = value.parse()?,
             Some(("--soak-minutes", value)) => self.soak_minutes = value.parse()?,
+            Some(("--ledger-rows", value)) => self.ledger_rows = value.parse()?,
             Some(("--flood", value)) => self.flood = Some(value.parse()?),
             _ => bail!("is no argument of this kit"),
         }

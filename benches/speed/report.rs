@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
+use crate::full::Ledger;
 use crate::held::Held;
 use crate::replicas::Shared;
 use crate::soak::Soaked;
@@ -34,6 +35,7 @@ pub(crate) fn write(measured: &Measured) -> Result<String> {
     write_runs(&mut page, &measured.runs)?;
     write_held(&mut page, &measured.held)?;
     write_beside(&mut page, &measured.beside, &measured.grown)?;
+    write_ledgers(&mut page, &measured.ledgers)?;
     if let Some(soaked) = &measured.soaked {
         write_soaked(&mut page, soaked)?;
     }
@@ -100,6 +102,18 @@ fn write_shared(page: &mut String, shared: &[Shared]) -> std::fmt::Result {
         writeln!(page, "|---|---|---|---|---|")?;
         for Shared { replicas, dialect, rate, cpu, statements } in shared {
             writeln!(page, "| {replicas} | {dialect} | {rate:.0} | {:.0} | {statements:.3} |", cpu / 1e3)?;
+        }
+    }
+    Ok(())
+}
+
+fn write_ledgers(page: &mut String, ledgers: &[Ledger]) -> std::fmt::Result {
+    if !ledgers.is_empty() {
+        writeln!(page, "\n### In front of a ledger: 2 deltas, 32 clients, Codex paths\n")?;
+        writeln!(page, "| rows in SQLite | CPU a request, µs | ready after, ms |\n|---|---|---|")?;
+        for Ledger { rows, ready_after, runs } in ledgers {
+            let cpu = median(runs, |run| run.cpu) / 1e3;
+            writeln!(page, "| {rows} | {cpu:.0} | {} |", ready_after.as_millis())?;
         }
     }
     Ok(())
