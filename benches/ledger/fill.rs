@@ -3,6 +3,9 @@
 //! accounts for four hours, and asks two models; people work by day, five days of seven, and services
 //! always; one key, user, team, account and model are rare.
 
+use anyhow::Result;
+use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
+
 /// 2026-01-07, a day's first millisecond.
 pub(crate) const FIRST: i64 = 20_460 * DAY;
 /// The millisecond after the last.
@@ -151,4 +154,32 @@ fn days() -> String {
         SUM(cached), SUM(cache_write), SUM(output), SUM(reasoning), SUM(estimated), SUM(cost)
      FROM usage_hourly GROUP BY 1, 2, 3, 4, 5, 6, 7 ORDER BY 1, 2, 3, 4, 5, 6, 7"
         .to_owned()
+}
+
+/// Writes `rows` requests into a database that has none.
+pub(crate) async fn fill(sql: Sql, url: &str, rows: i64) -> Result<()> {
+    let (before, after) = sql.around();
+    let statements = sql.statements(rows);
+    run_all(sql, url, [before].into_iter().chain(statements.iter().map(String::as_str)).chain([after])).await
+}
+
+/// Runs statements one after another, on one connection.
+pub(crate) async fn run_all(sql: Sql, url: &str, all: impl Iterator<Item = &str>) -> Result<()> {
+    match sql {
+        Sql::Sqlite => {
+            let mut connection = SqliteConnection::connect(url).await?;
+            for statement in all {
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+            }
+            connection.close().await?;
+        }
+        Sql::Postgres => {
+            let mut connection = PgConnection::connect(url).await?;
+            for statement in all {
+                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
+            }
+            connection.close().await?;
+        }
+    }
+    Ok(())
 }

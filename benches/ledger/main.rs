@@ -18,7 +18,6 @@ use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use sqlx::{AssertSqlSafe, Connection as _, PgConnection, SqliteConnection};
 use tollway::store::vault::Keyring;
 use tollway::store::{OpenOptions, Store, UsageFilter};
 
@@ -105,7 +104,7 @@ async fn database(name: &str, sql: Sql, url: &str, directory: &Path, options: &O
     let filled = directory.join(format!("filled-{rows}"));
     if !filled.exists() {
         let begun = Instant::now();
-        fill(sql, url, rows).await?;
+        fill::fill(sql, url, rows).await?;
         fs::write(&filled, "")?;
         eprintln!("{name}: {rows} requests written in {} s", begun.elapsed().as_secs());
     }
@@ -121,38 +120,12 @@ async fn database(name: &str, sql: Sql, url: &str, directory: &Path, options: &O
     bench.forgets().await?;
     if !options.keep {
         let indexes = ["team", "user", "account", "model"].map(|of| format!("DROP INDEX usage_requests_{of}"));
-        run_all(sql, url, indexes.iter().map(String::as_str)).await?;
+        fill::run_all(sql, url, indexes.iter().map(String::as_str)).await?;
         bench.appends("append 1000 requests, without the indexes for lists").await?;
     }
     let fast = print(name, rows, &bench.table);
     store.close().await;
     Ok(fast)
-}
-
-async fn fill(sql: Sql, url: &str, rows: i64) -> Result<()> {
-    let (before, after) = sql.around();
-    let statements = sql.statements(rows);
-    run_all(sql, url, [before].into_iter().chain(statements.iter().map(String::as_str)).chain([after])).await
-}
-
-async fn run_all(sql: Sql, url: &str, all: impl Iterator<Item = &str>) -> Result<()> {
-    match sql {
-        Sql::Sqlite => {
-            let mut connection = SqliteConnection::connect(url).await?;
-            for statement in all {
-                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
-            }
-            connection.close().await?;
-        }
-        Sql::Postgres => {
-            let mut connection = PgConnection::connect(url).await?;
-            for statement in all {
-                sqlx::raw_sql(AssertSqlSafe(statement)).execute(&mut connection).await?;
-            }
-            connection.close().await?;
-        }
-    }
-    Ok(())
 }
 
 /// Prints the table; says whether everything was below the bound, each time.

@@ -36,8 +36,32 @@ pub(crate) struct Plan {
     pub(crate) go_on: Notify,
 }
 
+/// How an answer's events stand on the wire.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Wire {
+    /// After a head, in the chunks of HTTP/1.1.
+    Chunks,
+    /// Bare, for a library that knows the frames of HTTP/2.
+    Frames,
+}
+
+/// Where an answer is written to.
+pub(crate) trait Sink {
+    /// Writes what there is, and leaves `bytes` empty.
+    async fn send(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()>;
+}
+
+impl Sink for TcpStream {
+    async fn send(&mut self, bytes: &mut Vec<u8>) -> std::io::Result<()> {
+        self.write_all(bytes).await?;
+        bytes.clear();
+        Ok(())
+    }
+}
+
 /// A stream that was made before: its pieces, and where the marks' digits are.
-struct Template {
+pub(crate) struct Template {
+    wire: Wire,
     /// From the head of the answer to the last event before the deltas.
     opening: Vec<u8>,
     /// One chunk a delta.
@@ -52,25 +76,35 @@ const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream; charset=
     x-codex-secondary-window-minutes: 10080\r\nx-codex-secondary-reset-at: 1999999999\r\n\
     transfer-encoding: chunked\r\n\r\n";
 
-fn chunk(kind: &str, json: &str) -> Vec<u8> {
-    let event = format!("event: {kind}\ndata: {json}\n\n");
-    format!("{:x}\r\n{event}\r\n", event.len()).into_bytes()
+/// The fields of the head, without those that are of HTTP/1.1 alone.
+pub(crate) fn fields() -> impl Iterator<Item = (&'static str, &'static str)> {
+    HEAD.split("\r\n").filter_map(|line| line.split_once(": ")).filter(|(name, _)| *name != "transfer-encoding")
+}
+
+impl Wire {
+    fn event(self, kind: &str, json: &str) -> Vec<u8> {
+        let event = format!("event: {kind}\ndata: {json}\n\n");
+        match self {
+            Self::Chunks => format!("{:x}\r\n{event}\r\n", event.len()).into_bytes(),
+            Self::Frames => event.into_bytes(),
+        }
+    }
 }
 
 impl Template {
-    fn new(count: u32) -> Self {
+    pub(crate) fn new(count: u32, wire: Wire) -> Self {
         let response = |status: &str, usage: &str| {
             format!(
                 r#"{{"id":"resp_bench","object":"response","created_at":1790000000,"status":"{status}","model":"gpt-5.5","output":[],"parallel_tool_calls":true,"tool_choice":"auto","tools":[]{usage}}}"#
             )
         };
         let item = r#"{"id":"msg_bench","type":"message","status":"in_progress","role":"assistant","content":[]}"#;
-        let mut opening = HEAD.as_bytes().to_vec();
+        let mut opening = if wire == Wire::Chunks { HEAD.as_bytes().to_vec() } else { Vec::new() };
         let mut number = 0_u32;
         let mut next = |kind: &str, rest: &str| {
             let json = format!(r#"{{"type":"{kind}","sequence_number":{number},{rest}}}"#);
             number += 1;
-            chunk(kind, &json)
+            wire.event(kind, &json)
         };
         opening.extend(next("response.created", &format!(r#""response":{}"#, response("in_progress", ""))));
         opening.extend(next("response.in_progress", &format!(r#""response":{}"#, response("in_progress", ""))));
@@ -109,7 +143,7 @@ impl Template {
                 response("completed", &usage)
             ),
         ];
-        Self { opening, deltas, closing }
+        Self { wire, opening, deltas, closing }
     }
 
     /// A delta's chunk with its stamp, and the mark as it stands in the full text.
@@ -131,9 +165,11 @@ impl Template {
             "response.completed",
         ];
         for (kind, json) in kinds.iter().zip(&self.closing) {
-            out.extend(chunk(kind, &json.replacen('@', text, 1)));
+            out.extend(self.wire.event(kind, &json.replacen('@', text, 1)));
         }
-        out.extend_from_slice(b"0\r\n\r\n");
+        if self.wire == Wire::Chunks {
+            out.extend_from_slice(b"0\r\n\r\n");
+        }
     }
 }
 
@@ -153,7 +189,11 @@ pub(crate) fn find(haystack: &[u8], needle: &[u8]) -> Option<usize> {
 /// Serves until the process ends.
 pub(crate) async fn serve(listener: TcpListener, plan: Arc<Plan>) {
     loop {
-        let Ok((stream, _)) = listener.accept().await else { continue };
+        let Ok((stream, _)) = listener.accept().await else {
+            // Most likely there are no descriptors left; asking again at once would leave nobody the time to close one.
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            continue;
+        };
         let plan = plan.clone();
         tokio::spawn(async move {
             // A peer that goes away in the middle is the scenario's end, not ours.
@@ -165,20 +205,25 @@ pub(crate) async fn serve(listener: TcpListener, plan: Arc<Plan>) {
 async fn connection(mut stream: TcpStream, plan: &Plan) -> std::io::Result<()> {
     stream.set_nodelay(true)?;
     let mut read = Vec::with_capacity(16 * 1024);
-    let mut template = Template::new(plan.deltas.load(Ordering::Relaxed));
+    let mut template = Template::new(plan.deltas.load(Ordering::Relaxed), Wire::Chunks);
     loop {
         let Some(head_end) = head(&mut stream, &mut read).await? else { return Ok(()) };
         let text = String::from_utf8_lossy(&read[..head_end]).into_owned();
         body(&mut stream, &mut read, head_end, &text).await?;
         let deltas = plan.deltas.load(Ordering::Relaxed);
         if template.deltas.len() != deltas as usize {
-            template = Template::new(deltas);
+            template = Template::new(deltas, Wire::Chunks);
         }
         let path = text.split(' ').nth(1).unwrap_or_default();
-        if path.ends_with("/codex/responses") || path.starts_with("/v1/") {
-            answer(&mut stream, &template, plan).await?;
+        if is_answered(path) {
+            answer(&mut stream, &template, plan, plan.pace.load(Ordering::Relaxed)).await?;
         } else {
-            stream.write_all(&small(path)).await?;
+            let (status, body) = small(path);
+            let head = format!(
+                "HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n",
+                body.len()
+            );
+            stream.write_all(&[head.as_bytes(), body.as_bytes()].concat()).await?;
         }
     }
 }
@@ -217,22 +262,24 @@ async fn body(stream: &mut TcpStream, read: &mut Vec<u8>, head_end: usize, head:
     }
 }
 
-async fn answer(stream: &mut TcpStream, template: &Template, plan: &Plan) -> std::io::Result<()> {
-    let pace = plan.pace.load(Ordering::Relaxed);
-    let held = plan.held.load(Ordering::Relaxed) > 0;
+/// Whether a path is asked for an answer's stream.
+pub(crate) fn is_answered(path: &str) -> bool {
+    path.ends_with("/codex/responses") || path.starts_with("/v1/")
+}
+
+/// Writes an answer, its deltas so many microseconds apart; 0: all in one burst.
+pub(crate) async fn answer(sink: &mut impl Sink, template: &Template, plan: &Plan, pace: u64) -> std::io::Result<()> {
     let mut out = Vec::with_capacity(template.opening.len() + template.deltas.len() * 400 + 4096);
     let mut text = String::with_capacity(template.deltas.len() * MARK);
     out.extend_from_slice(&template.opening);
     let mut ticks = (pace > 0).then(|| tokio::time::interval(Duration::from_micros(pace)));
     for index in 0..template.deltas.len() {
         if let Some(ticks) = &mut ticks {
-            stream.write_all(&out).await?;
-            out.clear();
+            sink.send(&mut out).await?;
             ticks.tick().await;
         }
-        if held && index == template.deltas.len() / 2 {
-            stream.write_all(&out).await?;
-            out.clear();
+        if index == template.deltas.len() / 2 && plan.held.load(Ordering::Relaxed) > 0 {
+            sink.send(&mut out).await?;
             plan.waiting.fetch_add(1, Ordering::Relaxed);
             plan.go_on.notified().await;
             plan.waiting.fetch_sub(1, Ordering::Relaxed);
@@ -240,25 +287,22 @@ async fn answer(stream: &mut TcpStream, template: &Template, plan: &Plan) -> std
         template.delta(index, now(), &mut out, &mut text);
     }
     if ticks.is_some() {
-        stream.write_all(&out).await?;
-        out.clear();
+        sink.send(&mut out).await?;
     }
     template.closing(&text, &mut out);
-    stream.write_all(&out).await
+    sink.send(&mut out).await
 }
 
-/// What the gateway asks for besides answers.
-fn small(path: &str) -> Vec<u8> {
-    let (status, body) = if path.contains("/codex/models") {
+/// What the gateway asks for besides answers: a status and JSON.
+pub(crate) fn small(path: &str) -> (http::StatusCode, String) {
+    if path.contains("/codex/models") {
         let model = r#"{"slug":"gpt-5.5","display_name":"GPT-5.5","visibility":"list","supported_in_api":true,"priority":1,"context_window":272000,"supported_reasoning_levels":[{"effort":"low","description":""},{"effort":"medium","description":""}]}"#;
-        ("200 OK", format!(r#"{{"models":[{model}]}}"#))
+        (http::StatusCode::OK, format!(r#"{{"models":[{model}]}}"#))
     } else if path.contains("/wham/accounts/check") {
-        ("200 OK", r#"{"accounts":[{"id":"acct","structure":"personal","plan_type":"pro","workspace_backend_origin":"NO_CONSTRAINT","account_routing_override":"NO_CONSTRAINT"}],"account_ordering":["acct"],"default_account_id":"acct"}"#.to_owned())
+        (http::StatusCode::OK, r#"{"accounts":[{"id":"acct","structure":"personal","plan_type":"pro","workspace_backend_origin":"NO_CONSTRAINT","account_routing_override":"NO_CONSTRAINT"}],"account_ordering":["acct"],"default_account_id":"acct"}"#.to_owned())
     } else if path.contains("/wham/usage") {
-        ("200 OK", r#"{"plan_type":"pro","rate_limit":{"allowed":true,"limit_reached":false,"primary_window":{"used_percent":12,"limit_window_seconds":18000,"reset_after_seconds":9000,"reset_at":1999999999},"secondary_window":null}}"#.to_owned())
+        (http::StatusCode::OK, r#"{"plan_type":"pro","rate_limit":{"allowed":true,"limit_reached":false,"primary_window":{"used_percent":12,"limit_window_seconds":18000,"reset_after_seconds":9000,"reset_at":1999999999},"secondary_window":null}}"#.to_owned())
     } else {
-        ("404 Not Found", r#"{"detail":"Not Found"}"#.to_owned())
-    };
-    format!("HTTP/1.1 {status}\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}", body.len())
-        .into_bytes()
+        (http::StatusCode::NOT_FOUND, r#"{"detail":"Not Found"}"#.to_owned())
+    }
 }

@@ -178,6 +178,23 @@ impl Connection {
         Ok(seen)
     }
 
+    /// Sends a request and goes away in the middle of its answer, after the first delta.
+    pub(crate) async fn leave(mut self, request: &[u8], dialect: Dialect) -> std::io::Result<()> {
+        self.stream.write_all(request).await?;
+        let (status, _) = self.head().await?;
+        let mut seen = Seen::default();
+        // Chunks' sizes stand between events and never in a mark.
+        while marks(&self.read, 0, dialect, now(), &mut seen).map(|_| seen.deltas)? == 0 {
+            if status != 200 || self.stream.read_buf(&mut self.read).await? == 0 {
+                return Err(wrong(format!("status {status}, cut before a delta")));
+            }
+        }
+        if find(&self.read, dialect.good_end()).is_some() {
+            return Err(wrong("the answer was over before its client could leave"));
+        }
+        Ok(())
+    }
+
     async fn head(&mut self) -> std::io::Result<(u16, Framing)> {
         let end = loop {
             if let Some(at) = find(&self.read, b"\r\n\r\n") {

@@ -31,11 +31,24 @@ pub(crate) struct Installation {
     backend: SocketAddr,
     /// Where it is not a SQLite file in the directory.
     database: Option<String>,
+    /// Settings of its own, as variables.
+    settings: Vec<(&'static str, String)>,
 }
 
 impl Installation {
     pub(crate) fn new(backend: SocketAddr, database: Option<String>) -> Result<Self> {
-        Ok(Self { directory: Arc::new(tempfile::tempdir()?), backend, database })
+        Ok(Self { directory: Arc::new(tempfile::tempdir()?), backend, database, settings: Vec::new() })
+    }
+
+    /// With a setting, which goes before what all installations have.
+    pub(crate) fn set(mut self, variable: &'static str, value: impl Into<String>) -> Self {
+        self.settings.push((variable, value.into()));
+        self
+    }
+
+    /// The address of the SQLite file in the directory.
+    pub(crate) fn sqlite(&self) -> String {
+        format!("sqlite://{}", self.directory.path().join("data/tollway.db").display())
     }
 
     fn command(&self, arguments: &[&str]) -> Command {
@@ -51,7 +64,8 @@ impl Installation {
             .env("TOLLWAY_OAUTH__ISSUER", format!("http://{backend}"))
             .env("TOLLWAY_MASTER_KEY", "dG9sbHdheS10ZXN0cy1tYXN0ZXIta2V5LTMyLWJ5dGU=")
             .env("TOLLWAY_LOG__FORMAT", "json")
-            .envs(self.database.iter().map(|url| ("TOLLWAY_DATABASE_URL", url)));
+            .envs(self.database.iter().map(|url| ("TOLLWAY_DATABASE_URL", url)))
+            .envs(self.settings.iter().map(|(variable, value)| (variable, value)));
         command
     }
 
@@ -107,6 +121,15 @@ impl Installation {
         let directory = Arc::clone(&self.directory);
         let (key, operations) = (String::new(), Some(ops));
         Ok(Contender { name: "Tollway", address, key, child, ready_after, operations, _directory: directory })
+    }
+
+    /// Starts one once without its being measured, and then again, as on an existing database.
+    pub(crate) fn serve_again(&self, key: String) -> Result<Contender> {
+        let mut first = self.serve()?;
+        terminate(&mut first.child)?;
+        let mut gateway = self.serve()?;
+        gateway.key = key;
+        Ok(gateway)
     }
 }
 
@@ -166,12 +189,7 @@ impl Contender {
     pub(crate) fn tollway(backend: SocketAddr, accounts: usize, keys: usize) -> Result<Self> {
         let installation = Installation::new(backend, None)?;
         let key = installation.fill(accounts, keys)?;
-        // Once without being measured: what follows is a start on an existing database.
-        let mut first = installation.serve()?;
-        terminate(&mut first.child)?;
-        let mut gateway = installation.serve()?;
-        gateway.key = key;
-        Ok(gateway)
+        installation.serve_again(key)
     }
 
     fn await_port(&mut self, address: SocketAddr, began: Instant) -> Result<()> {

@@ -1,14 +1,16 @@
 //! The runs as a page.
 
 use std::fmt::Write as _;
-use std::time::Duration;
 
 use anyhow::Result;
 
 use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
+use crate::full::Ledger;
+use crate::held::Held;
 use crate::replicas::Shared;
-use crate::{Held, Run, Runs, Scenario};
+use crate::soak::Soaked;
+use crate::{Measured, Run, Runs, Scenario};
 
 fn median(runs: &[Run], of: impl Fn(&Run) -> f64) -> f64 {
     let mut values: Vec<f64> = runs.iter().map(of).collect();
@@ -28,15 +30,33 @@ fn ms(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1e6
 }
 
-pub(crate) fn write(
-    runs: &Runs,
-    held: &[Held],
-    beside: &[Beside],
-    grown: &[Grown],
-    shared: &[Shared],
-    ready_after: Duration,
-) -> Result<String> {
+pub(crate) fn write(measured: &Measured) -> Result<String> {
     let mut page = String::new();
+    write_runs(&mut page, &measured.runs)?;
+    write_held(&mut page, &measured.held)?;
+    write_beside(&mut page, &measured.beside, &measured.grown)?;
+    write_ledgers(&mut page, &measured.ledgers)?;
+    if let Some(soaked) = &measured.soaked {
+        write_soaked(&mut page, soaked)?;
+    }
+    write_shared(&mut page, &measured.shared)?;
+    if !measured.failed.is_empty() {
+        writeln!(page, "\n### What failed\n")?;
+        for (name, why) in &measured.failed {
+            // An error may carry an answer, which has lines of its own.
+            let why: String = why.split_whitespace().collect::<Vec<_>>().join(" ").chars().take(400).collect();
+            writeln!(page, "- {name}: {why}")?;
+        }
+    }
+    writeln!(
+        page,
+        "\nFrom its start to readiness on an existing database the gateway took {} ms.",
+        measured.ready_after.as_millis()
+    )?;
+    Ok(page)
+}
+
+fn write_runs(page: &mut String, runs: &Runs) -> std::fmt::Result {
     for scenario in Scenario::ALL {
         let Some(nginx) = runs.get(&(scenario, "nginx")) else { continue };
         writeln!(page, "\n### {}: {}\n", scenario.name(), scenario.words())?;
@@ -62,13 +82,20 @@ pub(crate) fn write(
             )?;
         }
     }
+    Ok(())
+}
+
+fn write_held(page: &mut String, held: &[Held]) -> std::fmt::Result {
     if !held.is_empty() {
         writeln!(page, "\n### Streams that are held\n\n| who | streams | idle, MiB | each, KiB |\n|---|---|---|---|")?;
         for Held { who, streams, idle_kib, each_kib } in held {
             writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
         }
     }
-    write_beside(&mut page, beside, grown)?;
+    Ok(())
+}
+
+fn write_shared(page: &mut String, shared: &[Shared]) -> std::fmt::Result {
     if !shared.is_empty() {
         writeln!(page, "\n### Replicas over one Postgres, all on one core\n")?;
         writeln!(page, "| replicas | API | requests a second | CPU a request, µs | statements a request |")?;
@@ -77,12 +104,33 @@ pub(crate) fn write(
             writeln!(page, "| {replicas} | {dialect} | {rate:.0} | {:.0} | {statements:.3} |", cpu / 1e3)?;
         }
     }
+    Ok(())
+}
+
+fn write_ledgers(page: &mut String, ledgers: &[Ledger]) -> std::fmt::Result {
+    if !ledgers.is_empty() {
+        writeln!(page, "\n### In front of a ledger: 2 deltas, 32 clients, Codex paths\n")?;
+        writeln!(page, "| rows in SQLite | CPU a request, µs | ready after, ms |\n|---|---|---|")?;
+        for Ledger { rows, ready_after, runs } in ledgers {
+            let cpu = median(runs, |run| run.cpu) / 1e3;
+            writeln!(page, "| {rows} | {cpu:.0} | {} |", ready_after.as_millis())?;
+        }
+    }
+    Ok(())
+}
+
+fn write_soaked(page: &mut String, soaked: &Soaked) -> std::fmt::Result {
+    let Soaked { minutes, requests, left, failed, early_after, .. } = soaked;
+    writeln!(page, "\n### A soak of {minutes} minutes, HTTP/2 to the backend\n")?;
     writeln!(
         page,
-        "\nFrom its start to readiness on an existing database the gateway took {} ms.",
-        ready_after.as_millis()
+        "| requests | clients that left in the middle | failed | MiB after {early_after} s | at the half | at the end | at most |"
     )?;
-    Ok(page)
+    writeln!(page, "|---|---|---|---|---|---|---|")?;
+    #[expect(clippy::cast_precision_loss, reason = "KiB")]
+    let mib = |kib: u64| kib as f64 / 1024.0;
+    let [early, half, end, largest] = [soaked.early, soaked.half, soaked.end, soaked.largest].map(mib);
+    writeln!(page, "| {requests} | {left} | {failed} | {early:.1} | {half:.1} | {end:.1} | {largest:.1} |")
 }
 
 fn write_beside(page: &mut String, beside: &[Beside], grown: &[Grown]) -> std::fmt::Result {
