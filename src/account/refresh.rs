@@ -49,13 +49,14 @@ pub(super) struct Attempt {
 }
 
 impl TokenManager {
-    /// The task. Its sender lives as long as it does: that is how callers know it is under way.
-    pub(super) async fn fly(self: Arc<Self>, reason: RefreshReason, progress: watch::Sender<Progress>) {
+    /// The task. Its sender lives as long as it does: that is how callers know it is under way. `began` is the
+    /// generation that somebody found too old: when the task gets its first turn there may be a newer one.
+    pub(super) async fn fly(self: Arc<Self>, reason: RefreshReason, began: i64, progress: watch::Sender<Progress>) {
         let mut attempt = Attempt {
             reason,
             started: Instant::now(),
             progress,
-            began: self.snapshot().generation(),
+            began,
             waits: 0,
             warned: false,
             lease: None,

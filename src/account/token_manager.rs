@@ -213,7 +213,7 @@ impl TokenManager {
     fn take_off(self: &Arc<Self>, memory: &mut Memory, reason: RefreshReason) -> watch::Receiver<Progress> {
         let (progress, flight) = watch::channel(Progress::Exchanging);
         memory.flight = Some(flight.clone());
-        let task = Arc::clone(self).fly(reason, progress);
+        let task = Arc::clone(self).fly(reason, self.snapshot().generation(), progress);
         // A child of the request that found the token due, though that request may be gone before it.
         let span = tracing::info_span!(
             "token refresh",

@@ -63,6 +63,21 @@ async fn five_hundred_callers_share_one_exchange() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_refresh_whose_turn_comes_after_another_replicas_adopts_what_that_one_has_stored() {
+    let bench = Bench::new();
+    let manager = bench.manager(DEAD);
+    assert!(manager.refresh_ahead(1));
+
+    // The task has not run yet.
+    bench.store.log_in(manager.id(), "rt-of-another", HOUR);
+    manager.observe(bench.store.row(manager.id()), Some(bench.store.credentials(manager.id())));
+    bench.settle().await;
+
+    assert_eq!((bench.issuer.calls(), bench.outcomes()), (0, vec![Adopted]));
+    assert_eq!(manager.credentials().await.unwrap().generation, 2);
+}
+
+#[tokio::test(start_paused = true)]
 async fn five_hundred_callers_that_hang_up_do_not_cancel_the_refresh() {
     let bench = Bench::new();
     let manager = bench.manager(DEAD);
