@@ -22,6 +22,14 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+/// How much of an answer may have come over HTTP/2 and not been read, bytes: what a client that does not read
+/// can make the gateway hold, beside what its own connection holds.
+const UNREAD: u32 = 128 * 1024;
+/// The same of all answers on one connection: as much as the protocol can say, for each is bounded by itself.
+/// In a window that they share, one that is not read would be in the way of all others; and h2 ends a connection,
+/// with every answer on it, when the small frames in it that are not read exceed a share of its window.
+const UNREAD_IN_ALL: u32 = (1 << 31) - 1;
+
 /// The one connection pool towards the backend and the issuer.
 pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
     Ok(http_builder(settings)?.build()?)
@@ -36,7 +44,8 @@ fn http_builder(settings: &Settings) -> Result<reqwest::ClientBuilder, ServerErr
     let mut builder = reqwest::Client::builder()
         .connect_timeout(settings.backend.connect_timeout)
         .tcp_nodelay(true)
-        .http2_adaptive_window(true)
+        .http2_initial_stream_window_size(UNREAD)
+        .http2_initial_connection_window_size(UNREAD_IN_ALL)
         .http2_keep_alive_interval(Duration::from_secs(30))
         .http2_keep_alive_while_idle(true)
         .pool_idle_timeout(Duration::from_secs(90))
@@ -335,3 +344,7 @@ impl Observer for Counter {
         metrics::token_refresh(event.name, event.outcome.as_str());
     }
 }
+
+#[cfg(test)]
+#[path = "assemble_tests.rs"]
+mod tests;
