@@ -13,6 +13,7 @@ pub mod codex {
     pub mod failure;
     mod item;
     pub mod limits;
+    pub mod raw;
     pub mod request;
     pub(crate) mod skim;
     pub mod sse;

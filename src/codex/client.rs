@@ -46,6 +46,8 @@ pub struct Caller<'a> {
 pub struct Client {
     http: reqwest::Client,
     options: Options,
+    /// Where nearly all requests go.
+    responses: Url,
     /// WebSockets, where they are used.
     pub(super) sockets: Option<Transport>,
 }
@@ -68,6 +70,9 @@ const ACCOUNT_ID: HeaderName = HeaderName::from_static("chatgpt-account-id");
 const ORIGINATOR: HeaderName = HeaderName::from_static("originator");
 const FEDRAMP: HeaderName = HeaderName::from_static("x-openai-fedramp");
 
+/// The path of the calls that generate.
+pub(super) const RESPONSES: &str = "codex/responses";
+
 const ROUTING: HeaderName = HeaderName::from_static("x-openai-account-routing-override");
 
 /// An error body is read up to here; the rest says nothing more.
@@ -78,7 +83,8 @@ const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 impl Client {
     /// A client over a connection pool. The pool must not decompress: a stream passes as it is.
     pub fn new(http: reqwest::Client, options: Options) -> Self {
-        Self { http, options, sockets: None }
+        let responses = below(&options.base_url, &options.base_url, RESPONSES);
+        Self { http, options, responses, sockets: None }
     }
 
     /// With WebSockets too, over a pool that never speaks HTTP/2. `remembers` leaves a backend that
@@ -95,11 +101,10 @@ impl Client {
 
     /// A path of the backend, at the origin where the caller's workspace lives.
     pub(super) fn at(&self, caller: Caller<'_>, path: &str) -> Url {
-        let base = &self.options.base_url;
-        let origin = caller.route.and_then(|route| route.origin.as_ref());
-        let mut url = origin.unwrap_or(base).clone();
-        url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
-        url
+        match caller.route.and_then(|route| route.origin.as_ref()) {
+            None if path == RESPONSES => self.responses.clone(),
+            origin => below(origin.unwrap_or(&self.options.base_url), &self.options.base_url, path),
+        }
     }
 
     /// The configured address.
@@ -119,7 +124,7 @@ impl Client {
         let mut headers = self.identify(caller, headers);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let request = self.http.post(self.at(caller, "codex/responses")).headers(headers).body(body).send();
+        let request = self.http.post(self.at(caller, RESPONSES)).headers(headers).body(body).send();
         let mut response = tokio::time::timeout(self.options.first_byte_timeout, request)
             .await
             .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
@@ -225,6 +230,13 @@ impl Client {
         let _ = tokio::time::timeout(Duration::from_secs(5), read).await;
         Failure::of_response(status, &headers, &body, unix_now())
     }
+}
+
+/// A path below the base address, at this origin.
+fn below(origin: &Url, base: &Url, path: &str) -> Url {
+    let mut url = origin.clone();
+    url.set_path(&format!("{}/{path}", base.path().trim_end_matches('/')));
+    url
 }
 
 /// The answer of [`Client::call`].

@@ -137,8 +137,12 @@ impl Ledger {
         let mut waiting = self.lock();
         alongside();
         waiting.push_back(Entry::Row(Box::new(row), Instant::now()));
+        let length = waiting.len();
         drop(waiting);
-        self.filled.notify_one();
+        // Rows in between change nothing: the writer waits until the first is due, or there are enough.
+        if length == 1 || length >= self.enough() {
+            self.filled.notify_one();
+        }
     }
 
     /// Runs `at_once` now, and `work` when all rows that came before are written.
@@ -236,10 +240,15 @@ impl Ledger {
         }
     }
 
+    /// How many rows are not waited with.
+    fn enough(&self) -> usize {
+        BATCH.min(self.options.buffer)
+    }
+
     /// Waits until what stands in front is due: others may come, and one transaction is for all of
     /// them. Also while rows come without a pause, or there would be a transaction for each few.
     async fn gather(&self, stop: &CancellationToken) {
-        let enough = BATCH.min(self.options.buffer);
+        let enough = self.enough();
         loop {
             let filled = self.filled.notified();
             let due = {

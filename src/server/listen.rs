@@ -1,6 +1,7 @@
 //! A listener: accepts connections, bounds the time a request's head may take, and ends gracefully.
 
 use axum::Router;
+use futures_util::FutureExt as _;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -57,11 +58,12 @@ pub(super) async fn serve(listener: TcpListener, app: Router, options: Options, 
         let service = TowerToHyperService::new(MapRequest::new(app.clone(), with_peer));
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service).into_owned();
         let connection = graceful.watch(connection);
-        tokio::spawn(async move {
-            if let Err(error) = connection.await {
+        // Not in a block, which would have room for the connection twice.
+        tokio::spawn(connection.map(|ended| {
+            if let Err(error) = ended {
                 tracing::debug!(%error, "a connection ended early");
             }
-        });
+        }));
     }
     drop(listener);
     if tokio::time::timeout(options.linger, graceful.shutdown()).await.is_err() {

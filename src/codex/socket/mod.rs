@@ -7,7 +7,7 @@
 
 mod request;
 
-use super::client::{Answer, Caller, Client, unix_now};
+use super::client::{Answer, Caller, Client, RESPONSES, unix_now};
 use super::event::{Depth, Event};
 use super::failure::{Failure, FailureKind};
 use super::request::can_be_sent_back;
@@ -221,7 +221,7 @@ impl Client {
         if !headers.get(&BETA).is_some_and(|beta| beta.as_bytes().starts_with(b"responses_websockets")) {
             headers.insert(BETA, BETA_VALUE);
         }
-        let request = transport.http.get(self.at(caller, "codex/responses")).version(Version::HTTP_11).headers(headers);
+        let request = transport.http.get(self.at(caller, RESPONSES)).version(Version::HTTP_11).headers(headers);
         let response = tokio::time::timeout(self.options().first_byte_timeout, request.send())
             .await
             .map_err(|_| Refused::Unreached)?
