@@ -1,6 +1,7 @@
-//! The HTTP client for the backend: one pool and one TLS context for all accounts (lessons.md 14).
+//! The HTTP client for the backend: the same connections for all accounts (lessons.md 14).
 
 use super::failure::{Failure, FailureKind};
+use super::lanes::Lanes;
 use super::route::Route;
 use super::socket::Transport;
 use super::stream::EventStream;
@@ -8,6 +9,7 @@ use bytes::{Bytes, BytesMut};
 use http::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, ETAG, IF_NONE_MATCH, USER_AGENT};
 use http::{HeaderMap, HeaderName, HeaderValue, StatusCode};
 use secrecy::{ExposeSecret, SecretString};
+use std::sync::Arc;
 use std::time::Duration;
 use url::Url;
 
@@ -44,7 +46,7 @@ pub struct Caller<'a> {
 /// Speaks to the backend. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Client {
-    http: reqwest::Client,
+    lanes: Arc<Lanes>,
     options: Options,
     /// Where nearly all requests go.
     responses: Url,
@@ -81,10 +83,10 @@ const ERROR_BODY_LIMIT: usize = 64 * 1024;
 const ANSWER_LIMIT: usize = 256 * 1024 * 1024;
 
 impl Client {
-    /// A client over a connection pool. The pool must not decompress: a stream passes as it is.
-    pub fn new(http: reqwest::Client, options: Options) -> Self {
+    /// A client over these connections. They must not decompress: a stream passes as it is.
+    pub fn new(lanes: Arc<Lanes>, options: Options) -> Self {
         let responses = below(&options.base_url, &options.base_url, RESPONSES);
-        Self { http, options, responses, sockets: None }
+        Self { lanes, options, responses, sockets: None }
     }
 
     /// With WebSockets too, over a pool that never speaks HTTP/2. `remembers` leaves a backend that
@@ -124,14 +126,15 @@ impl Client {
         let mut headers = self.identify(caller, headers);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let request = self.http.post(self.at(caller, RESPONSES)).headers(headers).body(body).send();
+        let place = self.lanes.place().await?;
+        let request = place.http.post(self.at(caller, RESPONSES)).headers(headers).body(body).send();
         let mut response = tokio::time::timeout(self.options.first_byte_timeout, request)
             .await
             .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
             .map_err(|error| of_transport(&error))?;
         if response.status() == StatusCode::OK {
             let headers = std::mem::take(response.headers_mut());
-            let stream = EventStream::of_body(response, self.options.idle_timeout);
+            let stream = EventStream::of_body(response, place, self.options.idle_timeout);
             return Ok(Answer { headers, stream });
         }
         Err(self.refusal(response).await)
@@ -151,7 +154,8 @@ impl Client {
         let version = client_version.unwrap_or(&self.options.client_version);
         let mut url = self.at(caller, "codex/models");
         url.query_pairs_mut().append_pair("client_version", version);
-        let request = self.http.get(url).headers(headers).timeout(self.options.first_byte_timeout).send();
+        let place = self.lanes.place().await?;
+        let request = place.http.get(url).headers(headers).timeout(self.options.first_byte_timeout).send();
         let response = request.await.map_err(|error| of_transport(&error))?;
         match response.status() {
             StatusCode::NOT_MODIFIED => Ok(Catalogue::NotModified),
@@ -177,7 +181,8 @@ impl Client {
         let headers = self.identify(caller, headers);
         // Compaction and pictures take as long as an answer does.
         let within = self.options.idle_timeout;
-        let request = self.http.request(method, self.at(caller, path)).headers(headers).timeout(within);
+        let place = self.lanes.place().await?;
+        let request = place.http.request(method, self.at(caller, path)).headers(headers).timeout(within);
         let mut response = request.body(body).send().await.map_err(|error| of_transport(&error))?;
         if !response.status().is_success() {
             return Err(self.refusal(response).await);

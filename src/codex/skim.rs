@@ -61,31 +61,45 @@ pub(super) fn number(value: &[u8]) -> Option<u32> {
     is_plain.then(|| value.iter().fold(0, |number, digit| number * 10 + u32::from(digit - b'0')))
 }
 
-/// Every function ends after what it is named for; `None` where that is not there.
-struct Reader<'a> {
-    data: &'a [u8],
-    at: usize,
-}
+/// What has not been read. Every function ends after what it is named for; `None` where that is not there.
+struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn new(data: &'a [u8]) -> Option<Self> {
         // In one go for all strings: they hold no control characters. Not `all`, which is not vectorised.
         let least = data.iter().fold(u8::MAX, |least, byte| least.min(*byte));
-        (least >= b' ').then_some(Self { data, at: 0 })
+        (least >= b' ').then_some(Self(data))
     }
 
     /// What comes after spaces.
+    #[inline]
     fn peek(&mut self) -> Option<u8> {
-        while self.data.get(self.at) == Some(&b' ') {
-            self.at += 1;
+        match *self.0.first()? {
+            b' ' => self.skip_spaces(),
+            byte => Some(byte),
         }
-        self.data.get(self.at).copied()
     }
 
+    #[cold]
+    fn skip_spaces(&mut self) -> Option<u8> {
+        self.0 = self.0.trim_ascii_start();
+        self.0.first().copied()
+    }
+
+    #[inline]
     fn next(&mut self) -> Option<u8> {
         let byte = self.peek()?;
-        self.at += 1;
+        self.0 = &self.0[1..];
         Some(byte)
+    }
+
+    /// What a function reads, as it is written.
+    #[inline]
+    fn read(&mut self, depth: u32) -> Option<&'a [u8]> {
+        self.peek()?;
+        let before = self.0;
+        self.value(depth)?;
+        Some(&before[..before.len() - self.0.len()])
     }
 
     fn value(&mut self, depth: u32) -> Option<()> {
@@ -103,9 +117,10 @@ impl<'a> Reader<'a> {
     }
 
     /// Its brace is read.
+    #[inline]
     fn object(&mut self, depth: u32, each: &mut impl FnMut(&'a [u8], &'a [u8]) -> Option<()>) -> Option<()> {
         if self.peek()? == b'}' {
-            self.at += 1;
+            self.0 = &self.0[1..];
             return Some(());
         }
         loop {
@@ -113,16 +128,10 @@ impl<'a> Reader<'a> {
                 return None;
             }
             let (name, has_escapes) = self.string()?;
-            if has_escapes {
+            if has_escapes || self.next()? != b':' {
                 return None;
             }
-            if self.next()? != b':' {
-                return None;
-            }
-            self.peek()?;
-            let begin = self.at;
-            self.value(depth)?;
-            each(name, &self.data[begin..self.at])?;
+            each(name, self.read(depth)?)?;
             match self.next()? {
                 b',' => {}
                 b'}' => return Some(()),
@@ -132,16 +141,14 @@ impl<'a> Reader<'a> {
     }
 
     /// Its bracket is read.
+    #[inline]
     fn array(&mut self, depth: u32, each: &mut impl FnMut(&'a [u8]) -> Option<()>) -> Option<()> {
         if self.peek()? == b']' {
-            self.at += 1;
+            self.0 = &self.0[1..];
             return Some(());
         }
         loop {
-            self.peek()?;
-            let begin = self.at;
-            self.value(depth)?;
-            each(&self.data[begin..self.at])?;
+            each(self.read(depth)?)?;
             match self.next()? {
                 b',' => {}
                 b']' => return Some(()),
@@ -151,33 +158,45 @@ impl<'a> Reader<'a> {
     }
 
     /// As it is written, without its quotes; and whether it has escapes. The first quote is read.
+    #[inline]
     fn string(&mut self) -> Option<(&'a [u8], bool)> {
-        let (begin, mut has_escapes) = (self.at, false);
+        let before = self.0;
+        let end = quote_or_backslash(before)?;
+        self.0 = &before[end + 1..];
+        if before[end] == b'"' {
+            return Some((&before[..end], false));
+        }
+        self.escaped()?;
+        Some((&before[..before.len() - self.0.len() - 1], true))
+    }
+
+    /// What is left of a string, from behind a backslash to its quote.
+    fn escaped(&mut self) -> Option<()> {
         loop {
-            self.at += quote_or_backslash(self.data.get(self.at..)?)?;
-            if self.data[self.at] == b'"' {
-                self.at += 1;
-                return Some((&self.data[begin..self.at - 1], has_escapes));
-            }
-            has_escapes = true;
-            self.at += 2;
-            match self.data.get(self.at - 1)? {
-                b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't' => {}
-                b'u' if self.data.get(self.at..self.at + 4)?.iter().all(u8::is_ascii_hexdigit) => self.at += 4,
+            self.0 = match self.0 {
+                [b'"' | b'\\' | b'/' | b'b' | b'f' | b'n' | b'r' | b't', rest @ ..] => rest,
+                [b'u', a, b, c, d, rest @ ..] if [a, b, c, d].iter().all(|digit| digit.is_ascii_hexdigit()) => rest,
                 _ => return None,
+            };
+            let end = quote_or_backslash(self.0)?;
+            let found = self.0[end];
+            self.0 = &self.0[end + 1..];
+            if found == b'"' {
+                return Some(());
             }
         }
     }
 
     /// What is left of a word.
     fn word(&mut self, rest: &[u8]) -> Option<()> {
-        self.data[self.at..].starts_with(rest).then(|| self.at += rest.len())
+        self.0 = self.0.strip_prefix(rest)?;
+        Some(())
     }
 
     fn digit(&mut self) -> Option<u8> {
-        let digit = *self.data.get(self.at).filter(|byte| byte.is_ascii_digit())?;
-        self.at += 1;
-        Some(digit)
+        let (digit, rest) = self.0.split_first().filter(|(byte, _)| byte.is_ascii_digit())?;
+        self.0 = rest;
+        Some(*digit)
     }
 
     fn digits(&mut self) {
@@ -189,15 +208,15 @@ impl<'a> Reader<'a> {
         if first != b'0' {
             self.digits();
         }
-        if self.data.get(self.at) == Some(&b'.') {
-            self.at += 1;
+        if let [b'.', rest @ ..] = self.0 {
+            self.0 = rest;
             self.digit()?;
             self.digits();
         }
-        if let Some(b'e' | b'E') = self.data.get(self.at) {
-            self.at += 1;
-            if let Some(b'+' | b'-') = self.data.get(self.at) {
-                self.at += 1;
+        if let [b'e' | b'E', rest @ ..] = self.0 {
+            self.0 = rest;
+            if let [b'+' | b'-', rest @ ..] = self.0 {
+                self.0 = rest;
             }
             self.digit()?;
             self.digits();
@@ -208,6 +227,7 @@ impl<'a> Reader<'a> {
 
 /// Where the first of the two is. Most strings are short: for one of them a call of `memchr2` takes twice as
 /// long; for a prompt it takes a tenth.
+#[inline]
 fn quote_or_backslash(data: &[u8]) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([1; 8]);
     const QUOTES: u64 = u64::from_ne_bytes([b'"'; 8]);
@@ -215,21 +235,20 @@ fn quote_or_backslash(data: &[u8]) -> Option<usize> {
     const SHORT: usize = 64;
     // Of the bytes that are zero, the highest bit of the first is set, and none of those before it.
     let zeros = |word: u64| word.wrapping_sub(ONES) & !word & (ONES << 7);
-    let (short, long) = data.split_at(data.len().min(SHORT));
-    let (chunks, rest) = short.as_chunks();
-    let mut at = 0;
-    for chunk in chunks {
+    let mut rest = data;
+    while let Some((chunk, after)) = rest.split_first_chunk() {
         let word = u64::from_le_bytes(*chunk);
         let found = zeros(word ^ QUOTES) | zeros(word ^ BACKSLASHES);
         if found != 0 {
-            return Some(at + found.trailing_zeros() as usize / 8);
+            return Some(data.len() - rest.len() + found.trailing_zeros() as usize / 8);
         }
-        at += 8;
+        rest = after;
+        if data.len() - rest.len() >= SHORT {
+            return memchr2(b'"', b'\\', rest).map(|place| data.len() - rest.len() + place);
+        }
     }
-    if let Some(place) = rest.iter().position(|byte| matches!(byte, b'"' | b'\\')) {
-        return Some(at + place);
-    }
-    memchr2(b'"', b'\\', long).map(|place| SHORT + place)
+    let place = rest.iter().position(|byte| matches!(byte, b'"' | b'\\'));
+    place.map(|place| data.len() - rest.len() + place)
 }
 
 #[cfg(test)]

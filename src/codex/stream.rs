@@ -2,6 +2,7 @@
 
 use super::client::of_transport;
 use super::failure::{Failure, FailureKind};
+use super::lanes::Place;
 use super::socket::Talk;
 use super::sse::{Decoder, Frame};
 use bytes::Bytes;
@@ -62,8 +63,8 @@ impl Alarm {
 /// Where events come from.
 #[derive(Debug)]
 enum Source {
-    /// The body of an answer.
-    Body(reqwest::Response),
+    /// The body of an answer, and its place on a connection.
+    Body { response: reqwest::Response, _place: Place },
     /// A WebSocket.
     Socket(Box<Talk>),
 }
@@ -72,7 +73,7 @@ impl Source {
     /// The next bytes; `None` at the end.
     async fn chunk(&mut self) -> Result<Option<Bytes>, Failure> {
         match self {
-            Self::Body(response) => {
+            Self::Body { response, .. } => {
                 let chunk = response.chunk().await;
                 chunk.map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })
             }
@@ -82,8 +83,8 @@ impl Source {
 }
 
 impl EventStream {
-    pub(super) fn of_body(response: reqwest::Response, idle_timeout: Duration) -> Self {
-        Self::of(Source::Body(response), idle_timeout)
+    pub(super) fn of_body(response: reqwest::Response, place: Place, idle_timeout: Duration) -> Self {
+        Self::of(Source::Body { response, _place: place }, idle_timeout)
     }
 
     pub(super) fn of_socket(talk: Talk, idle_timeout: Duration) -> Self {
@@ -211,7 +212,7 @@ mod tests {
             Some((Ok::<_, Infallible>(Bytes::from_static(piece.as_bytes())), receiver))
         });
         let body = reqwest::Body::wrap_stream(pieces);
-        (sender, EventStream::of_body(http::Response::new(body).into(), IDLE))
+        (sender, EventStream::of_body(http::Response::new(body).into(), Place::of(reqwest::Client::new()), IDLE))
     }
 
     #[tokio::test]

@@ -30,7 +30,7 @@ const UNREAD: u32 = 128 * 1024;
 /// with every answer on it, when the small frames in it that are not read exceed a share of its window.
 const UNREAD_IN_ALL: u32 = (1 << 31) - 1;
 
-/// The one connection pool towards the backend and the issuer.
+/// A connection pool towards the backend and the issuer; for HTTP/2 that is one connection to each.
 pub fn http_client(settings: &Settings) -> Result<reqwest::Client, ServerError> {
     Ok(http_builder(settings)?.build()?)
 }
@@ -220,7 +220,9 @@ pub async fn relay(
     let accounts = accounts(settings, store.clone(), issuer, holder, tasks, shutdown);
     accounts.reload().await?;
     keeper::restore(&accounts, store).await?;
-    let mut client = codex::Client::new(http, backend(settings)?);
+    let same = settings.clone();
+    let lanes = codex::Lanes::new(http, move || http_client(&same).map_err(|error| error.to_string()));
+    let mut client = codex::Client::new(lanes, backend(settings)?);
     if settings.backend.websocket != WebSocket::Off {
         let remembers = settings.backend.websocket == WebSocket::Auto;
         client = client.with_sockets(socket_client(settings)?, remembers);

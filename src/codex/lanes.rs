@@ -1,0 +1,145 @@
+//! Several connections to a backend that speaks HTTP/2.
+//!
+//! An HTTP client has one connection to an address then, and where the server allows no more streams on it, it
+//! lets a request wait until another one has ended: for answers of minutes that is for ever. So there are several
+//! clients with a connection each, and the next one is used when those before are busy. What ends a connection
+//! then ends only the answers on it.
+
+use super::failure::{Failure, FailureKind};
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+/// Calls at a time on one lane: servers are asked to allow no fewer (RFC 9113, 6.5.2).
+const CALLS: usize = 100;
+/// Lanes; from then on the least busy is used.
+const MOST: usize = 1024;
+
+/// Makes another client like the first.
+type Make = dyn Fn() -> Result<reqwest::Client, String> + Send + Sync;
+
+/// The lanes. One for the process.
+pub struct Lanes {
+    lanes: Mutex<Vec<Lane>>,
+    make: Arc<Make>,
+    /// Held while one more is made, so that a burst makes one.
+    making: tokio::sync::Mutex<()>,
+}
+
+struct Lane {
+    http: reqwest::Client,
+    /// One for us and one for each call under way.
+    calls: Arc<()>,
+}
+
+/// A call under way on a lane, until it is dropped.
+#[derive(Debug)]
+pub(super) struct Place {
+    /// The lane's client.
+    pub(super) http: reqwest::Client,
+    _call: Arc<()>,
+}
+
+#[cfg(test)]
+impl Place {
+    /// On no lane.
+    pub(super) fn of(http: reqwest::Client) -> Self {
+        Self { http, _call: Arc::default() }
+    }
+}
+
+impl Lane {
+    fn calls(&self) -> usize {
+        Arc::strong_count(&self.calls) - 1
+    }
+
+    fn place(&self) -> Place {
+        Place { http: self.http.clone(), _call: Arc::clone(&self.calls) }
+    }
+}
+
+impl Lanes {
+    /// Begins with one client.
+    pub fn new(
+        first: reqwest::Client,
+        make: impl Fn() -> Result<reqwest::Client, String> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let lanes = Mutex::new(vec![Lane { http: first, calls: Arc::default() }]);
+        Arc::new(Self { lanes, make: Arc::new(make), making: tokio::sync::Mutex::default() })
+    }
+
+    /// A place for a call: on the first lane that has one, so that the later ones empty themselves.
+    pub(super) async fn place(&self) -> Result<Place, Failure> {
+        if let Some(place) = self.free() {
+            return Ok(place);
+        }
+        let _making = self.making.lock().await;
+        if let Some(place) = self.free() {
+            return Ok(place);
+        }
+        // It reads the machine's certificates.
+        let make = Arc::clone(&self.make);
+        let made = tokio::task::spawn_blocking(move || make()).await;
+        let unmade =
+            |error: String| Failure::of(FailureKind::Connection, format!("no connection can be made: {error}"));
+        let http = made.map_err(|error| unmade(error.to_string()))?.map_err(unmade)?;
+        let lane = Lane { http, calls: Arc::default() };
+        let place = lane.place();
+        self.lanes().push(lane);
+        Ok(place)
+    }
+
+    fn free(&self) -> Option<Place> {
+        let lanes = self.lanes();
+        let free = lanes.iter().find(|lane| lane.calls() < CALLS);
+        let least = || lanes.iter().min_by_key(|lane| lane.calls()).filter(|_| lanes.len() >= MOST);
+        free.or_else(least).map(Lane::place)
+    }
+
+    fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl fmt::Debug for Lanes {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lanes").field("lanes", &self.lanes().len()).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
+    #[tokio::test]
+    async fn a_lane_is_made_when_the_others_are_busy_and_the_first_that_is_free_is_used() {
+        let made = Arc::new(AtomicU32::new(0));
+        let counted = Arc::clone(&made);
+        let lanes = Lanes::new(reqwest::Client::new(), move || {
+            counted.fetch_add(1, Ordering::SeqCst);
+            Ok(reqwest::Client::new())
+        });
+        let busy = |lanes: &Lanes| lanes.lanes().iter().map(Lane::calls).collect::<Vec<_>>();
+        let all: Vec<_> = futures_util::future::join_all((0..250).map(|_| lanes.place())).await;
+        let mut all: Vec<_> = all.into_iter().map(|place| place.expect("a place")).collect();
+        assert_eq!((busy(&lanes), made.load(Ordering::SeqCst)), (vec![100, 100, 50], 2));
+        drop(all.drain(..60).collect::<Vec<_>>());
+        let again = lanes.place().await.expect("a place");
+        assert_eq!(busy(&lanes), [41, 100, 50]);
+        drop((all, again));
+        assert_eq!(busy(&lanes), [0, 0, 0]);
+    }
+
+    #[tokio::test]
+    async fn where_no_lane_can_be_made_the_call_fails_and_others_go_on() {
+        let lanes = Lanes::new(reqwest::Client::new(), || Err("no certificates".to_owned()));
+        let mut all = Vec::new();
+        for _ in 0..CALLS {
+            all.push(lanes.place().await.expect("a place"));
+        }
+        let failure = lanes.place().await.expect_err("there is none");
+        assert!(failure.message.contains("no certificates"), "{}", failure.message);
+        all.pop();
+        assert!(lanes.place().await.is_ok());
+    }
+}
