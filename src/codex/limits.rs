@@ -70,22 +70,34 @@ const OWN: &str = "codex";
 /// Families of one report; headers are the backend's, and still not to be trusted with memory.
 const FAMILIES: usize = 16;
 const USED: &str = "-primary-used-percent";
-/// What is said of a window, in this order.
-const PARTS: [&str; 4] = ["used-percent", "window-minutes", "reset-at", "reset-after-seconds"];
-/// The same of the account's own windows: every answer has them, so the names are not made anew each time.
-static OWN_PARTS: [[HeaderName; 4]; 2] = [
-    [
-        HeaderName::from_static("x-codex-primary-used-percent"),
-        HeaderName::from_static("x-codex-primary-window-minutes"),
-        HeaderName::from_static("x-codex-primary-reset-at"),
-        HeaderName::from_static("x-codex-primary-reset-after-seconds"),
-    ],
-    [
-        HeaderName::from_static("x-codex-secondary-used-percent"),
-        HeaderName::from_static("x-codex-secondary-window-minutes"),
-        HeaderName::from_static("x-codex-secondary-reset-at"),
-        HeaderName::from_static("x-codex-secondary-reset-after-seconds"),
-    ],
+/// The headers that tell of one window.
+#[derive(Debug)]
+pub struct WindowHeaders {
+    /// The share used, 0–100.
+    pub used_percent: HeaderName,
+    /// How long it is, minutes.
+    pub window_minutes: HeaderName,
+    /// When it resets, Unix seconds.
+    pub reset_at: HeaderName,
+    /// When it resets, seconds from now.
+    pub reset_after_seconds: HeaderName,
+}
+
+/// Those of the account's own windows, the primary one first: every answer has them, so the names are not made
+/// anew each time.
+pub static OWN_HEADERS: [WindowHeaders; 2] = [
+    WindowHeaders {
+        used_percent: HeaderName::from_static("x-codex-primary-used-percent"),
+        window_minutes: HeaderName::from_static("x-codex-primary-window-minutes"),
+        reset_at: HeaderName::from_static("x-codex-primary-reset-at"),
+        reset_after_seconds: HeaderName::from_static("x-codex-primary-reset-after-seconds"),
+    },
+    WindowHeaders {
+        used_percent: HeaderName::from_static("x-codex-secondary-used-percent"),
+        window_minutes: HeaderName::from_static("x-codex-secondary-window-minutes"),
+        reset_at: HeaderName::from_static("x-codex-secondary-reset-at"),
+        reset_after_seconds: HeaderName::from_static("x-codex-secondary-reset-after-seconds"),
+    },
 ];
 
 impl Limits {
@@ -153,7 +165,16 @@ fn family_id(name: &str) -> String {
 }
 
 fn pair(headers: &HeaderMap, prefix: &str, now: i64) -> Pair {
-    let window = |name: &str| window(|part| text(headers, &format!("x-{prefix}-{name}-{}", PARTS[part])), now);
+    let window = |name: &str| {
+        let part = |part: &str| text(headers, &format!("x-{prefix}-{name}-{part}"));
+        let said = Said {
+            used_percent: part("used-percent")?,
+            window_minutes: part("window-minutes"),
+            reset_at: part("reset-at"),
+            reset_after_seconds: part("reset-after-seconds"),
+        };
+        said.read(now)
+    };
     Pair {
         name: text(headers, &format!("x-{prefix}-limit-name")).map(str::to_owned),
         primary: window("primary"),
@@ -163,20 +184,38 @@ fn pair(headers: &HeaderMap, prefix: &str, now: i64) -> Pair {
 
 /// The account's own windows.
 fn own(headers: &HeaderMap, now: i64) -> [Option<Window>; 2] {
-    [0, 1].map(|number: usize| window(|part| legible(headers.get(&OWN_PARTS[number][part])), now))
+    OWN_HEADERS.each_ref().map(|names| {
+        let said = Said {
+            used_percent: legible(headers.get(&names.used_percent))?,
+            window_minutes: legible(headers.get(&names.window_minutes)),
+            reset_at: legible(headers.get(&names.reset_at)),
+            reset_after_seconds: legible(headers.get(&names.reset_after_seconds)),
+        };
+        said.read(now)
+    })
 }
 
-/// A window, of which `field` gives the parts by their place in [`PARTS`].
-fn window<'a>(field: impl Fn(usize) -> Option<&'a str>, now: i64) -> Option<Window> {
-    let used_percent = field(0)?.parse::<f64>().ok().filter(|p| p.is_finite())?;
-    let number = |part| field(part).and_then(|v| v.parse::<i64>().ok());
-    let window = Window {
-        used_percent,
-        window_minutes: number(1).and_then(|m| u64::try_from(m).ok()),
-        resets_at: number(2).or_else(|| number(3).map(|s| now.saturating_add(s))),
-    };
-    let says_something = used_percent != 0.0 || window.window_minutes.is_some() || window.resets_at.is_some();
-    says_something.then_some(window)
+/// What headers say of a window.
+struct Said<'a> {
+    used_percent: &'a str,
+    window_minutes: Option<&'a str>,
+    reset_at: Option<&'a str>,
+    reset_after_seconds: Option<&'a str>,
+}
+
+impl Said<'_> {
+    fn read(&self, now: i64) -> Option<Window> {
+        let used_percent = self.used_percent.parse::<f64>().ok().filter(|p| p.is_finite())?;
+        let number = |said: Option<&str>| said?.parse::<i64>().ok();
+        let after = || number(self.reset_after_seconds).map(|seconds| now.saturating_add(seconds));
+        let window = Window {
+            used_percent,
+            window_minutes: number(self.window_minutes).and_then(|minutes| u64::try_from(minutes).ok()),
+            resets_at: number(self.reset_at).or_else(after),
+        };
+        let says_something = used_percent != 0.0 || window.window_minutes.is_some() || window.resets_at.is_some();
+        says_something.then_some(window)
+    }
 }
 
 fn credits(headers: &HeaderMap) -> Option<Credits> {

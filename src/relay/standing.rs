@@ -5,11 +5,11 @@ use super::routing::Routing;
 use super::{Relay, millis_from_now, passage};
 use crate::account::pool::{self, Candidate, Reason};
 use crate::account::{Accounts, Member};
-use crate::codex::limits::{Limits, Window};
+use crate::codex::limits::{Limits, OWN_HEADERS, Window};
 use crate::codex::sse::Frame;
 use crate::store::{AccountId, GatewayKey, UnixMillis};
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderName, HeaderValue};
+use http::{HeaderMap, HeaderValue};
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -20,20 +20,6 @@ const FRESH: Duration = Duration::from_mins(1);
 /// For all accounts together: clients wait for the answer before they start.
 const PATIENCE: Duration = Duration::from_millis(2500);
 const AT_ONCE: usize = 8;
-
-/// What a Codex CLI is told of the pool's two windows: how much is used, how long they are, when they reset.
-static WINDOWS: [[HeaderName; 3]; 2] = [
-    [
-        HeaderName::from_static("x-codex-primary-used-percent"),
-        HeaderName::from_static("x-codex-primary-window-minutes"),
-        HeaderName::from_static("x-codex-primary-reset-at"),
-    ],
-    [
-        HeaderName::from_static("x-codex-secondary-used-percent"),
-        HeaderName::from_static("x-codex-secondary-window-minutes"),
-        HeaderName::from_static("x-codex-secondary-reset-at"),
-    ],
-];
 
 /// One account.
 #[derive(Debug, Clone, PartialEq)]
@@ -253,14 +239,14 @@ impl Relay {
     pub(super) fn down(&self, key: &GatewayKey, backend: &HeaderMap) -> HeaderMap {
         let mut headers = passage::down(backend);
         let pool = self.pool(key);
-        for ([used, minutes, reset_at], window) in WINDOWS.iter().zip([pool.primary, pool.secondary]) {
+        for (names, window) in OWN_HEADERS.iter().zip([pool.primary, pool.secondary]) {
             let Some(window) = window else { continue };
             if let Ok(percent) = HeaderValue::try_from(window.used_percent.to_string()) {
-                headers.insert(used, percent);
+                headers.insert(&names.used_percent, percent);
             }
-            headers.insert(minutes, HeaderValue::from(window.window_minutes.unwrap_or_default()));
+            headers.insert(&names.window_minutes, HeaderValue::from(window.window_minutes.unwrap_or_default()));
             if let Some(at) = window.resets_at {
-                headers.insert(reset_at, HeaderValue::from(at));
+                headers.insert(&names.reset_at, HeaderValue::from(at));
             }
         }
         self.shelf.label(key.id, &mut headers);

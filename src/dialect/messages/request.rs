@@ -15,17 +15,18 @@ mod tools;
 
 use super::{Answer, Shape, Thinking, count};
 use crate::codex::Request;
+use crate::codex::raw::Raw;
 use crate::codex::request::{InputPart, Text};
 use crate::dialect::beginning::Beginning;
 use crate::dialect::cut::Bounds;
 use crate::dialect::names::Names;
+use crate::dialect::responses::fields::Members;
 use crate::dialect::{Context, ModelMap, Prepared, Problem, ProblemKind, Wish};
 use blocks::{Content, invalid, required};
 use bytes::Bytes;
 use ignored::Ignored;
 use options::{OutputConfig, ThinkingConfig};
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -83,18 +84,18 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
     if model.is_empty() {
         return Err(Problem::invalid("model", "model: String should have at least 1 character"));
     }
-    let turns: Vec<&RawValue> = fields.take("messages")?.ok_or_else(|| required("messages"))?;
+    let turns = fields.list("messages")?.ok_or_else(|| required("messages"))?;
     if turns.is_empty() {
         return Err(Problem::invalid("messages", "messages: at least one message is required"));
     }
     let resolved = models.resolve(&model);
-    if fields.take::<&RawValue>("thread")?.is_some() {
+    if fields.take::<Raw<'_>>("thread")?.is_some() {
         return Err(super::error::no_threads());
     }
     let mut request = Request::new(resolved.slug);
     let mut names = Names::default();
 
-    request.instructions = match fields.take::<&RawValue>("system")? {
+    request.instructions = match fields.take::<Raw<'_>>("system")? {
         Some(raw) => instructions(raw, &mut ignored)?,
         None => None,
     };
@@ -130,18 +131,25 @@ pub(super) fn translate(body: &[u8], models: &ModelMap) -> Result<Translated, Pr
 
 /// The top level of a body. Taken apart by hand, so that an error names its field and nothing that
 /// is not read needs to be legible.
-struct Fields<'a>(HashMap<Cow<'a, str>, &'a RawValue>);
+struct Fields<'a>(HashMap<Cow<'a, str>, Raw<'a>>);
 
 impl<'a> Fields<'a> {
     fn parse(body: &'a [u8]) -> Result<Self, Problem> {
-        serde_json::from_slice(body).map(Self).map_err(|e| {
+        let members = Members::read(body).map_err(|e| {
             let message = if e.is_data() {
                 "The request body must be a JSON object".to_owned()
             } else {
                 format!("The request body is not valid JSON: {e}")
             };
             Problem::new(ProblemKind::InvalidRequest, message)
-        })
+        })?;
+        Ok(Self(members.0.into_iter().collect()))
+    }
+
+    /// The same of a list.
+    fn list(&mut self, name: &str) -> Result<Option<Vec<Raw<'a>>>, Problem> {
+        let Some(raw) = self.0.remove(name) else { return Ok(None) };
+        raw.elements().map(Some).map_err(|e| invalid(name, &e))
     }
 
     /// The field's value, typed; `None` if it is absent or null.
@@ -165,7 +173,7 @@ impl<'a> Fields<'a> {
 const ATTRIBUTION: &str = "x-anthropic-billing-header";
 
 /// The system prompt as one text.
-fn instructions(raw: &RawValue, ignored: &mut Ignored) -> Result<Option<String>, Problem> {
+fn instructions(raw: Raw<'_>, ignored: &mut Ignored) -> Result<Option<String>, Problem> {
     let parts = Content::parse(raw, "system")?.parts("system", ignored)?;
     let texts: Vec<String> = parts
         .into_iter()

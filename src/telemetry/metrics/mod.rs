@@ -8,7 +8,7 @@ mod bounded;
 pub mod catalogue;
 mod exemplars;
 mod gauges;
-mod kept;
+mod series;
 
 pub use ::metrics::Histogram;
 pub use catalogue::{Metric, reference};
@@ -19,8 +19,8 @@ use crate::codex::{FailureKind, Usage};
 use ::metrics::{Counter, Gauge, counter, gauge, histogram};
 use bounded::Bounded;
 use catalogue as names;
-use kept::{Calls, DialectAndModel, Holders, Kept, Requests};
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
+use series::{Calls, DialectAndModel, Holders, Kept, Requests};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::{Arc, OnceLock};
@@ -217,7 +217,7 @@ fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>
     let outcome = request.outcome;
     let series = OF_TEAMS.of((of_team.clone(), outcome), |(team, _)| Holders {
         requests: counter!(names::TEAM_REQUESTS.name, "team" => team.clone(), "outcome" => outcome),
-        tokens: kept::Tokens::default(),
+        tokens: series::Tokens::default(),
     });
     series.requests.increment(1);
     if let Some(usage) = request.usage {
@@ -242,7 +242,7 @@ fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>
     };
     let series = OF_KEYS.of(labels.clone(), |labels| Holders {
         requests: counter!(names::KEY_REQUESTS.name, labels),
-        tokens: kept::Tokens::default(),
+        tokens: series::Tokens::default(),
     });
     series.requests.increment(1);
     if let Some(usage) = request.usage {

@@ -9,6 +9,7 @@ use super::fields::{self, Ignored, parse, word};
 use super::{content, reasoning};
 use crate::codex::raw::Raw;
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
+use crate::codex::skim;
 use crate::dialect::Problem;
 use crate::dialect::chat::assembly::Family;
 use crate::dialect::names;
@@ -17,7 +18,7 @@ use serde::de::IgnoredAny;
 use std::borrow::Cow;
 
 /// A message as clients write it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Message<'a> {
     #[serde(borrow, default)]
     role: Cow<'a, str>,
@@ -44,6 +45,32 @@ struct Message<'a> {
     /// Images that the model made.
     #[serde(borrow, default)]
     images: Option<Raw<'a>>,
+}
+
+impl<'a> Message<'a> {
+    /// What long messages nearly always are is skimmed; of all others the parser says what they are.
+    fn read(raw: Raw<'a>, path: &str) -> Result<Self, Problem> {
+        Self::skim(raw).map_or_else(|| parse(raw, path), Ok)
+    }
+
+    fn skim(raw: Raw<'a>) -> Option<Self> {
+        let (mut role, mut content, mut tool_call_id) = (None, None, None);
+        skim::members(raw.get().as_bytes(), |name, value| {
+            let is_second = match name {
+                b"role" => role.replace(skim::text(value)?).is_some(),
+                b"content" => content.replace(Raw::skimmed(value)?).is_some(),
+                b"tool_call_id" => tool_call_id.replace(skim::text(value)?).is_some(),
+                _ => return None,
+            };
+            (!is_second).then_some(())
+        })?;
+        Some(Self {
+            role: role.unwrap_or_default(),
+            content: content.filter(|content| content.get() != "null"),
+            tool_call_id: tool_call_id.unwrap_or_default(),
+            ..Self::default()
+        })
+    }
 }
 
 /// A call that the model made.
@@ -119,7 +146,7 @@ pub(super) fn translate(messages: &[Raw<'_>], ignored: &mut Ignored) -> Result<H
         History { system: Vec::new(), items: Vec::with_capacity(messages.len()), unanswered: Vec::new(), round: 0 };
     for (at, raw) in messages.iter().copied().enumerate() {
         let path = format!("messages[{at}]");
-        let message: Message<'_> = parse(raw, &path)?;
+        let message = Message::read(raw, &path)?;
         let in_path = |name: &str| format!("{path}.{name}");
         if !message.name.is_empty() && !["tool", "function"].contains(&&*message.role) {
             ignored.add(fields::MESSAGE_NAME);

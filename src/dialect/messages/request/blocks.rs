@@ -4,25 +4,25 @@
 //! error names the block. Content inside a block is kept as bytes and read only where a block of
 //! that kind may stand, so that nesting is bounded by the grammar and not by the client.
 
+use crate::codex::raw::Raw;
 use crate::dialect::Problem;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Text, or blocks.
 #[derive(Debug)]
 pub(super) enum Content<'a> {
     Text(Cow<'a, str>),
-    Blocks(Vec<&'a RawValue>),
+    Blocks(Vec<Raw<'a>>),
 }
 
 impl<'a> Content<'a> {
     /// `path` is for errors.
-    pub(super) fn parse(raw: &'a RawValue, path: &str) -> Result<Self, Problem> {
+    pub(super) fn parse(raw: Raw<'a>, path: &str) -> Result<Self, Problem> {
         let text = raw.get();
         let parsed = match text.as_bytes().first() {
             Some(b'"') => serde_json::from_str(text).map(Self::Text),
-            Some(b'[') => serde_json::from_str(text).map(Self::Blocks),
+            Some(b'[') => raw.elements().map(Self::Blocks),
             Some(b'n') => Ok(Self::Blocks(Vec::new())),
             _ => return Err(Problem::invalid(path, format!("{path}: Input should be a valid string or array"))),
         };
@@ -76,7 +76,7 @@ pub(super) struct Source<'a> {
     #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) url: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) content: Option<&'a RawValue>,
+    pub(super) content: Option<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -86,7 +86,7 @@ pub(super) struct SearchResult<'a> {
     #[serde(borrow, default, deserialize_with = "crate::codex::text::borrowed")]
     pub(super) source: Option<Cow<'a, str>>,
     #[serde(borrow, default)]
-    pub(super) content: Option<&'a RawValue>,
+    pub(super) content: Option<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -102,7 +102,7 @@ pub(super) struct ToolUse<'a> {
     #[serde(borrow)]
     pub(super) name: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub(super) input: Option<&'a RawValue>,
+    pub(super) input: Option<Raw<'a>>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -110,18 +110,13 @@ pub(super) struct ToolResult<'a> {
     #[serde(borrow)]
     pub(super) tool_use_id: Cow<'a, str>,
     #[serde(borrow, default)]
-    pub(super) content: Option<&'a RawValue>,
+    pub(super) content: Option<Raw<'a>>,
     #[serde(default)]
     pub(super) is_error: Option<bool>,
 }
 
 impl<'a> Block<'a> {
-    pub(super) fn parse(raw: &'a RawValue) -> Result<Self, serde_json::Error> {
-        #[derive(Deserialize)]
-        struct Tag<'a> {
-            #[serde(borrow, rename = "type")]
-            kind: Cow<'a, str>,
-        }
+    pub(super) fn parse(raw: Raw<'a>) -> Result<Self, serde_json::Error> {
         #[derive(Deserialize)]
         struct Text<'a> {
             #[serde(borrow)]
@@ -138,7 +133,7 @@ impl<'a> Block<'a> {
             data: Cow<'a, str>,
         }
         let json = raw.get();
-        let block = match &*serde_json::from_str::<Tag<'_>>(json)?.kind {
+        let block = match &*kind(json)? {
             "text" => Self::Text(serde_json::from_str::<Text<'_>>(json)?.text),
             "image" => Self::Image(serde_json::from_str(json)?),
             "document" => Self::Document(serde_json::from_str(json)?),
@@ -154,6 +149,21 @@ impl<'a> Block<'a> {
         };
         Ok(block)
     }
+}
+
+/// A block's type. Clients write it first; then the rest is not read for it.
+fn kind(block: &str) -> Result<Cow<'_, str>, serde_json::Error> {
+    #[derive(Deserialize)]
+    struct Tag<'a> {
+        #[serde(borrow, rename = "type")]
+        kind: Cow<'a, str>,
+    }
+    let first = block.strip_prefix(r#"{"type":"#).map(str::trim_start).and_then(|rest| rest.strip_prefix('"'));
+    let is_plain = |kind: &&str| kind.bytes().all(|byte| byte.is_ascii_lowercase() || byte == b'_');
+    if let Some(kind) = first.and_then(|rest| Some(rest.split_once('"')?.0)).filter(is_plain) {
+        return Ok(Cow::Borrowed(kind));
+    }
+    serde_json::from_str::<Tag<'_>>(block).map(|tag| tag.kind)
 }
 
 /// What is wrong at `path`, in the words that Anthropic's SDKs show.

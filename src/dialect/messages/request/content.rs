@@ -2,9 +2,9 @@
 
 use super::blocks::{Block, Content, Document, Image, SearchResult, Source, invalid};
 use super::ignored::{self, Ignored};
+use crate::codex::raw::Raw;
 use crate::codex::request::InputPart;
 use crate::dialect::Problem;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 
 /// Text for the model; empty text is left out, which the backend would refuse.
@@ -106,11 +106,7 @@ fn filename(title: Option<&str>, media_type: &str) -> String {
 }
 
 /// The content of a document: text and images, nothing deeper.
-fn inner_parts(
-    content: &RawValue,
-    path: &dyn Fn() -> String,
-    ignored: &mut Ignored,
-) -> Result<Vec<InputPart>, Problem> {
+fn inner_parts(content: Raw<'_>, path: &dyn Fn() -> String, ignored: &mut Ignored) -> Result<Vec<InputPart>, Problem> {
     let blocks = match Content::parse(content, &path())? {
         Content::Text(whole) => return Ok(text(whole).into_iter().collect()),
         Content::Blocks(blocks) => blocks,

@@ -7,12 +7,13 @@
 use super::blocks::{Block, Content, ToolResult, ToolUse, invalid};
 use super::content::{parts, text};
 use super::ignored::{self, Ignored};
+use crate::codex::raw::Raw;
 use crate::codex::request::{InputItem, InputPart, Role, ToolOutput};
+use crate::codex::skim;
 use crate::dialect::Problem;
 use crate::dialect::names;
 use crate::dialect::signature;
 use serde::Deserialize;
-use serde_json::value::RawValue;
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
 
@@ -22,10 +23,30 @@ struct Turn<'a> {
     #[serde(borrow)]
     role: Cow<'a, str>,
     #[serde(borrow)]
-    content: &'a RawValue,
+    content: Raw<'a>,
 }
 
 /// Stands for the result of a call that was never answered.
+impl<'a> Turn<'a> {
+    /// What long turns nearly always are is skimmed; of all others the parser says what they are.
+    fn read(raw: Raw<'a>) -> Result<Self, serde_json::Error> {
+        Self::skim(raw).map_or_else(|| serde_json::from_str(raw.get()), Ok)
+    }
+
+    fn skim(raw: Raw<'a>) -> Option<Self> {
+        let (mut role, mut content) = (None, None);
+        skim::members(raw.get().as_bytes(), |name, value| {
+            let is_second = match name {
+                b"role" => role.replace(skim::text(value)?).is_some(),
+                b"content" => content.replace(Raw::skimmed(value)?).is_some(),
+                _ => false,
+            };
+            (!is_second).then_some(())
+        })?;
+        Some(Self { role: role?, content: content? })
+    }
+}
+
 const NO_RESULT: &str = "[no result: the call was interrupted]";
 
 /// Goes before the images that the model made.
@@ -35,10 +56,10 @@ const DRAWN: &str = "[the images of the message before]";
 const FAILED: &str = "[the tool failed]";
 
 /// All messages, in order.
-pub(super) fn translate(turns: &[&RawValue], ignored: &mut Ignored) -> Result<Vec<InputItem>, Problem> {
+pub(super) fn translate(turns: &[Raw<'_>], ignored: &mut Ignored) -> Result<Vec<InputItem>, Problem> {
     let mut history = History { items: Vec::with_capacity(turns.len()), unanswered: HashMap::new(), ignored };
     for (index, raw) in turns.iter().enumerate() {
-        let turn: Turn<'_> = serde_json::from_str(raw.get()).map_err(|e| invalid(&format!("messages.{index}"), &e))?;
+        let turn = Turn::read(*raw).map_err(|e| invalid(&format!("messages.{index}"), &e))?;
         let path = format!("messages.{index}.content");
         let content = Content::parse(turn.content, &path)?;
         match &*turn.role {
@@ -166,7 +187,7 @@ impl History<'_> {
             return;
         }
         self.unanswered.insert(call_id.clone(), self.items.len());
-        let arguments = call.input.map_or("{}", RawValue::get).to_owned();
+        let arguments = call.input.map_or("{}", Raw::get).to_owned();
         let name = names::shorten(&call.name).into_owned();
         self.items.push(InputItem::FunctionCall { call_id, name, arguments });
     }
