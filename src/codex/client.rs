@@ -126,7 +126,7 @@ impl Client {
         let mut headers = self.identify(caller, headers);
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        let place = self.lanes.place().await?;
+        let place = self.lanes.place().await;
         let request = place.http.post(self.at(caller, RESPONSES)).headers(headers).body(body).send();
         let mut response = tokio::time::timeout(self.options.first_byte_timeout, request)
             .await
@@ -154,7 +154,7 @@ impl Client {
         let version = client_version.unwrap_or(&self.options.client_version);
         let mut url = self.at(caller, "codex/models");
         url.query_pairs_mut().append_pair("client_version", version);
-        let place = self.lanes.place().await?;
+        let place = self.lanes.place().await;
         let request = place.http.get(url).headers(headers).timeout(self.options.first_byte_timeout).send();
         let response = request.await.map_err(|error| of_transport(&error))?;
         match response.status() {
@@ -181,7 +181,7 @@ impl Client {
         let headers = self.identify(caller, headers);
         // Compaction and pictures take as long as an answer does.
         let within = self.options.idle_timeout;
-        let place = self.lanes.place().await?;
+        let place = self.lanes.place().await;
         let request = place.http.request(method, self.at(caller, path)).headers(headers).timeout(within);
         let mut response = request.body(body).send().await.map_err(|error| of_transport(&error))?;
         if !response.status().is_success() {
