@@ -352,6 +352,30 @@ mod tests {
 
     proptest! {
         #[test]
+        fn members_and_elements_are_those_that_the_parser_finds(value in any_json()) {
+            use serde_json::value::RawValue;
+            let list = format!("[{value}, {value},{value}]");
+            let mut elements = Vec::new();
+            let skimmed = super::elements(list.as_bytes(), |element| {
+                elements.push(element);
+                Some(())
+            });
+            let parsed: Vec<&RawValue> = serde_json::from_str(&list).expect("a list");
+            let parsed: Vec<&[u8]> = parsed.iter().map(|element| element.get().as_bytes()).collect();
+            prop_assert!(skimmed.is_none() || elements == parsed);
+            let object = format!(r#"{{"a":{value}, "b" : {value} }}"#);
+            let mut values = Vec::new();
+            let skimmed = members(object.as_bytes(), |name, value| {
+                values.push((name, value));
+                Some(())
+            });
+            let same = [(&b"a"[..], value.as_bytes()), (&b"b"[..], value.as_bytes())];
+            prop_assert!(skimmed.is_none() || values == same);
+        }
+    }
+
+    proptest! {
+        #[test]
         fn whole_or_damaged_it_is_read_as_the_parser_reads_it(
             rest in any_json(),
             damage in prop::option::of((any::<prop::sample::Index>(), prop::option::of(r#"[{}\[\]:,"\\ -~]"#))),

@@ -188,3 +188,53 @@ pub struct IncompleteDetails {
     #[serde(default)]
     pub reason: Option<String>,
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn items_and_responses_are_skimmed_as_the_parser_reads_them() {
+        let events = [
+            r#"{"type":"x","sequence_number":3,"output_index":2,"item":{"id":"a"},"response":{"id":"r"}}"#,
+            r#"{"item": {"a": [1, "}"]} , "response": null, "type": "x"}"#,
+            r#"{"type":"x","output_index":-1,"item":1,"response":1}"#,
+            r#"{"type":"x","output_index":4294967295,"item":1,"response":1}"#,
+            r#"{"type":"x","type":"y","item":1,"response":1}"#,
+            r#"{"type":"x","item":1,"item":2,"response":1,"response":2}"#,
+            r#"{"type":"x"}"#,
+            r#"{"item":1,"response":1}"#,
+            r#"{"type":"x","item":1,"response":1"#,
+        ];
+        for text in events {
+            let item = ItemEvent::read(text.as_bytes()).map(|item| (item.output_index, item.raw)).ok();
+            let parsed = serde_json::from_str::<ItemEvent<'_>>(text).map(|item| (item.output_index, item.raw)).ok();
+            assert_eq!(item, parsed, "{text}");
+            let response = ResponseRef::read(text.as_bytes()).map(|response| response.raw).ok();
+            let parsed = serde_json::from_str::<ResponseRef<'_>>(text).map(|response| response.raw).ok();
+            assert_eq!(response, parsed, "{text}");
+        }
+    }
+
+    #[test]
+    fn what_is_read_of_a_response_is_what_the_parser_reads() {
+        let responses = [
+            r#"{"id":"r","model":"m","status":"completed","usage":{"input_tokens":1,"output_tokens":2},"output":[{"a":1}, 2],"tools":[{}]}"#,
+            r#"{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"error":null,"output":null}"#,
+            r#"{"status":"failed","error":{"code":"c","message":"m"},"end_turn":false,"service_tier":null}"#,
+            r#"{"status":1}"#,
+            r#"{"id":"a","id":"b","output":[],"output":[1]}"#,
+            r"{}",
+            "1",
+        ];
+        for text in responses {
+            let event = format!(r#"{{"type":"response.completed","response":{text}}}"#);
+            let response = ResponseRef::read(event.as_bytes()).expect("an event");
+            let parsed = serde_json::from_str::<ResponseSummary>(text).map(|parsed| format!("{parsed:?}"));
+            let summary = response.summary().map(|summary| format!("{summary:?}"));
+            assert_eq!(summary.ok(), parsed.ok(), "{text}");
+            let output = serde_json::from_str::<Output<'_>>(text).ok().and_then(|parsed| parsed.output);
+            assert_eq!(response.output(), output, "{text}");
+        }
+    }
+}
