@@ -25,6 +25,8 @@ const FLOOD: usize = 16;
 /// The text of about 100,000 tokens.
 const HEAVY: usize = 400_000;
 const HEAVY_EVERY: Duration = Duration::from_millis(250);
+/// So many that the last of them end before the streams do.
+const HEAVIES: usize = 32;
 
 /// What became of a delta's way through: the 99th of a hundred and the longest, nanoseconds.
 #[derive(Debug, Clone)]
@@ -65,8 +67,7 @@ pub(crate) async fn heavy(gateway: &Contender, plan: &Plan, dialect: Dialect) ->
     let address = gateway.address;
     let others = tokio::spawn(async move {
         let mut tasks = JoinSet::new();
-        // The last of them end before the streams do.
-        for _ in 0..(WHILE - Duration::from_secs(1)).as_millis() / HEAVY_EVERY.as_millis() {
+        for _ in 0..HEAVIES {
             let request = request.clone();
             tasks.spawn(async move { Connection::open(address).await?.ask(&request, dialect, Some(64)).await });
             tokio::time::sleep(HEAVY_EVERY).await;

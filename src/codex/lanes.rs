@@ -18,7 +18,7 @@ type Make = dyn Fn() -> Result<reqwest::Client, String> + Send + Sync;
 
 /// The lanes. One for the process.
 pub struct Lanes {
-    lanes: Mutex<Vec<Lane>>,
+    all: Mutex<Vec<Lane>>,
     make: Arc<Make>,
     /// Held while one more is made, so that a burst makes one.
     making: tokio::sync::Mutex<()>,
@@ -62,8 +62,8 @@ impl Lanes {
         first: reqwest::Client,
         make: impl Fn() -> Result<reqwest::Client, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let lanes = Mutex::new(vec![Lane { http: first, calls: Arc::default() }]);
-        Arc::new(Self { lanes, make: Arc::new(make), making: tokio::sync::Mutex::default() })
+        let all = Mutex::new(vec![Lane { http: first, calls: Arc::default() }]);
+        Arc::new(Self { all, make: Arc::new(make), making: tokio::sync::Mutex::default() })
     }
 
     /// A place for a call: on the first lane that has one, so that the later ones empty themselves.
@@ -77,9 +77,9 @@ impl Lanes {
         }
         // It reads the machine's certificates.
         let make = Arc::clone(&self.make);
-        let made = tokio::task::spawn_blocking(move || make()).await.unwrap_or_else(|error| Err(error.to_string()));
+        let another = tokio::task::spawn_blocking(move || make()).await;
         let mut lanes = self.lanes();
-        match made {
+        match another.unwrap_or_else(|error| Err(error.to_string())) {
             Ok(http) => lanes.push(Lane { http, calls: Arc::default() }),
             Err(error) => tracing::warn!(error, "no further connection to the backend can be made"),
         }
@@ -93,7 +93,7 @@ impl Lanes {
     }
 
     fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
-        self.lanes.lock().unwrap_or_else(PoisonError::into_inner)
+        self.all.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
