@@ -30,8 +30,8 @@ use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use crate::backend::{Plan, Sink, Template, Wire, answer, fields, is_answered, small};
 use crate::contender::{Contender, Installation};
 
-/// Streams on a connection. hyper's client opens no second connection when the limit of the first is
-/// reached; its streams queue. So the limit is above all that the kit ever has at a time.
+/// Streams on a connection: above all that the kit ever has at a time, so that it is not the limit that is
+/// measured. The gateway itself puts no more than a hundred on one.
 const STREAMS: u32 = 20_000;
 
 /// In a prompt: the answer comes slowly, whatever the plan says, so that both kinds can be mixed.

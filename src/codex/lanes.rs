@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// Calls at a time on one lane: servers are asked to allow no fewer (RFC 9113, 6.5.2).
 const CALLS: usize = 100;
-/// Lanes; from then on the least busy is used.
+/// Lanes besides the first; from then on the least busy is used.
 const MOST: usize = 1024;
 
 /// Makes another client like the first.
@@ -18,7 +18,8 @@ type Make = dyn Fn() -> Result<reqwest::Client, String> + Send + Sync;
 
 /// The lanes. One for the process.
 pub struct Lanes {
-    all: Mutex<Vec<Lane>>,
+    first: Lane,
+    more: Mutex<Vec<Lane>>,
     make: Arc<Make>,
     /// Held while one more is made, so that a burst makes one.
     making: tokio::sync::Mutex<()>,
@@ -62,8 +63,8 @@ impl Lanes {
         first: reqwest::Client,
         make: impl Fn() -> Result<reqwest::Client, String> + Send + Sync + 'static,
     ) -> Arc<Self> {
-        let all = Mutex::new(vec![Lane { http: first, calls: Arc::default() }]);
-        Arc::new(Self { all, make: Arc::new(make), making: tokio::sync::Mutex::default() })
+        let first = Lane { http: first, calls: Arc::default() };
+        Arc::new(Self { first, more: Mutex::default(), make: Arc::new(make), making: tokio::sync::Mutex::default() })
     }
 
     /// A place for a call: on the first lane that has one, so that the later ones empty themselves.
@@ -78,33 +79,33 @@ impl Lanes {
         // It reads the machine's certificates.
         let make = Arc::clone(&self.make);
         let another = tokio::task::spawn_blocking(move || make()).await;
-        let mut lanes = self.lanes();
+        let mut more = self.more();
         match another.unwrap_or_else(|error| Err(error.to_string())) {
-            Ok(http) => lanes.push(Lane { http, calls: Arc::default() }),
+            Ok(http) => more.push(Lane { http, calls: Arc::default() }),
             Err(error) => tracing::warn!(error, "no further connection to the backend can be made"),
         }
-        least_busy(&lanes)
+        self.least_busy(&more)
     }
 
     fn free(&self) -> Option<Place> {
-        let lanes = self.lanes();
-        let free = lanes.iter().find(|lane| lane.calls() < CALLS).map(Lane::place);
-        free.or_else(|| (lanes.len() >= MOST).then(|| least_busy(&lanes)))
+        let more = self.more();
+        let free = std::iter::once(&self.first).chain(&*more).find(|lane| lane.calls() < CALLS).map(Lane::place);
+        free.or_else(|| (more.len() >= MOST).then(|| self.least_busy(&more)))
     }
 
-    fn lanes(&self) -> MutexGuard<'_, Vec<Lane>> {
-        self.all.lock().unwrap_or_else(PoisonError::into_inner)
+    fn least_busy(&self, more: &[Lane]) -> Place {
+        let least = |least, lane| std::cmp::min_by_key(least, lane, |lane: &&Lane| lane.calls());
+        more.iter().fold(&self.first, least).place()
     }
-}
 
-/// There is always one.
-fn least_busy(lanes: &[Lane]) -> Place {
-    lanes.iter().min_by_key(|lane| lane.calls()).expect("the first lane stays").place()
+    fn more(&self) -> MutexGuard<'_, Vec<Lane>> {
+        self.more.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
 impl fmt::Debug for Lanes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lanes").field("lanes", &self.lanes().len()).finish_non_exhaustive()
+        f.debug_struct("Lanes").field("more", &self.more().len()).finish_non_exhaustive()
     }
 }
 
@@ -121,7 +122,8 @@ mod tests {
             counted.fetch_add(1, Ordering::SeqCst);
             Ok(reqwest::Client::new())
         });
-        let busy = |lanes: &Lanes| lanes.lanes().iter().map(Lane::calls).collect::<Vec<_>>();
+        let busy =
+            |lanes: &Lanes| std::iter::once(&lanes.first).chain(&*lanes.more()).map(Lane::calls).collect::<Vec<_>>();
         let mut all: Vec<_> = futures_util::future::join_all((0..250).map(|_| lanes.place())).await;
         assert_eq!((busy(&lanes), made.load(Ordering::SeqCst)), (vec![100, 100, 50], 2));
         drop(all.drain(..60).collect::<Vec<_>>());
@@ -138,6 +140,6 @@ mod tests {
         for _ in 0..CALLS + 5 {
             all.push(lanes.place().await);
         }
-        assert_eq!(lanes.lanes().iter().map(Lane::calls).collect::<Vec<_>>(), [CALLS + 5]);
+        assert_eq!((lanes.first.calls(), lanes.more().len()), (CALLS + 5, 0));
     }
 }

@@ -5,8 +5,6 @@
 
 mod json;
 
-pub use json::quote;
-
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;
