@@ -155,9 +155,11 @@ impl Decoder {
     }
 
     fn spill(&mut self) {
-        if !self.chunk.is_empty() {
-            self.carry.extend_from_slice(&self.chunk);
-            self.chunk = Bytes::new();
+        self.carry.extend_from_slice(&self.chunk);
+        // Also an empty slice keeps what it was cut from.
+        self.chunk = Bytes::new();
+        if self.carry.is_empty() {
+            self.carry = BytesMut::new();
         }
     }
 }

@@ -1,11 +1,17 @@
 //! The events of an answer as they come, from a body or from a WebSocket.
 
+mod ahead;
+mod drain;
+
 use super::client::of_transport;
 use super::failure::{Failure, FailureKind};
 use super::lanes::Place;
 use super::socket::Talk;
 use super::sse::{Decoder, Frame};
+use ahead::Ahead;
 use bytes::Bytes;
+use drain::Drain;
+use http::Version;
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -13,7 +19,7 @@ use tokio::time::Instant;
 
 /// hyper polls a body that is pending twice in one turn of its task: the next poll after these is in
 /// another turn.
-const POLLS_A_TURN: u32 = 2;
+const A_TURN: u32 = 2;
 
 /// The events of an answer. Dropping it cancels the request at the backend.
 #[derive(Debug)]
@@ -25,6 +31,8 @@ pub struct EventStream {
     /// who looks in between does not make the backend's silence shorter.
     silent_since: Option<Instant>,
     alarm: Alarm,
+    /// Whether it is worth asking for more than was read before.
+    drain: Drain,
     /// Whether the body has ended.
     ended: bool,
 }
@@ -65,6 +73,8 @@ impl Alarm {
 enum Source {
     /// The body of an answer, and its place on a connection.
     Body { response: reqwest::Response, _place: Place },
+    /// The same over HTTP/1.1.
+    Ahead { ahead: Ahead, _place: Place },
     /// A WebSocket.
     Socket(Box<Talk>),
 }
@@ -77,6 +87,7 @@ impl Source {
                 let chunk = response.chunk().await;
                 chunk.map_err(|error| Failure { kind: FailureKind::StreamCut, ..of_transport(&error) })
             }
+            Self::Ahead { ahead, .. } => ahead.chunk().await,
             Self::Socket(talk) => talk.chunk().await,
         }
     }
@@ -84,7 +95,12 @@ impl Source {
 
 impl EventStream {
     pub(super) fn of_body(response: reqwest::Response, place: Place, idle_timeout: Duration) -> Self {
-        Self::of(Source::Body { response, _place: place }, idle_timeout)
+        let source = if response.version() < Version::HTTP_2 {
+            Source::Ahead { ahead: Ahead::of(response), _place: place }
+        } else {
+            Source::Body { response, _place: place }
+        };
+        Self::of(source, idle_timeout)
     }
 
     pub(super) fn of_socket(talk: Talk, idle_timeout: Duration) -> Self {
@@ -98,6 +114,7 @@ impl EventStream {
             idle_timeout,
             silent_since: None,
             alarm: Alarm::default(),
+            drain: Drain::default(),
             ended: false,
         }
     }
@@ -141,9 +158,27 @@ impl EventStream {
     }
 
     /// A frame that is there; `None` where nothing is. Not only what was read before counts, but what
-    /// the connection has to hand over: it does so piece by piece, each in a turn of its own on the
-    /// scheduler, so it is given one. Safe to cancel.
+    /// the connection has to hand over: it may do so piece by piece, each in a turn of its own on the
+    /// scheduler, so it is given one, unless events come one by one. Safe to cancel.
     pub async fn at_hand(&mut self) -> Result<Option<Frame>, Failure> {
+        if let Some(frame) = self.buffered()? {
+            return Ok(Some(frame));
+        }
+        let takes_turns = !matches!(self.source, Source::Ahead { .. });
+        if takes_turns && !self.drain.is_due() {
+            return Ok(None);
+        }
+        let frame = self.ready().await?;
+        self.drain.found(frame.is_some());
+        Ok(frame)
+    }
+
+    /// Whether the body has ended, as far as the connection can say now. Safe to cancel.
+    pub async fn has_ended(&mut self) -> bool {
+        matches!(self.ready().await, Ok(None)) && self.ended
+    }
+
+    async fn ready(&mut self) -> Result<Option<Frame>, Failure> {
         loop {
             if let Some(frame) = self.buffered()? {
                 return Ok(Some(frame));
@@ -151,16 +186,15 @@ impl EventStream {
             if self.ended {
                 return Ok(None);
             }
-            match a_turn(self.source.chunk()).await.transpose()? {
+            let came = match &mut self.source {
+                Source::Ahead { ahead, .. } => ahead.at_hand(),
+                source => a_turn(source.chunk(), A_TURN).await,
+            };
+            match came.transpose()? {
                 Some(chunk) => self.arrived(chunk),
                 None => return Ok(None),
             }
         }
-    }
-
-    /// Whether the body has ended, as far as the connection can say now. Safe to cancel.
-    pub async fn has_ended(&mut self) -> bool {
-        matches!(self.at_hand().await, Ok(None)) && self.ended
     }
 
     fn arrived(&mut self, chunk: Option<Bytes>) {
@@ -177,15 +211,16 @@ impl EventStream {
     }
 }
 
-/// What a future has now, or once every other task that is ready has had its turn.
-async fn a_turn<T>(future: impl Future<Output = T>) -> Option<T> {
+/// What a future has now, or once every other task that is ready has had its turn; `polls` are those of one
+/// turn of this task.
+async fn a_turn<T>(future: impl Future<Output = T>, polls: u32) -> Option<T> {
     let mut future = std::pin::pin!(future);
-    let mut polls = 0;
+    let mut left = polls;
     std::future::poll_fn(|context| match future.as_mut().poll(context) {
         Poll::Ready(value) => Poll::Ready(Some(value)),
-        Poll::Pending if polls == POLLS_A_TURN => Poll::Ready(None),
+        Poll::Pending if left == 0 => Poll::Ready(None),
         Poll::Pending => {
-            polls += 1;
+            left -= 1;
             // A task that wakes itself goes to the end of the line; tokio's `yield_now` would ask the
             // operating system for events first.
             context.waker().wake_by_ref();
@@ -205,19 +240,25 @@ mod tests {
     const IDLE: Duration = Duration::from_mins(1);
 
     /// Events, and where they are sent to it piece by piece.
-    fn events() -> (mpsc::Sender<&'static str>, EventStream) {
+    fn events(version: Version) -> (mpsc::Sender<&'static str>, EventStream) {
         let (sender, receiver) = mpsc::channel(1);
         let pieces = stream::unfold(receiver, |mut receiver| async move {
             let piece: &str = receiver.recv().await?;
             Some((Ok::<_, Infallible>(Bytes::from_static(piece.as_bytes())), receiver))
         });
-        let body = reqwest::Body::wrap_stream(pieces);
-        (sender, EventStream::of_body(http::Response::new(body).into(), Place::of(reqwest::Client::new()), IDLE))
+        let mut response = http::Response::new(reqwest::Body::wrap_stream(pieces));
+        *response.version_mut() = version;
+        (sender, EventStream::of_body(response.into(), Place::of(reqwest::Client::new()), IDLE))
     }
 
     #[tokio::test]
     async fn all_that_another_task_has_ready_is_at_hand_and_then_nothing_is() {
-        let (sender, mut events) = events();
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            all_is_at_hand(events(version)).await;
+        }
+    }
+
+    async fn all_is_at_hand((sender, mut events): (mpsc::Sender<&'static str>, EventStream)) {
         let sending = tokio::spawn(async move {
             for _ in 0..20 {
                 sender.send("data: 1\n\n").await.expect("it is read");
@@ -236,7 +277,13 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn nothing_comes_in_the_time_that_is_given_and_silence_ends_the_stream() {
-        let (sender, mut events) = events();
+        for version in [Version::HTTP_11, Version::HTTP_2] {
+            silence_ends(version).await;
+        }
+    }
+
+    async fn silence_ends(version: Version) {
+        let (sender, mut events) = events(version);
         let began = Instant::now();
         for seconds in [10, 5, 20] {
             let before = Instant::now();
@@ -248,7 +295,7 @@ mod tests {
         let failure = events.next().await.expect_err("silence");
         assert_eq!((failure.kind, began.elapsed().as_secs()), (FailureKind::Timeout, IDLE.as_secs()));
 
-        let (sender_too, mut events) = self::events();
+        let (sender_too, mut events) = self::events(version);
         for _ in 0..3 {
             tokio::time::sleep(IDLE / 2).await;
             sender_too.send("data: 1\n\n").await.expect("it is read");

@@ -1,7 +1,6 @@
 //! From the backend's events to the client's bytes, streamed or whole.
 
 use super::backend_call::BackendCall;
-use super::drain::Drain;
 use super::lesson::Learn;
 use super::ticket::{Outcome, Ticket};
 use super::unix_now;
@@ -100,8 +99,6 @@ pub(super) struct Relayed<L> {
     pub finished: bool,
     /// How many bytes the last write had: the next one is likely to have as many.
     pub written: usize,
-    /// Whether it is worth asking for more before a write.
-    pub drain: Drain,
     /// Whether the backend's body has ended.
     pub has_ended: bool,
     /// The account's place in flight, held until the stream is over.
@@ -125,21 +122,19 @@ impl<L: Learn> Relayed<L> {
             };
             // Not before: a stream may be silent for long.
             out.reserve(self.written.clamp(WRITE_LEAST, WRITE_LIMIT));
-            self.take(first, &mut out);
+            // What leaves together has come together, as far as clocks go: they take longer to read than a piece.
+            let since = std::time::Instant::now();
+            self.pass(first, since, &mut out);
             let mut frames = 1;
             while !self.finished && out.len() < WRITE_LIMIT && frames < FRAME_LIMIT {
-                let ready = match self.begun.held.pop_front() {
-                    Some(frame) => Ok(Some(frame)),
-                    // The first output leaves at once, with the head.
-                    None if self.written == 0 => Ok(None),
-                    None => self.more().await,
-                };
+                let ready = self.more().await;
                 if matches!(ready, Ok(None)) {
                     break;
                 }
-                self.take(ready, &mut out);
+                self.pass(ready, since, &mut out);
                 frames += 1;
             }
+            self.ticket.worked(since);
         }
         if out.is_empty() {
             // An answer that was cut leaves its connection: what is still to come is not wanted.
@@ -159,15 +154,11 @@ impl<L: Learn> Relayed<L> {
 
     /// One more frame for this write, if it is there already.
     async fn more(&mut self) -> Result<Option<Frame>, Failure> {
-        if let Some(frame) = self.begun.events.buffered()? {
+        if let Some(frame) = self.begun.held.pop_front() {
             return Ok(Some(frame));
         }
-        if !self.drain.is_due() {
-            return Ok(None);
-        }
-        let frame = self.begun.events.at_hand().await?;
-        self.drain.found(frame.is_some());
-        Ok(frame)
+        // The first output leaves at once, with the head and what was read together with it.
+        if self.written == 0 { self.begun.events.buffered() } else { self.begun.events.at_hand().await }
     }
 
     /// The next frame; `None` if the client is to be told first that the stream is alive.
@@ -185,12 +176,6 @@ impl<L: Learn> Relayed<L> {
             Ok(Came::Nothing) => None,
             Err(failure) => Some(Err(failure)),
         }
-    }
-
-    fn take(&mut self, next: Result<Option<Frame>, Failure>, out: &mut BytesMut) {
-        let since = std::time::Instant::now();
-        self.pass(next, since, out);
-        self.ticket.worked(since);
     }
 
     fn pass(&mut self, next: Result<Option<Frame>, Failure>, since: std::time::Instant, out: &mut BytesMut) {
@@ -288,7 +273,7 @@ pub(super) async fn fold(
 /// Learns from an event; a failure that it carries is returned.
 fn observe(event: &Event<'_>, learn: &impl Learn) -> Option<Failure> {
     match event {
-        Event::Failed(response) => Some(Failure::of_failed(&response.summary().unwrap_or_default(), unix_now())),
+        Event::Failed(response) => Some(Failure::of_failed(&response.summary().cloned().unwrap_or_default(), unix_now())),
         Event::Error(error) => Some(Failure::of_error_event(error, unix_now())),
         Event::RateLimits(data) => {
             if let Some(limits) = crate::codex::limits::Limits::from_event(data) {
@@ -302,10 +287,10 @@ fn observe(event: &Event<'_>, learn: &impl Learn) -> Option<Failure> {
 
 fn note_usage(event: &Event<'_>, ticket: &mut Ticket, call: &mut BackendCall) {
     if let Event::Completed(response) | Event::Incomplete(response) | Event::Failed(response) = event
-        && let Ok(summary) = response.summary()
+        && let Some(summary) = response.summary()
     {
         ticket.usage = summary.usage.or(ticket.usage);
-        call.told(&summary);
+        call.told(summary);
     }
 }
 

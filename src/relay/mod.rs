@@ -10,7 +10,6 @@ mod bill;
 mod books;
 mod catalogue;
 mod decisions;
-mod drain;
 mod exchange;
 mod forward;
 mod homes;
@@ -254,7 +253,6 @@ impl Relay {
                     pace,
                     finished: false,
                     written: 0,
-                    drain: drain::Drain::default(),
                     has_ended: false,
                     _in_flight: in_flight,
                 };
