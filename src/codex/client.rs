@@ -127,8 +127,10 @@ impl Client {
         headers.insert(ACCEPT, HeaderValue::from_static("text/event-stream"));
         headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
         let place = self.lanes.place().await;
-        let request = place.http.post(self.at(caller, RESPONSES)).headers(headers).body(body).send();
-        let mut response = tokio::time::timeout(self.options.first_byte_timeout, request)
+        let mut request = reqwest::Request::new(http::Method::POST, self.at(caller, RESPONSES));
+        *request.headers_mut() = headers;
+        *request.body_mut() = Some(body.into());
+        let mut response = tokio::time::timeout(self.options.first_byte_timeout, place.http.execute(request))
             .await
             .map_err(|_| Failure::of(FailureKind::Timeout, "the backend did not answer in time"))?
             .map_err(|error| of_transport(&error))?;

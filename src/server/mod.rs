@@ -27,6 +27,7 @@ use crate::tenant::Keys;
 use crate::webhook::Outbox;
 use admin::{Admin, Live, Parts, SignIn};
 use axum::Router;
+use hyper_util::service::TowerToHyperService;
 use database::Database;
 use models::Models;
 use state::State;
@@ -97,10 +98,11 @@ pub async fn run(
 
     let closing = CancellationToken::new();
     let options = listen::Options { header_timeout: settings.server.header_timeout, linger: Duration::from_secs(1) };
-    let api = tokio::spawn(listen::serve(api, data::router(state.clone()), options, closing.clone()));
+    let api = tokio::spawn(listen::serve(api, data::front(state.clone()), options, closing.clone()));
     let ops_closing = CancellationToken::new();
-    let ops = tokio::spawn(listen::serve(operations, ops::router(state.clone()), options, ops_closing.clone()));
-    let admin = admin_router(settings, shown, &state, sign_in);
+    let operated = TowerToHyperService::new(ops::router(state.clone()));
+    let ops = tokio::spawn(listen::serve(operations, operated, options, ops_closing.clone()));
+    let admin = TowerToHyperService::new(admin_router(settings, shown, &state, sign_in));
     let admin = tokio::spawn(listen::serve(administration, admin, options, closing.clone()));
 
     told_to_stop.await;

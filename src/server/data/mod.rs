@@ -7,6 +7,7 @@ mod background;
 mod batches;
 mod compact;
 mod conversations;
+mod front;
 mod images;
 mod kept;
 mod linger;
@@ -26,13 +27,20 @@ use axum::Router;
 use axum::http::StatusCode;
 use axum::middleware::{from_fn, from_fn_with_state};
 use axum::routing::{any, get, post};
+use front::Front;
 use std::sync::Arc;
 use tower::util::MapRequestLayer;
 
-/// The routes of the API listener.
-pub(super) fn router(state: Arc<State>) -> Router {
-    let (most, origins, trusted) = (state.max_body, state.cors_origins.clone(), state.trusted_proxies.clone());
-    let routes = Router::new()
+/// The API, for its listener.
+pub(super) fn front(state: Arc<State>) -> Front {
+    let routes = surface::for_pages(routes(state.clone()), &state.cors_origins);
+    let is_open = state.cors_origins.is_empty();
+    Front::new(routes, state, is_open)
+}
+
+fn routes(state: Arc<State>) -> Router {
+    let most = state.max_body;
+    Router::new()
         .route("/v1/responses", post(serve::responses).get(socket::upgrade))
         .route("/backend-api/codex/responses", post(serve::codex_responses).get(socket::upgrade_codex))
         .merge(kept::routes())
@@ -59,8 +67,7 @@ pub(super) fn router(state: Arc<State>) -> Router {
         .layer(from_fn_with_state(state.clone(), surface::decode))
         .layer(from_fn(surface::catch_panics))
         .layer(MapRequestLayer::new(move |request| linger::read_to_the_end(request, most)))
-        .with_state(state);
-    surface::surround(routes, &origins, trusted)
+        .with_state(state)
 }
 
 /// What a Codex CLI calls besides its model (protocol.md 6).

@@ -14,6 +14,11 @@ use bytes::Bytes;
 use std::sync::Arc;
 use tracing::Instrument;
 
+const RESPONSES: &str = "/v1/responses";
+const CODEX: &str = "/backend-api/codex/responses";
+const CHAT: &str = "/v1/chat/completions";
+const MESSAGES: &str = "/v1/messages";
+
 /// `POST /v1/responses`.
 #[utoipa::path(
     post, path = "/v1/responses", tag = "OpenAI Responses", request_body = openapi::ResponsesRequest,
@@ -25,7 +30,7 @@ use tracing::Instrument;
     )
 )]
 pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Responses, "/v1/responses", request).await
+    handle(&state, Dialect::Responses, RESPONSES, request).await
 }
 
 /// `POST /backend-api/codex/responses`: the Codex CLI's own path; others may call it too.
@@ -39,7 +44,7 @@ pub(super) async fn responses(Shared(state): Shared<Arc<State>>, request: Reques
     )
 )]
 pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Responses, "/backend-api/codex/responses", request).await
+    handle(&state, Dialect::Responses, CODEX, request).await
 }
 
 /// `POST /v1/chat/completions`.
@@ -53,7 +58,7 @@ pub(super) async fn codex_responses(Shared(state): Shared<Arc<State>>, request: 
     )
 )]
 pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Chat, "/v1/chat/completions", request).await
+    handle(&state, Dialect::Chat, CHAT, request).await
 }
 
 /// `POST /v1/messages`.
@@ -67,7 +72,7 @@ pub(super) async fn chat(Shared(state): Shared<Arc<State>>, request: Request<Bod
     )
 )]
 pub(super) async fn messages(Shared(state): Shared<Arc<State>>, request: Request<Body>) -> Response {
-    handle(&state, Dialect::Messages, "/v1/messages", request).await
+    handle(&state, Dialect::Messages, MESSAGES, request).await
 }
 
 /// `POST /v1/messages/count_tokens`: answered here, without the backend.
@@ -87,7 +92,19 @@ pub(super) async fn count_tokens(Shared(state): Shared<Arc<State>>, request: Req
     .await
 }
 
-async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
+/// What is generated at an address, and its route.
+pub(super) fn generates(path: &str) -> Option<(Dialect, &'static str)> {
+    match path {
+        RESPONSES => Some((Dialect::Responses, RESPONSES)),
+        CODEX => Some((Dialect::Responses, CODEX)),
+        CHAT => Some((Dialect::Chat, CHAT)),
+        MESSAGES => Some((Dialect::Messages, MESSAGES)),
+        _ => None,
+    }
+}
+
+/// Serves a request.
+pub(super) async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
     let (head, body) = request.into_parts();
     let codex_cli = dialect == Dialect::Responses && is_codex_cli(&head.headers);
     let mut arrival = Arrival::new(state, route, &head.headers);

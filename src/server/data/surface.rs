@@ -1,10 +1,8 @@
-//! What stands around the routes: one form of address, body encodings, other origins, and the answer
-//! where nothing is served.
+//! What stands around the routes: body encodings, other origins, and the answer where nothing is served.
 
 use super::request::{self, Arrival};
-use super::{address, reply};
-use crate::dialect::{Problem, ProblemKind};
-use crate::server::origin;
+use super::reply;
+use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::server::state::State;
 use axum::Router;
 use axum::body::Body;
@@ -14,12 +12,10 @@ use axum::http::{HeaderValue, Method, Request, StatusCode};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use futures_util::FutureExt as _;
-use ipnet::IpNet;
 use std::convert::Infallible;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
-use tower::util::MapRequest;
 use tower::{Layer as _, ServiceExt as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Any, CorsLayer};
 use tower_http::decompression::{DecompressionBody, RequestDecompressionLayer};
@@ -61,12 +57,9 @@ const NOT_SERVED: [(&str, &str); 26] = [
     ("/v1/messages", "the Messages API has no such resource here"),
 ];
 
-/// The routes behind what every request passes first. Outermost, for a route must not be looked for
-/// under the address that the client wrote.
-pub(super) fn surround(routes: Router, origins: &[HeaderValue], trusted: Arc<[IpNet]>) -> Router {
-    let arrive = move |request| origin::tell(address::canonical::<Body>(request), &trusted);
-    let outside = Router::new().fallback_service(MapRequest::new(routes, arrive));
-    if origins.is_empty() { outside } else { outside.layer(cors(origins)) }
+/// The routes, for pages of these origins too.
+pub(super) fn for_pages(routes: Router, origins: &[HeaderValue]) -> Router {
+    if origins.is_empty() { routes } else { Router::new().fallback_service(routes).layer(cors(origins)) }
 }
 
 /// Pages of these origins may call with a key of their user's. No cookies are involved, so a page can
@@ -135,12 +128,17 @@ pub(super) async fn method_not_allowed(Shared(state): Shared<Arc<State>>, reques
     Arrival::new(&state, "other", request.headers()).refuse(dialect, &problem)
 }
 
-/// Answers for a handler that panics, in the caller's dialect. A panic is a bug; its message may hold
-/// anything, so it goes nowhere but the panic hook's log.
+/// Answers for a handler that panics, in the caller's dialect.
 pub(super) async fn catch_panics(request: Request<Body>, next: Next) -> Response {
     let dialect = request::dialect_of(request.uri().path(), request.headers());
+    or_panic(dialect, next.run(request)).await
+}
+
+/// A handler's answer, or ours if it panics. A panic is a bug; its message may hold anything, so it goes
+/// nowhere but the panic hook's log.
+pub(super) async fn or_panic(dialect: Dialect, answer: impl Future<Output = Response>) -> Response {
     // Nothing of the request is looked at again; what handlers share holds no lock across a panic.
-    AssertUnwindSafe(next.run(request)).catch_unwind().await.unwrap_or_else(|_| {
+    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
         let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
         reply::refusal(dialect, &problem, &request::new_id())
     })
