@@ -273,7 +273,11 @@ fn in_words(decision: &Value, names: &BTreeMap<String, String>, now: UnixMillis)
             windows(&candidate),
         ]
     });
+    let unnamed = decision["counts"][0].as_u64().unwrap_or_default().saturating_sub(served.len() as u64);
     out.push_str(&table(["COULD SERVE", "SCORE", "IN FLIGHT", "CONVERSATIONS", "WINDOWS"], served));
+    if unnamed > 0 {
+        let _ = writeln!(out, "and {unnamed} more");
+    }
     let excluded = list("excluded").into_iter().map(|one| {
         let until = one["until"].as_i64().map_or_else(|| "–".to_owned(), |at| distance(at, now));
         [name(&one["account"]), text(&one["reason"]), until]

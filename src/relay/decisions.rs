@@ -18,8 +18,11 @@ const WAITING: usize = 4096;
 const AT_ONCE: usize = 1024;
 /// How long the first of them waits for others.
 const GATHER: Duration = Duration::from_secs(1);
-/// Accounts told of in one decision: the first ones, and as many that were excluded.
+/// Accounts told of in one decision: the first ones, and as many that were excluded …
 const TOLD: usize = 10;
+/// … but of those that could have served where the conversation stays at home, which is nearly always: it was
+/// compared with none.
+const TOLD_AT_HOME: usize = 1;
 /// How often old ones are forgotten.
 const SWEEP: Duration = Duration::from_mins(10);
 
@@ -50,7 +53,7 @@ pub struct Explanation {
     pub affinity_reason: Option<&'static str>,
     /// The account that was chosen.
     pub chosen: Option<AccountId>,
-    /// Accounts that could serve, the best first.
+    /// Accounts that could serve, the best first; of a kept decision by which a conversation stays, that one.
     pub candidates: Vec<Scored>,
     /// Accounts that could not.
     pub excluded: Vec<Excluded>,
@@ -87,8 +90,17 @@ pub struct Excluded {
 }
 
 impl Account<'_> {
+    /// In words and numbers, as much as is worth keeping.
+    fn told(&self) -> Explanation {
+        self.explain(if self.choice.stay == Stay::Home { TOLD_AT_HOME } else { TOLD })
+    }
+
     /// In words and numbers.
-    pub(super) fn explain(&self) -> Explanation {
+    pub(super) fn explained(&self) -> Explanation {
+        self.explain(TOLD)
+    }
+
+    fn explain(&self, most: usize) -> Explanation {
         let Choice { ordered, excluded, stay, .. } = self.choice;
         let scored = |ranked: &crate::account::pool::Ranked| {
             let candidate = self.candidates.iter().find(|candidate| candidate.id == ranked.id)?;
@@ -120,7 +132,7 @@ impl Account<'_> {
                 Stay::NoHome | Stay::Home => None,
             },
             chosen: self.choice.first(),
-            candidates: ordered.iter().take(TOLD).filter_map(scored).collect(),
+            candidates: ordered.iter().take(most).filter_map(scored).collect(),
             excluded: named.collect(),
             counts: (ordered.len(), in_scope.count()),
             tried: self.ask.tried.len(),
@@ -153,7 +165,7 @@ impl Relay {
         if permit.is_none() && !tracing::enabled!(tracing::Level::DEBUG) {
             return;
         }
-        let Ok(content) = serde_json::to_string(&account.explain()) else { return };
+        let Ok(content) = serde_json::to_string(&account.told()) else { return };
         let choice = account.choice;
         tracing::debug!(
             parent: &ticket.span,

@@ -97,7 +97,7 @@ impl Relay {
         let ask = self.ask(key, home, &[], now);
         let choice = pool::choose(&candidates, &ask);
         let conversation = conversation.as_ref();
-        Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }.explain()
+        Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }.explained()
     }
 
     fn ask<'a>(&self, key: &'a GatewayKey, home: Option<Home>, tried: &'a [AccountId], now: UnixMillis) -> Ask<'a> {
