@@ -22,6 +22,16 @@ const UP: [&str; 14] = [
     "x-responsesapi-include-timing-metrics",
 ];
 
+/// What names a conversation, the first that is there.
+static SESSION: [HeaderName; 6] = [
+    HeaderName::from_static("session-id"),
+    HeaderName::from_static("session_id"),
+    HeaderName::from_static("x-claude-code-session-id"),
+    HeaderName::from_static("x-session-affinity"),
+    HeaderName::from_static("x-session-id"),
+    HeaderName::from_static("conversation_id"),
+];
+
 /// The state of a turn, which belongs to the account that handed it out (protocol.md 2.1).
 pub(super) const TURN_STATE: HeaderName = HeaderName::from_static("x-codex-turn-state");
 
@@ -68,9 +78,9 @@ pub fn is_codex_cli(client: &HeaderMap) -> bool {
 
 /// What names the conversation in a client's headers, the first that is there.
 pub(super) fn session(client: &HeaderMap) -> Option<String> {
-    ["session-id", "session_id", "x-claude-code-session-id", "x-session-affinity", "x-session-id", "conversation_id"]
+    SESSION
         .iter()
-        .find_map(|name| client.get(*name)?.to_str().ok())
+        .find_map(|name| client.get(name)?.to_str().ok())
         .filter(|value| !value.is_empty() && value.len() <= 256)
         .map(str::to_owned)
 }

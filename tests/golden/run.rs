@@ -185,7 +185,7 @@ fn read(chunks: &[&[u8]], depth: Depth, mut take: impl FnMut(&Event<'_>, &Frame)
             let is_done = take(&event, &frame);
             match &event {
                 Event::Failed(failed) => {
-                    return Err(Problem::from(&Failure::of_failed(&failed.summary().unwrap_or_default(), 0)));
+                    return Err(Problem::from(&Failure::of_failed(&failed.summary().cloned().unwrap_or_default(), 0)));
                 }
                 Event::Error(error) => return Err(Problem::from(&Failure::of_error_event(error, 0))),
                 event if is_done || event.is_terminal() => return Ok(()),

@@ -7,6 +7,7 @@ use crate::codex::{skim, text};
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use std::borrow::Cow;
+use std::cell::OnceCell;
 
 /// An item that was added or finished.
 #[derive(Debug, Deserialize)]
@@ -57,6 +58,9 @@ pub struct ResponseRef<'a> {
     /// The object's bytes.
     #[serde(borrow, rename = "response")]
     pub raw: Raw<'a>,
+    /// Read when it is wanted first; `None` in it where it is not legible.
+    #[serde(skip)]
+    summary: OnceCell<Option<Box<ResponseSummary>>>,
 }
 
 impl<'a> ResponseRef<'a> {
@@ -75,7 +79,8 @@ impl<'a> ResponseRef<'a> {
             };
             (!is_second).then_some(())
         })?;
-        (types == 1).then_some(Self { _kind: IgnoredAny, raw: Raw::skimmed(raw?)? })
+        let summary = OnceCell::new();
+        (types == 1).then_some(Self { _kind: IgnoredAny, raw: Raw::skimmed(raw?)?, summary })
     }
 
     /// Its id, which the backend writes first.
@@ -90,9 +95,14 @@ impl<'a> ResponseRef<'a> {
         first.or_else(|| serde_json::from_str::<Named<'_>>(raw).ok()?.id)
     }
 
-    /// What the gateway reads of it.
-    pub fn summary(&self) -> Result<ResponseSummary, serde_json::Error> {
-        ResponseSummary::skim(self.raw.get().as_bytes()).map_or_else(|| serde_json::from_str(self.raw.get()), Ok)
+    /// What the gateway reads of it; `None` if it is not legible.
+    pub fn summary(&self) -> Option<&ResponseSummary> {
+        let read = || {
+            let raw = self.raw.get();
+            let summary = ResponseSummary::skim(raw.as_bytes()).or_else(|| serde_json::from_str(raw).ok());
+            summary.map(Box::new)
+        };
+        self.summary.get_or_init(read).as_deref()
     }
 
     /// Its output, if it has one: items as they are written.
@@ -232,7 +242,7 @@ mod tests {
             let response = ResponseRef::read(event.as_bytes()).expect("an event");
             let parsed = serde_json::from_str::<ResponseSummary>(text).map(|parsed| format!("{parsed:?}"));
             let summary = response.summary().map(|summary| format!("{summary:?}"));
-            assert_eq!(summary.ok(), parsed.ok(), "{text}");
+            assert_eq!(summary, parsed.ok(), "{text}");
             let output = serde_json::from_str::<Output<'_>>(text).ok().and_then(|parsed| parsed.output);
             assert_eq!(response.output(), output, "{text}");
         }

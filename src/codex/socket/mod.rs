@@ -375,7 +375,7 @@ impl Talk {
                 self.said.items.push(self.hasher.hash_one(done.raw.get()));
             }
             Ok(Event::Completed(response) | Event::Incomplete(response)) => {
-                let id = response.summary().ok().and_then(|summary| summary.id);
+                let id = response.summary().and_then(|summary| summary.id.clone());
                 if let (Some(mut kept), Some(response)) = (self.kept.take(), id) {
                     kept.said = Some(Said { response, ..std::mem::take(&mut self.said) });
                     self.line.put(kept);

@@ -287,7 +287,7 @@ impl Assembly {
 
     fn ended(&mut self, response: &ResponseRef<'_>, is_incomplete: bool, sink: &mut impl Sink) {
         self.hydrate(&response.output().unwrap_or_default(), sink);
-        let summary = response.summary().unwrap_or_default();
+        let summary = response.summary().cloned().unwrap_or_default();
         let is_incomplete = is_incomplete || summary.status.as_deref() == Some("incomplete");
         if !is_incomplete {
             for slot in self.slots.iter_mut().filter(|slot| !slot.is_done) {

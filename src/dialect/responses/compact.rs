@@ -77,7 +77,7 @@ impl Folder for Folded {
         match event {
             Event::ItemDone(done) if is_compaction(done.raw) => self.item = Some(done.raw.get().to_owned()),
             Event::Completed(response) | Event::Incomplete(response) => {
-                self.usage = response.summary().ok().and_then(|summary| summary.usage);
+                self.usage = response.summary().and_then(|summary| summary.usage);
             }
             _ => {}
         }

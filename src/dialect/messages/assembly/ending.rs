@@ -38,7 +38,7 @@ impl Assembly {
         }
         self.slots.finish_all();
         self.advance(sink);
-        let summary = response.summary().unwrap_or_default();
+        let summary = response.summary().cloned().unwrap_or_default();
         if self.is_cut() {
             self.outcome = Some(self.cut_outcome(summary.usage.as_ref()));
             return;

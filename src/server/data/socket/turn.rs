@@ -183,7 +183,7 @@ impl Kept {
         match Event::parse(data, Depth::Control) {
             Ok(Event::ItemDone(done)) => self.output.push(Item::new(done.raw.get())),
             Ok(Event::Completed(response) | Event::Incomplete(response)) => {
-                self.completed = response.summary().ok().and_then(|summary| summary.id);
+                self.completed = response.summary().and_then(|summary| summary.id.clone());
             }
             _ => {}
         }
