@@ -273,7 +273,9 @@ pub(super) async fn fold(
 /// Learns from an event; a failure that it carries is returned.
 fn observe(event: &Event<'_>, learn: &impl Learn) -> Option<Failure> {
     match event {
-        Event::Failed(response) => Some(Failure::of_failed(&response.summary().cloned().unwrap_or_default(), unix_now())),
+        Event::Failed(response) => {
+            Some(Failure::of_failed(&response.summary().cloned().unwrap_or_default(), unix_now()))
+        }
         Event::Error(error) => Some(Failure::of_error_event(error, unix_now())),
         Event::RateLimits(data) => {
             if let Some(limits) = crate::codex::limits::Limits::from_event(data) {

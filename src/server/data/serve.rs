@@ -104,7 +104,12 @@ pub(super) fn generates(path: &str) -> Option<(Dialect, &'static str)> {
 }
 
 /// Serves a request.
-pub(super) async fn handle(state: &Arc<State>, dialect: Dialect, route: &'static str, request: Request<Body>) -> Response {
+pub(super) async fn handle(
+    state: &Arc<State>,
+    dialect: Dialect,
+    route: &'static str,
+    request: Request<Body>,
+) -> Response {
     let (head, body) = request.into_parts();
     let codex_cli = dialect == Dialect::Responses && is_codex_cli(&head.headers);
     let mut arrival = Arrival::new(state, route, &head.headers);

@@ -1,7 +1,7 @@
 //! What stands around the routes: body encodings, other origins, and the answer where nothing is served.
 
-use super::request::{self, Arrival};
 use super::reply;
+use super::request::{self, Arrival};
 use crate::dialect::{Dialect, Problem, ProblemKind};
 use crate::server::state::State;
 use axum::Router;
