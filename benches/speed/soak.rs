@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 use tokio::task::JoinSet;
@@ -21,6 +21,9 @@ const DELTAS: u32 = 64;
 const SAMPLE: u64 = 10;
 /// Requests of a conversation; its prompts are alike.
 const TURNS: u64 = 16;
+/// A connection that has waited longer may be closed at the other end, `server.header_timeout` after its last
+/// request.
+const FRESH: Duration = Duration::from_secs(10);
 /// After which an answer is taken for lost.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// More would only be repetitions.
@@ -76,8 +79,8 @@ fn nature(number: u64) -> (Dialect, Kind) {
 struct Clients {
     address: SocketAddr,
     key: String,
-    /// Kept connections that nobody uses at the moment.
-    idle: Mutex<Vec<Connection>>,
+    /// Kept connections that nobody uses at the moment, and since when; those used last come last.
+    idle: Mutex<Vec<(Connection, Instant)>>,
     left: AtomicU64,
     failed: AtomicU64,
 }
@@ -107,8 +110,8 @@ impl Clients {
         let request = dialect.request(&self.key, kind != Kind::Whole, &prompt);
         let idle = self.idle().pop();
         let mut connection = match idle {
-            Some(connection) => connection,
-            None => Connection::open(self.address).await?,
+            Some((connection, since)) if since.elapsed() < FRESH => connection,
+            _ => Connection::open(self.address).await?,
         };
         if kind == Kind::Leaves {
             connection.leave(&request, dialect).await?;
@@ -116,11 +119,11 @@ impl Clients {
             return Ok(());
         }
         connection.ask(&request, dialect, (kind != Kind::Whole).then_some(DELTAS)).await?;
-        self.idle().push(connection);
+        self.idle().push((connection, Instant::now()));
         Ok(())
     }
 
-    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Connection>> {
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<(Connection, Instant)>> {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
