@@ -235,3 +235,33 @@ impl Relay {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::account::pool;
+    use crate::store::Limits;
+
+    #[test]
+    fn what_is_kept_of_a_conversation_that_stays_is_where_and_how_many_there_were() {
+        let key = crate::tenant::testing::key(Limits::default(), None, None);
+        let candidates: Vec<_> = (0..3).map(|_| Candidate::new(AccountId::new())).collect();
+        for (home, named) in [(None, 3), (Some(candidates[2].id), 1)] {
+            let ask = Ask { home, host: home, ..Ask::of(&key.accounts, 0) };
+            let choice = pool::choose(&candidates, &ask);
+            let account = Account {
+                key: &key,
+                model: None,
+                conversation: None,
+                ask: &ask,
+                candidates: &candidates,
+                choice: &choice,
+            };
+            let kept = account.told();
+            assert_eq!((kept.candidates.len(), kept.counts), (named, (3, 0)));
+            assert_eq!(kept.candidates.first().map(|one| one.account), kept.chosen);
+            assert!(home.is_none_or(|home| kept.chosen == Some(home)));
+            assert_eq!(account.explained().candidates.len(), 3, "a dry run compares");
+        }
+    }
+}

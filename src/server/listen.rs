@@ -210,7 +210,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn closing_ends_connections_that_wait_and_none_that_are_served() {
+    async fn closing_ends_connections_that_wait_for_a_request() {
         let (address, closing, serving) = listening().await;
         let mut silent = TcpStream::connect(address).await.expect("a connection");
         let mut kept = TcpStream::connect(address).await.expect("a connection");
