@@ -16,6 +16,7 @@ WORKDIR /build
 COPY .cargo .cargo
 COPY Cargo.toml Cargo.lock ./
 COPY benches/instructions/Cargo.toml benches/instructions/
+COPY benches/layout benches/layout
 COPY tests/fuzz/Cargo.toml tests/fuzz/
 RUN --mount=type=cache,target=/usr/local/cargo/registry,sharing=locked \
     mkdir -p src/bin/codex-sim; \

@@ -1,6 +1,6 @@
 //! The programs that are measured: nginx as a plain proxy, and the gateway, each on the first core.
 
-use std::io::{Read as _, Write as _};
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
@@ -12,7 +12,10 @@ use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use tempfile::TempDir;
 
-/// Stands between client and backend; killed with the value.
+/// What the tables call a program that has nothing but the libraries.
+pub(crate) const BARE: &str = "bare hyper";
+
+/// Stands between client and backend; ended with the value.
 pub(crate) struct Contender {
     pub(crate) name: &'static str,
     pub(crate) address: SocketAddr,
@@ -185,6 +188,28 @@ impl Contender {
         Ok(contender)
     }
 
+    /// The program that has nothing but the libraries; see [`crate::bare`].
+    pub(crate) fn bare(backend: SocketAddr) -> Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let program = std::env::current_exe()?;
+        let began = Instant::now();
+        let mut child = pinned(program.to_str().context("a path of the kit that is no text")?)
+            .arg(format!("--bare={backend}"))
+            .stdout(Stdio::piped())
+            .spawn()?;
+        let mut line = String::new();
+        BufReader::new(child.stdout.take().context("stdout")?).read_line(&mut line)?;
+        Ok(Self {
+            name: BARE,
+            address: line.trim().parse().with_context(|| format!("the bare program said {line:?}"))?,
+            key: "none".into(),
+            child,
+            ready_after: began.elapsed(),
+            operations: None,
+            _directory: Arc::new(directory),
+        })
+    }
+
     /// The gateway as it is by default, with `accounts` accounts and `keys` keys.
     pub(crate) fn tollway(backend: SocketAddr, accounts: usize, keys: usize) -> Result<Self> {
         let installation = Installation::new(backend, None)?;
@@ -229,8 +254,16 @@ impl Contender {
     }
 }
 
+/// How long a program that is told to end may take: one that is built to tell what it did writes it then.
+const TO_END: Duration = Duration::from_secs(10);
+
 impl Drop for Contender {
     fn drop(&mut self) {
+        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        let began = Instant::now();
+        while told.is_ok() && began.elapsed() < TO_END && matches!(self.child.try_wait(), Ok(None)) {
+            std::thread::sleep(Duration::from_millis(10));
+        }
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

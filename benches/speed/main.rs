@@ -13,6 +13,7 @@
 //! times of day need a quiet one. The kit and its backend run on the second core.
 
 mod backend;
+mod bare;
 mod beside;
 mod client;
 mod contender;
@@ -162,6 +163,9 @@ fn main() -> Result<()> {
     if let Some(address) = options.flood {
         return runtime.block_on(beside::send_flood(address));
     }
+    if let Some(backend) = options.bare {
+        return runtime.block_on(bare::serve(backend));
+    }
     // The kit stays off the core that is measured.
     std::process::Command::new("taskset").args(["-apc", "1", &std::process::id().to_string()]).output()?;
     let _ = backend::now();
@@ -182,16 +186,17 @@ async fn measure(options: &Options) -> Result<Measured> {
     let (address, plan) = (listener.local_addr()?, Arc::new(Plan::default()));
     tokio::spawn(backend::serve(listener, plan.clone()));
     let nginx = tokio::task::spawn_blocking(move || Contender::nginx(address)).await??;
+    let bare = tokio::task::spawn_blocking(move || Contender::bare(address)).await??;
     let tollway = tokio::task::spawn_blocking(move || Contender::tollway(address, 5, 5)).await??;
     let mut measured = Measured { ready_after: tollway.ready_after, ..Measured::default() };
     // First, for a heap that has been larger before has room for them.
-    hold(options, [&nginx, &tollway], &plan, &mut measured).await;
+    hold(options, [&nginx, &bare, &tollway], &plan, &mut measured).await;
     named(options, &tollway, address, &plan, &mut measured).await;
     let mut scenarios: Vec<_> = Scenario::ALL.into_iter().filter(|scenario| options.wants(scenario.name())).collect();
     for number in 0..options.rounds {
         for scenario in scenarios.clone() {
             eprintln!("round {}: {}", number + 1, scenario.words());
-            let done = round(scenario, &nginx, &tollway, &plan, &mut measured.runs).await;
+            let done = round(scenario, [&nginx, &bare, &tollway], &plan, &mut measured.runs).await;
             if measured.take(scenario.name(), done).is_none() {
                 // Half a round has no ratios, and what failed once would take its time again.
                 measured.runs.retain(|(of, _), _| *of != scenario);
@@ -208,7 +213,7 @@ async fn measure(options: &Options) -> Result<Measured> {
 }
 
 /// Streams that are held.
-async fn hold(options: &Options, contenders: [&Contender; 2], plan: &Arc<Plan>, measured: &mut Measured) {
+async fn hold(options: &Options, contenders: [&Contender; 3], plan: &Arc<Plan>, measured: &mut Measured) {
     if options.wants("held") {
         for contender in contenders {
             let held = held::hold(contender, 1000, plan).await;
@@ -263,12 +268,15 @@ pub(crate) fn prepare(plan: &Plan, shape: &Shape) {
 }
 
 /// One round of a scenario, contenders in turn.
-async fn round(scenario: Scenario, nginx: &Contender, tollway: &Contender, plan: &Plan, runs: &mut Runs) -> Result<()> {
+async fn round(scenario: Scenario, contenders: [&Contender; 3], plan: &Plan, runs: &mut Runs) -> Result<()> {
     let shape = scenario.shape();
     prepare(plan, &shape);
-    // nginx does not know what it carries, so its requests are those of the first dialect.
-    let run = run(nginx, Dialect::Responses, &shape, true).await.context("nginx")?;
-    runs.entry((scenario, "nginx")).or_default().push(run);
+    let [nginx, bare, tollway] = contenders;
+    // These two do not know what they carry, so their requests are those of the first dialect.
+    for contender in [nginx, bare] {
+        let run = run(contender, Dialect::Responses, &shape, true).await.context(contender.name)?;
+        runs.entry((scenario, contender.name)).or_default().push(run);
+    }
     for dialect in Dialect::ALL.into_iter().filter(|dialect| shape.streamed || *dialect != Dialect::Codex) {
         let run = run_dialect(tollway, dialect, &shape).await.with_context(|| dialect.name())?;
         runs.entry((scenario, dialect.name())).or_default().push(run);

@@ -15,6 +15,8 @@ pub(crate) struct Options {
     pub(crate) write: bool,
     /// Where this process is to send unknown keys to, and nothing else.
     pub(crate) flood: Option<SocketAddr>,
+    /// In front of which backend this process is to be the bare program, and nothing else.
+    pub(crate) bare: Option<SocketAddr>,
 }
 
 impl Options {
@@ -26,6 +28,7 @@ impl Options {
             ledger_rows: 10_000_000,
             write: false,
             flood: None,
+            bare: None,
         };
         // `--bench` is Cargo's.
         for argument in std::env::args().skip(1).filter(|argument| argument != "--bench") {
@@ -42,6 +45,7 @@ impl Options {
             Some(("--soak-minutes", value)) => self.soak_minutes = value.parse()?,
             Some(("--ledger-rows", value)) => self.ledger_rows = value.parse()?,
             Some(("--flood", value)) => self.flood = Some(value.parse()?),
+            Some(("--bare", value)) => self.bare = Some(value.parse()?),
             _ => bail!("is no argument of this kit"),
         }
         Ok(())

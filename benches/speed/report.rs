@@ -6,6 +6,7 @@ use anyhow::Result;
 
 use crate::beside::{Beside, Grown};
 use crate::client::Dialect;
+use crate::contender::BARE;
 use crate::full::Ledger;
 use crate::held::Held;
 use crate::replicas::Shared;
@@ -65,7 +66,7 @@ fn write_runs(page: &mut String, runs: &Runs) -> std::fmt::Result {
             "| in front of the backend | CPU a request, µs | to nginx | µs a delta | first delta p50 / p99, ms | after the head, ms | transit p50 / p99, ms |"
         )?;
         writeln!(page, "|---|---|---|---|---|---|---|")?;
-        for who in std::iter::once("nginx").chain(Dialect::ALL.map(Dialect::name)) {
+        for who in ["nginx", BARE].into_iter().chain(Dialect::ALL.map(Dialect::name)) {
             let Some(own) = runs.get(&(scenario, who)) else { continue };
             let of = |pick: fn(&Run) -> u64| median(own, |run| ms(pick(run)));
             writeln!(
@@ -167,7 +168,8 @@ pub(crate) fn page(report: &str, before: &str) -> Result<String> {
     let model = cpu.lines().find_map(|line| line.strip_prefix("model name")?.split(": ").nth(1)).unwrap_or("?");
     Ok(format!(
         "# Performance\n\nWritten by `cargo bench --bench speed -- --write` on {}, commit {}, {model}, one core for the \
-         program that is measured and one for the kit. nginx copies bytes; Tollway checks the key, holds limits, \
+         program that is measured and one for the kit. nginx copies bytes; the bare program reads \
+         each event between the same libraries that the gateway stands on, and does nothing else; Tollway checks the key, holds limits, \
          chooses the account, translates, counts, and writes the ledger, as it does by default.\n{report}{notes}",
         output("date", &["-u", "+%Y-%m-%d"]),
         output("git", &["rev-parse", "--short", "HEAD"]),
