@@ -25,7 +25,9 @@ fn main() {
             println!("cargo::rustc-link-arg-bin=tollway={argument}");
         }
     } else {
-        println!("cargo::warning=this linker takes no order of functions: an idle gateway will keep 10 MB more in memory");
+        println!(
+            "cargo::warning=this linker takes no order of functions: an idle gateway will keep 10 MB more in memory"
+        );
     }
 }
 

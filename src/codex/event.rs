@@ -20,7 +20,7 @@ mod whole;
 pub use super::item::{ContentPart, Item};
 pub use delta::Delta;
 pub use usage::Usage;
-pub use whole::{IncompleteDetails, ItemEvent, ResponseRef, ResponseSummary};
+pub use whole::{IncompleteDetails, ItemEvent, PartEvent, ResponseRef, ResponseSummary};
 
 /// One event of a Responses stream.
 #[derive(Debug)]
@@ -119,20 +119,6 @@ pub struct InputDone<'a> {
     /// Freeform text.
     #[serde(borrow, default)]
     pub input: Cow<'a, str>,
-}
-
-/// A content part that was added or finished.
-#[derive(Debug, Deserialize)]
-pub struct PartEvent<'a> {
-    /// Index of the item in the response's output.
-    #[serde(default)]
-    pub output_index: u32,
-    /// Index of the part in the item's content.
-    #[serde(default)]
-    pub content_index: u32,
-    /// The part's bytes.
-    #[serde(borrow)]
-    pub part: Raw<'a>,
 }
 
 /// A citation or file reference attached to a text part.
@@ -301,6 +287,12 @@ impl<'a> Event<'a> {
     }
 
     fn content(kind: Cow<'a, str>, data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        // A part has a type of its own: these look for a second one of the event's themselves.
+        match &*kind {
+            "response.content_part.added" => return PartEvent::read(data).map(Self::PartAdded),
+            "response.content_part.done" => return PartEvent::read(data).map(Self::PartDone),
+            _ => {}
+        }
         // A reader of everything may pass the bytes on all the same.
         if may_name_a_second_type(data) {
             unread(data)?;
@@ -308,8 +300,6 @@ impl<'a> Event<'a> {
         match &*kind {
             "response.function_call_arguments.done" => serde_json::from_slice(data).map(Self::ArgumentsDone),
             "response.reasoning_summary_part.added" => serde_json::from_slice(data).map(Self::SummaryPartAdded),
-            "response.content_part.added" => serde_json::from_slice(data).map(Self::PartAdded),
-            "response.content_part.done" => serde_json::from_slice(data).map(Self::PartDone),
             "response.custom_tool_call_input.done" => serde_json::from_slice(data).map(Self::CustomInputDone),
             "response.output_text.annotation.added" => serde_json::from_slice(data).map(Self::Annotation),
             "response.image_generation_call.partial_image" => serde_json::from_slice(data).map(Self::PartialImage),

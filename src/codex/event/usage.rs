@@ -1,5 +1,6 @@
 //! What a response has used.
 
+use crate::codex::skim;
 use serde::{Deserialize, Deserializer, Serialize};
 
 /// Tokens of one response. `input` includes `cached` and `cache_write`; `output` includes `reasoning`.
@@ -17,6 +18,49 @@ pub struct Usage {
     pub reasoning: u64,
     /// Input and output together, as the backend says.
     pub total: u64,
+}
+
+impl Usage {
+    /// Reads what responses say as a rule; `None` for the parser to judge.
+    pub(super) fn skim(usage: &[u8]) -> Option<Self> {
+        let [mut input, mut output, mut total] = [None; 3];
+        let [mut input_details, mut output_details] = [None; 2];
+        skim::members(usage, |name, value| match name {
+            b"input_tokens" => count(&mut input, value),
+            b"output_tokens" => count(&mut output, value),
+            b"total_tokens" => count(&mut total, value),
+            b"input_tokens_details" => input_details.replace(value).is_none().then_some(()),
+            b"output_tokens_details" => output_details.replace(value).is_none().then_some(()),
+            _ => Some(()),
+        })?;
+        let [mut cached, mut cache_write, mut reasoning] = [None; 3];
+        // A name of the other details is for the parser, which knows what its value may be.
+        skim::members(input_details.unwrap_or(b"{}"), |name, value| match name {
+            b"cached_tokens" => count(&mut cached, value),
+            b"cache_write_tokens" => count(&mut cache_write, value),
+            b"reasoning_tokens" => None,
+            _ => Some(()),
+        })?;
+        skim::members(output_details.unwrap_or(b"{}"), |name, value| match name {
+            b"reasoning_tokens" => count(&mut reasoning, value),
+            b"cached_tokens" | b"cache_write_tokens" => None,
+            _ => Some(()),
+        })?;
+        let (input, output) = (input.unwrap_or(0), output.unwrap_or(0));
+        Some(Self {
+            input,
+            cached: cached.unwrap_or(0),
+            cache_write,
+            output,
+            reasoning: reasoning.unwrap_or(0),
+            total: total.unwrap_or(input + output),
+        })
+    }
+}
+
+/// Of two, the parser has to say what that is.
+fn count(place: &mut Option<u64>, value: &[u8]) -> Option<()> {
+    place.replace(u64::from(skim::number(value)?)).is_none().then_some(())
 }
 
 impl<'de> Deserialize<'de> for Usage {

@@ -1,4 +1,4 @@
-//! Events that hold a whole object: a response, an item. A response repeats what its request said, which may
+//! Events that hold a whole object: a response, an item, a part. A response repeats what its request said, which may
 //! be tens of kilobytes, and comes three times an answer: so it is skimmed.
 
 use super::{ErrorBody, Item, Usage};
@@ -46,6 +46,46 @@ impl<'a> ItemEvent<'a> {
     /// The item, typed; an unknown type is [`Item::Other`].
     pub fn item(&self) -> Result<Item, serde_json::Error> {
         serde_json::from_str(self.raw.get())
+    }
+}
+
+/// A content part that was added or finished.
+#[derive(Debug, Deserialize)]
+pub struct PartEvent<'a> {
+    /// Named, so that a second one is an error; see `Unread`.
+    #[serde(rename = "type")]
+    _kind: IgnoredAny,
+    /// Index of the item in the response's output.
+    #[serde(default)]
+    pub output_index: u32,
+    /// Index of the part in the item's content.
+    #[serde(default)]
+    pub content_index: u32,
+    /// The part's bytes.
+    #[serde(borrow)]
+    pub part: Raw<'a>,
+}
+
+impl<'a> PartEvent<'a> {
+    pub(super) fn read(data: &'a [u8]) -> Result<Self, serde_json::Error> {
+        Self::skim(data).map_or_else(|| serde_json::from_slice(data), Ok)
+    }
+
+    /// The same for what such events nearly always are; `None` for the parser to judge.
+    fn skim(data: &'a [u8]) -> Option<Self> {
+        let (mut types, mut output, mut content, mut part) = (0, None, None, None);
+        skim::members(data, |name, value| {
+            let is_second = match name {
+                b"type" => std::mem::replace(&mut types, 1) == 1,
+                b"output_index" => output.replace(skim::number(value)?).is_some(),
+                b"content_index" => content.replace(skim::number(value)?).is_some(),
+                b"part" => part.replace(value).is_some(),
+                _ => false,
+            };
+            (!is_second).then_some(())
+        })?;
+        let (output_index, content_index) = (output.unwrap_or(0), content.unwrap_or(0));
+        (types == 1).then_some(Self { _kind: IgnoredAny, output_index, content_index, part: Raw::skimmed(part?)? })
     }
 }
 
@@ -174,11 +214,11 @@ impl ResponseSummary {
         })?;
         let [id, model, status, service_tier, usage, error, end_turn, incomplete_details] = wanted.map(|(_, it)| it);
         Some(Self {
-            id: optional(id)?,
-            model: optional(model)?,
-            status: optional(status)?,
-            service_tier: optional(service_tier)?,
-            usage: optional(usage)?,
+            id: optional_text(id)?,
+            model: optional_text(model)?,
+            status: optional_text(status)?,
+            service_tier: optional_text(service_tier)?,
+            usage: usage.and_then(Usage::skim).map_or_else(|| optional(usage), |usage| Some(Some(usage)))?,
             error: optional(error)?,
             end_turn: optional(end_turn)?,
             incomplete_details: optional(incomplete_details)?,
@@ -189,6 +229,14 @@ impl ResponseSummary {
 /// A member that may be missing or, by its type, `null`; `None` where it is of another type.
 fn optional<'a, T: Default + Deserialize<'a>>(value: Option<&'a [u8]>) -> Option<T> {
     value.map_or_else(|| Some(T::default()), |value| serde_json::from_slice(value).ok())
+}
+
+/// The same for a text.
+fn optional_text(value: Option<&[u8]>) -> Option<Option<String>> {
+    match value {
+        None | Some(b"null") => Some(None),
+        Some(value) => skim::text(value).map(|text| Some(text.into_owned())),
+    }
 }
 
 /// `incomplete_details` of a response.
@@ -206,20 +254,25 @@ mod tests {
     #[test]
     fn items_and_responses_are_skimmed_as_the_parser_reads_them() {
         let events = [
-            r#"{"type":"x","sequence_number":3,"output_index":2,"item":{"id":"a"},"response":{"id":"r"}}"#,
-            r#"{"item": {"a": [1, "}"]} , "response": null, "type": "x"}"#,
-            r#"{"type":"x","output_index":-1,"item":1,"response":1}"#,
-            r#"{"type":"x","output_index":4294967295,"item":1,"response":1}"#,
-            r#"{"type":"x","type":"y","item":1,"response":1}"#,
-            r#"{"type":"x","item":1,"item":2,"response":1,"response":2}"#,
+            r#"{"type":"x","sequence_number":3,"output_index":2,"content_index":1,"item":{"id":"a"},"part":{"type":"t"},"response":{"id":"r"}}"#,
+            r#"{"item": {"a": [1, "}"]} , "response": null, "part": [], "type": "x"}"#,
+            r#"{"type":"x","output_index":-1,"content_index":0,"item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","output_index":0,"content_index":1.5,"item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","output_index":4294967295,"content_index":4294967295,"item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","content_index":1,"content_index":2,"item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","type":"y","item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","item":1,"item":2,"part":1,"part":2,"response":1,"response":2}"#,
             r#"{"type":"x"}"#,
-            r#"{"item":1,"response":1}"#,
-            r#"{"type":"x","item":1,"response":1"#,
+            r#"{"item":1,"part":1,"response":1}"#,
+            r#"{"type":"x","item":1,"part":1,"response":1"#,
         ];
         for text in events {
             let item = ItemEvent::read(text.as_bytes()).map(|item| (item.output_index, item.raw)).ok();
             let parsed = serde_json::from_str::<ItemEvent<'_>>(text).map(|item| (item.output_index, item.raw)).ok();
             assert_eq!(item, parsed, "{text}");
+            let told = |part: PartEvent<'_>| format!("{part:?}");
+            let part = PartEvent::read(text.as_bytes()).map(told).ok();
+            assert_eq!(part, serde_json::from_str(text).map(told).ok(), "{text}");
             let response = ResponseRef::read(text.as_bytes()).map(|response| response.raw).ok();
             let parsed = serde_json::from_str::<ResponseRef<'_>>(text).map(|response| response.raw).ok();
             assert_eq!(response, parsed, "{text}");
@@ -233,6 +286,18 @@ mod tests {
             r#"{"status":"incomplete","incomplete_details":{"reason":"max_output_tokens"},"error":null,"output":null}"#,
             r#"{"status":"failed","error":{"code":"c","message":"m"},"end_turn":false,"service_tier":null}"#,
             r#"{"status":1}"#,
+            r#"{"id":"\u0061\n","model":null,"status":"\ud83e"}"#,
+            r#"{"model":"a\"b","usage":{"input_tokens":7,"input_tokens_details":{"cached_tokens":3,"cache_write_tokens":2},"output_tokens":5,"output_tokens_details":{"reasoning_tokens":4},"total_tokens":12,"more":[]}}"#,
+            r#"{"usage":{"input_tokens":12345678901,"output_tokens":2,"input_tokens_details":null}}"#,
+            r#"{"usage":{"input_tokens":1,"input_tokens":2}}"#,
+            r#"{"usage":{"input_tokens":null,"input_tokens_details":{"cached_tokens":null}}}"#,
+            r#"{"usage":{"input_tokens_details":{"cached_tokens":1},"input_tokens_details":{"cached_tokens":2}}}"#,
+            r#"{"usage":{"input_tokens":1.5}}"#,
+            r#"{"usage":{"input_tokens_details":{"reasoning_tokens":"x"},"output_tokens_details":{"cached_tokens":3}}}"#,
+            r#"{"usage":{"input_tokens_details":7}}"#,
+            r#"{"usage":null}"#,
+            r#"{"usage":{}}"#,
+            r#"{"usage":[]}"#,
             r#"{"id":"a","id":"b","output":[],"output":[1]}"#,
             r"{}",
             "1",

@@ -136,11 +136,14 @@ pub(super) async fn catch_panics(request: Request<Body>, next: Next) -> Response
 
 /// A handler's answer, or ours if it panics. A panic is a bug; its message may hold anything, so it goes
 /// nowhere but the panic hook's log.
-pub(super) async fn or_panic(dialect: Dialect, answer: impl Future<Output = Response>) -> Response {
+pub(super) fn or_panic(dialect: Dialect, answer: impl Future<Output = Response>) -> impl Future<Output = Response> {
+    // No `async`, which would keep a second place for the future that it is given, and that is a large one.
     // Nothing of the request is looked at again; what handlers share holds no lock across a panic.
-    AssertUnwindSafe(answer).catch_unwind().await.unwrap_or_else(|_| {
-        let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
-        reply::refusal(dialect, &problem, &request::new_id())
+    AssertUnwindSafe(answer).catch_unwind().map(move |answer| {
+        answer.unwrap_or_else(|_| {
+            let problem = Problem::new(ProblemKind::Internal, "The gateway failed to handle this request");
+            reply::refusal(dialect, &problem, &request::new_id())
+        })
     })
 }
 
