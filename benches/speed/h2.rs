@@ -28,7 +28,9 @@ use tokio_rustls::rustls::pki_types::pem::PemObject as _;
 use tokio_rustls::rustls::pki_types::{CertificateDer, PrivateKeyDer};
 
 use crate::backend::{Plan, Sink, Template, Wire, answer, fields, is_answered, small};
+use crate::client::Dialect;
 use crate::contender::{Contender, Installation};
+use crate::{Run, Scenario, prepare, run_dialect};
 
 /// Streams on a connection: above all that the kit ever has at a time, so that it is not the limit that is
 /// measured. The gateway itself puts no more than a hundred on one.
@@ -77,6 +79,24 @@ impl Secure {
     fn authority(&self) -> PathBuf {
         self.papers.path().join("ca.crt")
     }
+}
+
+/// What requests cost over HTTP/2 and TLS, as many rounds as are wanted: nginx does not speak it to a backend.
+pub(crate) async fn measure(plan: &Arc<Plan>, rounds: usize) -> Result<Vec<(Scenario, Dialect, Run)>> {
+    let backend = Secure::start(plan).await?;
+    let gateway = backend.gateway().await?;
+    let mut runs = Vec::new();
+    for _ in 0..rounds {
+        for scenario in [Scenario::Burst, Scenario::Long, Scenario::Short, Scenario::Paced] {
+            let shape = scenario.shape();
+            prepare(plan, &shape);
+            for dialect in Dialect::ALL {
+                eprintln!("HTTP/2 to the backend: {}, {}", scenario.words(), dialect.name());
+                runs.push((scenario, dialect, run_dialect(&gateway, dialect, &shape).await?));
+            }
+        }
+    }
+    Ok(runs)
 }
 
 /// An authority, and a certificate of it for the backend's address: one that signs itself is not taken

@@ -2,7 +2,8 @@
 //!
 //!     cargo bench --bench speed                 every scenario, three interleaved rounds
 //!     cargo bench --bench speed -- burst held   only these; some are not done unless they are named:
-//!                                               held-10k, flood, heavy, growth, soak, ledger-full
+//!                                               held-10k, secure, flood, heavy, growth, soak,
+//!                                               ledger-full
 //!     cargo bench --bench speed -- --write      also writes docs/performance.md
 //!
 //! `--rounds=3` are the rounds, `--soak-minutes=60` is how long `soak` takes, `--ledger-rows=10000000`
@@ -135,6 +136,7 @@ pub(crate) type Runs = BTreeMap<(Scenario, &'static str), Vec<Run>>;
 pub(crate) struct Measured {
     pub(crate) runs: Runs,
     pub(crate) held: Vec<held::Held>,
+    pub(crate) secure: Vec<(Scenario, Dialect, Run)>,
     pub(crate) beside: Vec<beside::Beside>,
     pub(crate) grown: Vec<beside::Grown>,
     pub(crate) ledgers: Vec<full::Ledger>,
@@ -232,6 +234,10 @@ async fn hold(options: &Options, contenders: [&Contender; 3], plan: &Arc<Plan>, 
 
 /// What is done only when it is named.
 async fn named(options: &Options, tollway: &Contender, address: SocketAddr, plan: &Arc<Plan>, measured: &mut Measured) {
+    if options.names("secure") {
+        let secure = h2::measure(plan, options.rounds).await;
+        measured.secure = measured.take("secure", secure).unwrap_or_default();
+    }
     if options.names("flood") {
         let beside = beside::flood(tollway, plan).await;
         let beside = measured.take("flood", beside);

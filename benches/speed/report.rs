@@ -34,6 +34,7 @@ fn ms(nanoseconds: u64) -> f64 {
 pub(crate) fn write(measured: &Measured) -> Result<String> {
     let mut page = String::new();
     write_runs(&mut page, &measured.runs)?;
+    write_secure(&mut page, &measured.secure)?;
     write_held(&mut page, &measured.held)?;
     write_beside(&mut page, &measured.beside, &measured.grown)?;
     write_ledgers(&mut page, &measured.ledgers)?;
@@ -78,6 +79,40 @@ fn write_runs(page: &mut String, runs: &Runs) -> std::fmt::Result {
                 of(|run| run.first.0),
                 of(|run| run.first.1),
                 of(|run| run.after_head),
+                of(|run| run.transit.0),
+                of(|run| run.transit.1),
+            )?;
+        }
+    }
+    Ok(())
+}
+
+fn write_secure(page: &mut String, runs: &[(Scenario, Dialect, Run)]) -> std::fmt::Result {
+    if !runs.is_empty() {
+        writeln!(page, "\n### HTTP/2 and TLS to the backend, as in production\n")?;
+        writeln!(
+            page,
+            "| | API | CPU a request, µs | µs a delta | first delta p50 / p99, ms | transit p50 / p99, ms |"
+        )?;
+        writeln!(page, "|---|---|---|---|---|---|")?;
+    }
+    for scenario in Scenario::ALL {
+        for dialect in Dialect::ALL {
+            let of_these = runs.iter().filter(|(of, by, _)| *of == scenario && *by == dialect);
+            let own: Vec<Run> = of_these.map(|(_, _, run)| run.clone()).collect();
+            if own.is_empty() {
+                continue;
+            }
+            let of = |pick: fn(&Run) -> u64| median(&own, |run| ms(pick(run)));
+            writeln!(
+                page,
+                "| {} | {} | {:.0} | {:.2} | {:.2} / {:.2} | {:.3} / {:.2} |",
+                scenario.words(),
+                dialect.name(),
+                median(&own, |run| run.cpu) / 1e3,
+                median(&own, |run| run.cpu_delta) / 1e3,
+                of(|run| run.first.0),
+                of(|run| run.first.1),
                 of(|run| run.transit.0),
                 of(|run| run.transit.1),
             )?;

@@ -213,30 +213,26 @@ impl ResponseSummary {
             None => Some(()),
         })?;
         let [id, model, status, service_tier, usage, error, end_turn, incomplete_details] = wanted.map(|(_, it)| it);
-        Some(Self {
-            id: optional_text(id)?,
-            model: optional_text(model)?,
-            status: optional_text(status)?,
-            service_tier: optional_text(service_tier)?,
+        let mut summary = Self {
             usage: usage.and_then(Usage::skim).map_or_else(|| optional(usage), |usage| Some(Some(usage)))?,
             error: optional(error)?,
             end_turn: optional(end_turn)?,
             incomplete_details: optional(incomplete_details)?,
-        })
+            ..Self::default()
+        };
+        let Self { id: its_id, model: its_model, status: its_status, service_tier: its_tier, .. } = &mut summary;
+        for (place, value) in [(its_id, id), (its_model, model), (its_status, status), (its_tier, service_tier)] {
+            if let Some(value) = value.filter(|value| *value != b"null") {
+                *place = Some(skim::text(value)?.into_owned());
+            }
+        }
+        Some(summary)
     }
 }
 
 /// A member that may be missing or, by its type, `null`; `None` where it is of another type.
 fn optional<'a, T: Default + Deserialize<'a>>(value: Option<&'a [u8]>) -> Option<T> {
     value.map_or_else(|| Some(T::default()), |value| serde_json::from_slice(value).ok())
-}
-
-/// The same for a text.
-fn optional_text(value: Option<&[u8]>) -> Option<Option<String>> {
-    match value {
-        None | Some(b"null") => Some(None),
-        Some(value) => skim::text(value).map(|text| Some(text.into_owned())),
-    }
 }
 
 /// `incomplete_details` of a response.
