@@ -39,7 +39,7 @@ fn linker_script(order: &str) -> String {
         let (name, functions) = part.split_once('\n').unwrap_or((part, ""));
         script.extend(["  .text.", name.trim(), " :\n  {\n"]);
         for function in functions.lines() {
-            script.extend(["    *(.text.", function, ")\n"]);
+            script.extend(["    *(.text.", function, " .text.unlikely.", function, ")\n"]);
         }
         script.push_str("  }\n");
     }

@@ -23,6 +23,9 @@ const PATIENCE: Duration = Duration::from_mins(3);
 pub(crate) struct Held {
     pub(crate) who: &'static str,
     pub(crate) streams: usize,
+    /// Before its first request.
+    pub(crate) fresh_kib: u64,
+    /// After the first sixteen.
     pub(crate) idle_kib: u64,
     pub(crate) each_kib: f64,
 }
@@ -41,6 +44,7 @@ pub(crate) async fn hold(contender: &Contender, streams: usize, plan: &Plan) -> 
     plan.deltas.store(DELTAS, Ordering::Relaxed);
     plan.pace.store(0, Ordering::Relaxed);
     let request = DIALECT.request(&contender.key, true, "hold");
+    let fresh_kib = contender.resident()?;
     load(contender.address, &request, DIALECT, Some(DELTAS), 4, 16).await?;
     let idle = contender.resident()?;
     plan.held.store(1, Ordering::Relaxed);
@@ -59,7 +63,7 @@ pub(crate) async fn hold(contender: &Contender, streams: usize, plan: &Plan) -> 
     intact(asked, streams).await?;
     #[expect(clippy::cast_precision_loss, reason = "KiB")]
     let each_kib = resident.saturating_sub(idle) as f64 / streams as f64;
-    Ok(Held { who: contender.name, streams, idle_kib: idle, each_kib })
+    Ok(Held { who: contender.name, streams, fresh_kib, idle_kib: idle, each_kib })
 }
 
 async fn ask(contender: &Contender, streams: usize, request: &[u8]) -> Asked {

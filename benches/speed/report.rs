@@ -123,9 +123,16 @@ fn write_secure(page: &mut String, runs: &[(Scenario, Dialect, Run)]) -> std::fm
 
 fn write_held(page: &mut String, held: &[Held]) -> std::fmt::Result {
     if !held.is_empty() {
-        writeln!(page, "\n### Streams that are held\n\n| who | streams | idle, MiB | each, KiB |\n|---|---|---|---|")?;
-        for Held { who, streams, idle_kib, each_kib } in held {
-            writeln!(page, "| {who} | {streams} | {} | {each_kib:.1} |", idle_kib / 1024)?;
+        writeln!(page, "\n### Streams that are held\n")?;
+        writeln!(
+            page,
+            "| who | streams | before its first request, MiB | idle after 16, MiB | each, KiB |\n|---|---|---|---|---|"
+        )?;
+        #[expect(clippy::cast_precision_loss, reason = "KiB")]
+        let mib = |kib: u64| kib as f64 / 1024.0;
+        for Held { who, streams, fresh_kib, idle_kib, each_kib } in held {
+            let (fresh, idle) = (mib(*fresh_kib), mib(*idle_kib));
+            writeln!(page, "| {who} | {streams} | {fresh:.1} | {idle:.1} | {each_kib:.1} |")?;
         }
     }
     Ok(())
