@@ -275,7 +275,7 @@ fn await_ready(ops: SocketAddr, child: &mut Child, began: Instant) -> Result<Dur
         if answer.starts_with("HTTP/1.1 200") {
             return Ok(began.elapsed());
         }
-        if child.try_wait()?.is_some() || began.elapsed() > Duration::from_secs(30) {
+        if child.try_wait()?.is_some() || began.elapsed() > Duration::from_mins(2) {
             bail!("the gateway did not become ready: {answer}");
         }
         std::thread::sleep(Duration::from_millis(2));
