@@ -259,9 +259,11 @@ const TO_END: Duration = Duration::from_secs(10);
 
 impl Drop for Contender {
     fn drop(&mut self) {
-        let told = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            let _ = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status();
+        }
         let began = Instant::now();
-        while told.is_ok() && began.elapsed() < TO_END && matches!(self.child.try_wait(), Ok(None)) {
+        while began.elapsed() < TO_END && matches!(self.child.try_wait(), Ok(None)) {
             std::thread::sleep(Duration::from_millis(10));
         }
         let _ = self.child.kill();
