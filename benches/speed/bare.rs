@@ -1,7 +1,7 @@
 //! What the libraries cost by themselves: a program between nginx and the gateway. It takes a request with
 //! hyper, passes it on with hyper, reads the kind of each event of the answer, and writes what came together
-//! together. It has no keys, limits, accounts, translation, ledger or metrics: who uses these libraries does not
-//! get below it, and what the gateway costs more is what the gateway does.
+//! together. It has no keys, limits, accounts, translation, ledger or metrics. A yardstick and no floor: it is as the
+//! kit is built, and it does not read ahead as the gateway does.
 
 use std::io::Write as _;
 use std::net::SocketAddr;
