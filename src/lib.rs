@@ -15,6 +15,7 @@
 //! and fails on an arrow that points back.
 
 pub mod account;
+mod alarm;
 pub mod batch;
 pub mod cli;
 pub mod codex;

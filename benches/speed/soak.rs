@@ -21,9 +21,9 @@ const DELTAS: u32 = 64;
 const SAMPLE: u64 = 10;
 /// Requests of a conversation; its prompts are alike.
 const TURNS: u64 = 16;
-/// A connection that has waited longer may be closed at the other end, `server.header_timeout` after its last
-/// request.
-const FRESH: Duration = Duration::from_secs(10);
+/// A connection that has waited longer is not used again, as in clients' pools: it may be closed at the other end,
+/// `server.idle_timeout` after its last request.
+const FRESH: Duration = Duration::from_mins(1);
 /// After which an answer is taken for lost.
 const PATIENCE: Duration = Duration::from_mins(1);
 /// More would only be repetitions.

@@ -8,12 +8,12 @@ use super::failure::{Failure, FailureKind};
 use super::lanes::Place;
 use super::socket::Talk;
 use super::sse::{Decoder, Frame};
+use crate::alarm::Alarm;
 use ahead::Ahead;
 use bytes::Bytes;
 use drain::Drain;
 use http::Version;
-use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::time::Instant;
 
@@ -46,26 +46,6 @@ pub enum Came {
     End,
     /// Nothing, in the time that was given.
     Nothing,
-}
-
-/// A timer that is set for each event and hardly ever goes off: it is put later only when it does.
-#[derive(Debug, Default)]
-struct Alarm(Option<Pin<Box<tokio::time::Sleep>>>);
-
-impl Alarm {
-    fn poll(&mut self, context: &mut Context<'_>, until: Instant) -> Poll<()> {
-        let sleep = self.0.get_or_insert_with(|| Box::pin(tokio::time::sleep_until(until)));
-        if sleep.deadline() > until {
-            sleep.as_mut().reset(until);
-        }
-        while sleep.as_mut().poll(context).is_ready() {
-            if Instant::now() >= until {
-                return Poll::Ready(());
-            }
-            sleep.as_mut().reset(until);
-        }
-        Poll::Pending
-    }
 }
 
 /// Where events come from.

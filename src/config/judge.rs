@@ -170,6 +170,7 @@ fn numbers(settings: &Settings) -> Vec<Broken> {
     ]);
     let durations = [
         ("server.header_timeout", server.header_timeout),
+        ("server.idle_timeout", server.idle_timeout),
         ("backend.connect_timeout", backend.connect_timeout),
         ("backend.first_byte_timeout", backend.first_byte_timeout),
         ("backend.idle_timeout", backend.idle_timeout),

@@ -28,7 +28,8 @@ section! {
         listen: SocketAddr = "127.0.0.1:8787", "Where the API listens.";
         ops_listen: SocketAddr = "127.0.0.1:9464", "Where `/healthz`, `/readyz` and `/metrics` listen.";
         max_body: Size = "64MiB", "The largest request body, after decompression.";
-        header_timeout: Duration = "15s", "How long a client may take to send a request's head. A connection that waits longer for one, its first or its next, is ended.";
+        header_timeout: Duration = "15s", "How long a client may take to send a request's head, the first of its connection from when that is made.";
+        idle_timeout: Duration = "2m", "How long a connection may wait for its next request before it is ended. Longer than clients' pools (90 s in many) and load balancers (60 s) keep theirs: where the gateway ends a connection first, the request that is just on its way on it fails.";
         trusted_proxies: String = "", "The proxies, as addresses or networks (`10.0.0.0/8`) separated by commas, whose `X-Forwarded-For` is believed when a key may be used from certain networks only.";
         keep_alive: Duration = "15s", "After how much silence of the backend a stream's client is told that the stream is alive, and again after as much; `0s` for never.";
         drain_delay: Duration = "0s", "At shutdown: how long readiness is red, and requests are served all the same, until load balancers have seen it.";

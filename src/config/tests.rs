@@ -205,6 +205,7 @@ fn what_a_server_would_stumble_over_later_is_a_fault_now() {
     let cases = [
         ("server.ops_listen", "TOLLWAY_SERVER__OPS_LISTEN", "0.0.0.0:8787"),
         ("server.header_timeout", "TOLLWAY_SERVER__HEADER_TIMEOUT", "0s"),
+        ("server.idle_timeout", "TOLLWAY_SERVER__IDLE_TIMEOUT", "0s"),
         ("backend.connect_timeout", "TOLLWAY_BACKEND__CONNECT_TIMEOUT", "0s"),
         ("backend.user_agent", "TOLLWAY_BACKEND__USER_AGENT", "a\nb"),
         ("backend.proxy", "TOLLWAY_BACKEND__PROXY", "gopher://u:hunter2@p"),

@@ -1,11 +1,15 @@
 //! A listener: accepts connections, bounds the time a request's head may take, and ends gracefully.
 
+mod patience;
+
+use super::origin;
 use axum::response::Response;
 use hyper::Request;
 use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
+use patience::{Answer, Limits, Watched};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -21,13 +25,11 @@ use tokio_util::task::TaskTracker;
 pub(super) struct Options {
     /// How long a client may take to send a request's head.
     pub header_timeout: Duration,
+    /// How long a connection may wait for its next request.
+    pub idle_timeout: Duration,
     /// How long connections may take to end once no more are accepted.
     pub linger: Duration,
 }
-
-/// Where a connection comes from.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct Peer(pub IpAddr);
 
 /// What a connection over HTTP/2 begins with (RFC 9113, 3.4).
 const PREFACE: &[u8; 24] = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n";
@@ -111,21 +113,23 @@ fn converse<S>(
 where
     S: Service<Request<Incoming>, Response = Response, Error = Infallible, Future: Send> + Send + 'static,
 {
-    let service = service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(Peer(peer));
-        app.call(request)
-    });
-    let stream = TokioIo::new(stream);
+    let from = origin::told(peer);
     if is_http2 {
+        let service = service_fn(move |request| app.call(origin::stamp(request, &from)));
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
-        let connection = Box::pin(builder.serve_connection(stream, service));
+        let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
         Box::pin(to_the_end(connection, http2::Connection::graceful_shutdown, closing))
     } else {
-        let mut builder = http1::Builder::new();
-        builder.timer(TokioTimer::new()).header_read_timeout(options.header_timeout);
-        let connection = Box::pin(builder.serve_connection(stream, service).with_upgrades());
-        Box::pin(to_the_end(connection, http1::UpgradeableConnection::graceful_shutdown, closing))
+        let stream = Watched::new(stream, Limits { head: options.header_timeout, idle: options.idle_timeout });
+        let turn = stream.turn();
+        let service = service_fn(move |request| {
+            let busy = turn.begin();
+            let answer = app.call(origin::stamp(request, &from));
+            async { answer.await.map(|response| Answer::of(response, busy)) }
+        });
+        let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
+        Box::pin(to_the_end(Box::pin(connection), http1::UpgradeableConnection::graceful_shutdown, closing))
     }
 }
 
@@ -154,12 +158,21 @@ mod tests {
     use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
     use tokio::task::JoinHandle;
 
-    const OPTIONS: Options = Options { header_timeout: Duration::from_millis(300), linger: Duration::from_secs(5) };
+    const OPTIONS: Options = Options {
+        header_timeout: Duration::from_millis(300),
+        idle_timeout: Duration::from_secs(3),
+        linger: Duration::from_secs(5),
+    };
 
     async fn listening() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
-        let app = TowerToHyperService::new(Router::new().route("/", get(|| async { "hello" })));
+        let slow = || async {
+            sleep(OPTIONS.idle_timeout * 2).await;
+            "hello"
+        };
+        let routes = Router::new().route("/", get(|| async { "hello" })).route("/slow", get(slow));
+        let app = TowerToHyperService::new(routes);
         let closing = CancellationToken::new();
         let serving = tokio::spawn(serve(listener, app, OPTIONS, closing.clone()));
         (address, closing, serving)
@@ -207,6 +220,52 @@ mod tests {
             let ended = timeout(Duration::from_secs(10), stream.read_to_end(&mut answer)).await;
             assert!(ended.is_ok() && !answer.starts_with(b"HTTP/1.1 200"), "{beginning:?}");
         }
+    }
+
+    /// Asks on a connection that is kept, and reads the answer.
+    async fn ask(stream: &mut TcpStream, path: &str) {
+        stream.write_all(format!("GET {path} HTTP/1.1\r\nhost: a\r\n\r\n").as_bytes()).await.expect("sent");
+        let mut answer = Vec::new();
+        while !answer.ends_with(b"hello") {
+            let read = timeout(Duration::from_secs(20), stream.read_buf(&mut answer)).await;
+            assert!(read.expect("in time").expect("read") > 0, "{}", String::from_utf8_lossy(&answer));
+        }
+        assert!(answer.starts_with(b"HTTP/1.1 200"), "{}", String::from_utf8_lossy(&answer));
+    }
+
+    #[tokio::test]
+    async fn a_connection_rests_longer_than_a_head_may_take_and_not_for_ever() {
+        let (address, ..) = listening().await;
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        for path in ["/", "/", "/slow", "/"] {
+            ask(&mut stream, path).await;
+            sleep(OPTIONS.header_timeout * 2).await;
+        }
+        assert!(rest(&mut stream).await.is_empty());
+    }
+
+    #[tokio::test]
+    async fn a_second_head_must_come_as_soon_as_a_first_one() {
+        let (address, ..) = listening().await;
+        let mut stream = TcpStream::connect(address).await.expect("a connection");
+        ask(&mut stream, "/").await;
+        let (mut reader, mut writer) = stream.split();
+        let drip = async {
+            // In all shorter than a connection may rest.
+            for _ in 0..20 {
+                if writer.write_all(b"G").await.is_err() {
+                    return true;
+                }
+                sleep(OPTIONS.header_timeout / 3).await;
+            }
+            false
+        };
+        let mut answer = Vec::new();
+        tokio::select! {
+            gave_up = drip => assert!(gave_up, "it is listened to for ever"),
+            ended = reader.read_to_end(&mut answer) => drop(ended),
+        }
+        assert!(!answer.starts_with(b"HTTP/1.1 200"));
     }
 
     #[tokio::test]

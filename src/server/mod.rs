@@ -97,7 +97,8 @@ pub async fn run(
     spawn_background(settings, &state, &background, &stop);
 
     let closing = CancellationToken::new();
-    let options = listen::Options { header_timeout: settings.server.header_timeout, linger: Duration::from_secs(1) };
+    let (header_timeout, idle_timeout) = (settings.server.header_timeout, settings.server.idle_timeout);
+    let options = listen::Options { header_timeout, idle_timeout, linger: Duration::from_secs(1) };
     let api = tokio::spawn(listen::serve(api, data::front(state.clone()), options, closing.clone()));
     let ops_closing = CancellationToken::new();
     let operated = TowerToHyperService::new(ops::router(state.clone()));

@@ -2,7 +2,6 @@
 //! last address of `X-Forwarded-For` that is none of theirs. It travels in a header of our own, which
 //! is taken out of what clients send, for that is what every route has in its hands.
 
-use crate::server::listen::Peer;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Request};
 use ipnet::IpNet;
 use std::net::IpAddr;
@@ -10,13 +9,26 @@ use std::net::IpAddr;
 const FROM: HeaderName = HeaderName::from_static("x-tollway-from");
 const FORWARDED: &str = "x-forwarded-for";
 
-/// The request with its origin told.
+/// What is told of a connection's other end.
+pub(super) fn told(peer: IpAddr) -> Option<HeaderValue> {
+    HeaderValue::try_from(peer.to_canonical().to_string()).ok()
+}
+
+/// A request with nothing told but where its connection comes from.
+pub(super) fn stamp<B>(mut request: Request<B>, peer: &Option<HeaderValue>) -> Request<B> {
+    match peer {
+        Some(peer) => drop(request.headers_mut().insert(FROM, peer.clone())),
+        None => drop(request.headers_mut().remove(FROM)),
+    }
+    request
+}
+
+/// The request with what its proxies tell, where they are trusted.
 pub(super) fn tell<B>(mut request: Request<B>, trusted: &[IpNet]) -> Request<B> {
-    let peer = request.extensions().get::<Peer>().map(|peer| peer.0);
     let headers = request.headers_mut();
-    headers.remove(FROM);
-    if let Some(from) = peer.map(|peer| client(headers, peer, trusted))
-        && let Ok(from) = HeaderValue::try_from(from.to_string())
+    if !trusted.is_empty()
+        && let Some(peer) = of(headers)
+        && let Some(from) = told(client(headers, peer, trusted))
     {
         headers.insert(FROM, from);
     }
@@ -81,7 +93,10 @@ mod tests {
 
     #[test]
     fn a_client_cannot_tell_its_origin_itself() {
-        let request = Request::builder().header(FROM, "10.0.0.1").body(()).expect("a request");
-        assert_eq!(of(tell(request, &[]).headers()), None);
+        let says = || Request::builder().header(FROM, "10.0.0.1").header(FROM, "10.0.0.2").body(()).expect("a request");
+        let peer = "192.0.2.9".parse().expect("an address");
+        for (peer, expected) in [(told(peer), Some(peer)), (None, None)] {
+            assert_eq!(of(tell(stamp(says(), &peer), &[]).headers()), expected);
+        }
     }
 }

@@ -1,6 +1,7 @@
 //! What a request's address means. People give their tools base addresses with and without `/v1`, with
 //! a slash at the end, and some tools add `/v1` to what has it already: one form reaches the router.
 
+use super::serve;
 use axum::http::header::CONTENT_ENCODING;
 use axum::http::uri::PathAndQuery;
 use axum::http::{HeaderValue, Request, Uri};
@@ -74,6 +75,10 @@ fn with_path(uri: &Uri, path: &str) -> Option<Uri> {
 
 /// `//v1/v1/models/` is `/v1/models`, as is `/models`. Escapes are left as they are.
 fn canonical_path(path: &str) -> Cow<'_, str> {
+    // What nearly all requests are for is not taken apart.
+    if serve::generates(path).is_some() {
+        return Cow::Borrowed(path);
+    }
     let mut segments: Vec<&str> = path.split('/').filter(|segment| !segment.is_empty()).collect();
     while let ["v1", "v1" | "backend-api" | "openapi.json", ..] = segments[..] {
         segments.remove(0);
