@@ -5,6 +5,8 @@
 
 mod json;
 
+pub(crate) use json::quote;
+
 use bytes::Bytes;
 use serde::Serialize;
 use serde_json::value::RawValue;

@@ -2,22 +2,22 @@
 //! by itself; this looks at eight.
 
 use super::{InputItem, InputPart, Role, ToolOutput};
+use bytes::BufMut;
 
 const ONES: u64 = u64::from_ne_bytes([1; 8]);
 const HIGHEST: u64 = ONES << 7;
 
 /// Writes a text with its quotes.
-pub(super) fn quote(text: &str, out: &mut Vec<u8>) {
-    out.reserve(text.len() + 2);
-    out.push(b'"');
+pub(crate) fn quote(text: &str, out: &mut impl BufMut) {
+    out.put_u8(b'"');
     let mut rest = text.as_bytes();
     while let Some(at) = special(rest) {
-        out.extend_from_slice(&rest[..at]);
+        out.put_slice(&rest[..at]);
         escape(rest[at], out);
         rest = &rest[at + 1..];
     }
-    out.extend_from_slice(rest);
-    out.push(b'"');
+    out.put_slice(rest);
+    out.put_u8(b'"');
 }
 
 /// Where the first byte is that a JSON string cannot have as it is.
@@ -39,7 +39,7 @@ fn special(text: &[u8]) -> Option<usize> {
     Some(chunks.len() * 8 + place)
 }
 
-fn escape(byte: u8, out: &mut Vec<u8>) {
+fn escape(byte: u8, out: &mut impl BufMut) {
     const DIGITS: &[u8; 16] = b"0123456789abcdef";
     let letter = match byte {
         b'"' | b'\\' => byte,
@@ -50,11 +50,11 @@ fn escape(byte: u8, out: &mut Vec<u8>) {
         b'\r' => b'r',
         _ => {
             let digits = [byte >> 4, byte & 15].map(|digit| DIGITS[usize::from(digit)]);
-            out.extend_from_slice(b"\\u00");
-            return out.extend_from_slice(&digits);
+            out.put_slice(b"\\u00");
+            return out.put_slice(&digits);
         }
     };
-    out.extend_from_slice(&[b'\\', letter]);
+    out.put_slice(&[b'\\', letter]);
 }
 
 /// Writes a list.

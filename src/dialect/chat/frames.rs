@@ -4,6 +4,7 @@
 
 use super::Shape;
 use super::assembly::{Family, Finish, Thought};
+use crate::codex::request::quote;
 use bytes::{BufMut, Bytes, BytesMut};
 use memchr::memmem;
 use serde::Serialize;
@@ -377,8 +378,7 @@ impl TextChunk {
     pub(super) fn write(&self, text: &str, out: &mut BytesMut) {
         out.reserve(self.before.len() + text.len() + self.after.len() + 2);
         out.extend_from_slice(&self.before);
-        // Neither the buffer nor text can fail to serialise.
-        let _ = serde_json::to_writer(out.writer(), text);
+        quote(text, out);
         out.extend_from_slice(&self.after);
     }
 }

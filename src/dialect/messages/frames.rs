@@ -2,6 +2,7 @@
 //!
 //! Everything borrows: a delta is serialised from the backend's frame straight into the answer.
 
+use crate::codex::request::quote;
 use bytes::{BufMut, BytesMut};
 use serde::Serialize;
 use serde_json::value::RawValue;
@@ -36,6 +37,31 @@ impl StreamEvent<'_> {
     pub(super) fn write(&self, out: &mut BytesMut) {
         write_frame(self.name(), self, out);
     }
+}
+
+/// Appends a piece of a block, as [`StreamEvent::write`] would: most frames are one, and a serialiser takes longer
+/// than all that comes before it.
+pub(super) fn write_delta(index: u32, delta: BlockDelta<'_>, out: &mut BytesMut) {
+    let (kind, text): (&[u8], _) = match delta {
+        BlockDelta::Text { text } => (br#","delta":{"type":"text_delta","text":"#, text),
+        BlockDelta::Thinking { thinking } => (br#","delta":{"type":"thinking_delta","thinking":"#, thinking),
+        BlockDelta::InputJson { partial_json } => {
+            (br#","delta":{"type":"input_json_delta","partial_json":"#, partial_json)
+        }
+        BlockDelta::Citation { .. } | BlockDelta::Signature { .. } => {
+            return StreamEvent::ContentBlockDelta { index, delta }.write(out);
+        }
+    };
+    const BEFORE: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
+    out.reserve(BEFORE.len() + kind.len() + text.len() + 16);
+    out.extend_from_slice(BEFORE);
+    match u8::try_from(index) {
+        Ok(digit @ 0..10) => out.put_u8(b'0' + digit),
+        _ => out.extend_from_slice(index.to_string().as_bytes()),
+    }
+    out.extend_from_slice(kind);
+    quote(text, out);
+    out.extend_from_slice(b"}}\n\n");
 }
 
 /// Appends one server-sent event.
@@ -266,4 +292,31 @@ pub(super) struct SearchError {
     #[serde(rename = "type")]
     pub(super) kind: &'static str,
     pub(super) error_code: &'static str,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_piece_is_written_as_the_serialiser_writes_it() {
+        for text in ["", "plain", "a \"b\" \\ c\n\u{1}\u{8}é🦀 and so on, for longer than a word"] {
+            for index in [0, 9, 10, u32::MAX] {
+                let deltas = || {
+                    [
+                        BlockDelta::Text { text },
+                        BlockDelta::Thinking { thinking: text },
+                        BlockDelta::Signature { signature: text },
+                        BlockDelta::InputJson { partial_json: text },
+                    ]
+                };
+                for (one, other) in deltas().into_iter().zip(deltas()) {
+                    let (mut written, mut serialised) = (BytesMut::new(), BytesMut::new());
+                    write_delta(index, one, &mut written);
+                    StreamEvent::ContentBlockDelta { index, delta: other }.write(&mut serialised);
+                    assert_eq!(written, serialised);
+                }
+            }
+        }
+    }
 }

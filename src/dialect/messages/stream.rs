@@ -4,7 +4,7 @@
 //! from 0), `message_delta`, `message_stop`; or `error` in place of everything that is left.
 
 use super::assembly::{Assembly, Sink};
-use super::frames::{BlockDelta, ContentBlock, Message, MessageEnd, StreamEvent, Usage};
+use super::frames::{BlockDelta, ContentBlock, Message, MessageEnd, StreamEvent, Usage, write_delta};
 use super::{Shape, error};
 use crate::codex::event::Depth;
 use crate::codex::sse::Frame;
@@ -93,7 +93,7 @@ impl Sink for FrameSink<'_> {
     }
 
     fn delta(&mut self, index: u32, delta: BlockDelta<'_>) {
-        StreamEvent::ContentBlockDelta { index, delta }.write(self.0);
+        write_delta(index, delta, self.0);
     }
 
     fn stop(&mut self, index: u32) {

@@ -188,7 +188,9 @@ pub fn request_finished(request: &RequestFinished<'_>) {
         );
     }
     if let Some(Cost { micros, currency }) = request.cost {
-        counter!(names::COST.name, "currency" => currency.to_owned(), "model" => model).increment(micros);
+        // A process has one currency.
+        let begin = || counter!(names::COST.name, "currency" => currency.to_owned(), "model" => model.clone());
+        series.cost.get_or_init(begin).increment(micros);
     }
     if let Some(holder) = request.holder {
         used_by(holder, request);
@@ -215,9 +217,8 @@ fn observe(series: &Requests, labels: &DialectAndModel, request: &RequestFinishe
 fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>) {
     let of_team = team.map_or(Cow::Borrowed("none"), |team| TEAMS.label(team, true, TEAM_LIMIT));
     let outcome = request.outcome;
-    let series = OF_TEAMS.of((of_team.clone(), outcome), |(team, _)| Holders {
-        requests: counter!(names::TEAM_REQUESTS.name, "team" => team.clone(), "outcome" => outcome),
-        tokens: series::Tokens::default(),
+    let series = OF_TEAMS.of((of_team.clone(), outcome), |(team, _)| {
+        Holders::new(counter!(names::TEAM_REQUESTS.name, "team" => team.clone(), "outcome" => outcome))
     });
     series.requests.increment(1);
     if let Some(usage) = request.usage {
@@ -225,8 +226,8 @@ fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>
         series.tokens.add(usage, tokens);
     }
     if let Some(Cost { micros, currency }) = request.cost {
-        let currency = currency.to_owned();
-        counter!(names::TEAM_COST.name, "team" => of_team.clone(), "currency" => currency).increment(micros);
+        let begin = || counter!(names::TEAM_COST.name, "team" => of_team.clone(), "currency" => currency.to_owned());
+        series.cost.get_or_init(begin).increment(micros);
     }
     let limit = KEY_LIMIT.get().copied().unwrap_or_default();
     if limit == 0 {
@@ -240,10 +241,7 @@ fn used_by(Holder { key, user, team }: Holder<'_>, request: &RequestFinished<'_>
         }
         Cow::Borrowed(other) => ["team", "user", "key"].map(|name| (name, Cow::Borrowed(other))),
     };
-    let series = OF_KEYS.of(labels.clone(), |labels| Holders {
-        requests: counter!(names::KEY_REQUESTS.name, labels),
-        tokens: series::Tokens::default(),
-    });
+    let series = OF_KEYS.of(labels.clone(), |labels| Holders::new(counter!(names::KEY_REQUESTS.name, labels)));
     series.requests.increment(1);
     if let Some(usage) = request.usage {
         series.tokens.add(usage, |kind| {

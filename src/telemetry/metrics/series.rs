@@ -54,6 +54,7 @@ pub(super) struct Requests {
     /// reported can be checked against the backend to the token.
     pub(super) reported: Tokens,
     pub(super) estimated: Tokens,
+    pub(super) cost: OnceLock<Counter>,
 }
 
 impl Requests {
@@ -66,6 +67,7 @@ impl Requests {
             overhead: OnceLock::new(),
             reported: Tokens::default(),
             estimated: Tokens::default(),
+            cost: OnceLock::new(),
         }
     }
 }
@@ -74,6 +76,13 @@ impl Requests {
 pub(super) struct Holders {
     pub(super) requests: Counter,
     pub(super) tokens: Tokens,
+    pub(super) cost: OnceLock<Counter>,
+}
+
+impl Holders {
+    pub(super) fn new(requests: Counter) -> Self {
+        Self { requests, tokens: Tokens::default(), cost: OnceLock::new() }
+    }
 }
 
 /// What calls of the backend for a model add to.
