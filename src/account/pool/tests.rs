@@ -179,7 +179,7 @@ fn a_key_sees_only_its_accounts_also_in_the_reset() {
     let mine = Candidate { limited_until: Some(NOW + 9_000), ..candidate() };
     let later = Candidate { limited_until: Some(NOW + 9_500), ..candidate() };
     let other = Candidate { limited_until: Some(NOW + 2_000), ..candidate() };
-    let scope = AccountScope::Only(vec![mine.id, later.id]);
+    let scope = AccountScope::only([mine.id, later.id]);
 
     let choice = choose(&[mine, later, other], &ask(&scope));
 
