@@ -22,7 +22,7 @@ use super::settings::backoff;
 use super::token_manager::TokenManager;
 use crate::codex::Failure;
 use crate::codex::limits::Limits;
-use crate::store::{Account, AccountId, Changes, UnixMillis};
+use crate::store::{Account, AccountId, AccountScope, Changes, UnixMillis};
 
 type Members = BTreeMap<AccountId, Arc<Member>>;
 
@@ -68,10 +68,25 @@ impl Accounts {
         self.members.load().get(&id).cloned()
     }
 
-    /// What the pool chooses from, for a request of this model.
+    /// Every account as the pool sees it, for a request of this model.
     pub fn candidates(&self, model: Option<&str>) -> Vec<Candidate> {
-        let now = self.context.now();
-        self.members.load().values().map(|member| member.candidate(model, now)).collect()
+        self.candidates_of(&AccountScope::All, model)
+    }
+
+    /// The accounts of a scope; those outside cost nothing.
+    pub fn candidates_of(&self, scope: &AccountScope, model: Option<&str>) -> Vec<Candidate> {
+        let (members, now) = (self.members.load(), self.context.now());
+        match scope {
+            AccountScope::All => members.values().map(|member| member.candidate(model, now)).collect(),
+            AccountScope::Only(ids) => {
+                ids.iter().filter_map(|id| Some(members.get(id)?.candidate(model, now))).collect()
+            }
+        }
+    }
+
+    /// One account as the pool sees it.
+    pub fn candidate(&self, id: AccountId, model: Option<&str>) -> Option<Candidate> {
+        Some(self.members.load().get(&id)?.candidate(model, self.context.now()))
     }
 
     /// The accounts whose newest credentials are in memory only: not ready while there are any.
