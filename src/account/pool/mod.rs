@@ -280,7 +280,8 @@ pub fn at_home(home: &Candidate, ask: &Ask<'_>) -> Option<Choice> {
     let serves = ask.home == Some(home.id) && obstacle(home, ask).is_none();
     // It is not known to lack the model, so that somebody may offer it.
     let (stay, is_offered) = (Stay::Home, true);
-    serves.then(|| Choice { ordered: score::order(&[home], ask.strategy, ask.now), excluded: vec![], stay, is_offered })
+    let ordered = || vec![score::rank(home, ask.strategy, ask.now)];
+    serves.then(|| Choice { ordered: ordered(), excluded: Vec::new(), stay, is_offered })
 }
 
 /// Whether any account but `chosen` may serve: whether [`choose`] has more to say than [`at_home`] did.
