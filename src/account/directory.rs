@@ -12,17 +12,19 @@ use arc_swap::ArcSwap;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 
-use super::live::{InFlight, Live};
+use super::live::{InFlight, Live, Load};
 use super::pool::Candidate;
 use super::pool::condition::{Condition, Defaults};
+use super::pool::health::Circuit;
 use super::pool::quota::Source;
 use super::pool::remedy::Consequence;
 use super::ports::{Context, StoreFault, Stored};
 use super::settings::backoff;
+use super::tidings::Face;
 use super::token_manager::TokenManager;
 use crate::codex::Failure;
 use crate::codex::limits::Limits;
-use crate::store::{Account, AccountId, Changes, UnixMillis};
+use crate::store::{Account, AccountId, AccountScope, Changes, UnixMillis};
 
 type Members = BTreeMap<AccountId, Arc<Member>>;
 
@@ -68,10 +70,25 @@ impl Accounts {
         self.members.load().get(&id).cloned()
     }
 
-    /// What the pool chooses from, for a request of this model.
+    /// Every account as the pool sees it, for a request of this model.
     pub fn candidates(&self, model: Option<&str>) -> Vec<Candidate> {
-        let now = self.context.now();
-        self.members.load().values().map(|member| member.candidate(model, now)).collect()
+        self.candidates_of(&AccountScope::All, model)
+    }
+
+    /// The accounts of a scope; those outside cost nothing.
+    pub fn candidates_of(&self, scope: &AccountScope, model: Option<&str>) -> Vec<Candidate> {
+        let (members, now) = (self.members.load(), self.context.now());
+        match scope {
+            AccountScope::All => members.values().map(|member| member.candidate(model, now)).collect(),
+            AccountScope::Only(ids) => {
+                ids.iter().filter_map(|id| Some(members.get(id)?.candidate(model, now))).collect()
+            }
+        }
+    }
+
+    /// One account as the pool sees it.
+    pub fn candidate(&self, id: AccountId, model: Option<&str>) -> Option<Candidate> {
+        Some(self.members.load().get(&id)?.candidate(model, self.context.now()))
     }
 
     /// The accounts whose newest credentials are in memory only: not ready while there are any.
@@ -90,13 +107,13 @@ impl Accounts {
     /// them. Usage that shows quota again ends a limit early.
     pub fn note_limits(self: &Arc<Self>, id: AccountId, limits: &Limits, source: Source, model: Option<&str>) {
         let Some(member) = self.get(id) else { return };
-        let is_back = {
-            let mut load = member.live.load();
+        let now = self.context.now();
+        let is_back = self.change(&member, now, |load| {
             load.unwritten = true;
             // One process asks for all of them.
             load.is_news |= source == Source::Usage;
-            load.condition.learn(limits, source, model, self.context.now())
-        };
+            load.condition.learn(limits, source, model, now)
+        });
         if source == Source::Usage {
             self.news.notify_one();
         }
@@ -116,9 +133,8 @@ impl Accounts {
         defaults: Defaults,
     ) {
         let Some(member) = self.get(id) else { return };
-        let is_changed = {
-            let (now, random) = (self.context.now(), (self.context.random)());
-            let mut load = member.live.load();
+        let (now, random) = (self.context.now(), (self.context.random)());
+        let is_changed = self.change(&member, now, |load| {
             let before = load.condition.limited_until;
             load.condition.suffer(consequence, failure, model, defaults, now, random);
             load.unwritten = true;
@@ -130,7 +146,7 @@ impl Accounts {
             }
             // A burst of equal 429s is one write.
             load.condition.limited_until != before
-        };
+        });
         if is_changed {
             self.save_limit(member);
         }
@@ -138,9 +154,29 @@ impl Accounts {
 
     /// The account has begun to answer.
     pub fn succeeded(&self, id: AccountId) {
-        if let Some(member) = self.get(id) {
-            member.live.load().condition.succeeded();
+        let Some(member) = self.get(id) else { return };
+        let mut load = member.live.load();
+        let was_closed = load.condition.circuit(self.context.now()) == Circuit::Closed;
+        load.condition.succeeded();
+        drop(load);
+        if !was_closed {
+            self.context.tidings.tell();
         }
+    }
+
+    /// Changes what is known of an account, and says so if it is to be told at once.
+    fn change<T>(&self, member: &Member, now: UnixMillis, how: impl FnOnce(&mut Load) -> T) -> T {
+        let face = |load: &Load| Face::of(member.manager.id(), &load.condition, now);
+        let (changed, is_seen) = {
+            let mut load = member.live.load();
+            let before = face(&load);
+            let changed = how(&mut load);
+            (changed, before != face(&load))
+        };
+        if is_seen {
+            self.context.tidings.tell();
+        }
+        changed
     }
 
     fn save_limit(self: &Arc<Self>, member: Arc<Member>) {
@@ -244,11 +280,17 @@ impl Accounts {
         }
         self.members.store(Arc::new(members));
         self.changes.fetch_add(1, Ordering::Release);
+        self.context.tidings.tell();
     }
 
     /// Another number whenever an account was added, removed or changed by somebody.
     pub fn changes(&self) -> u64 {
         self.changes.load(Ordering::Acquire)
+    }
+
+    /// Another number whenever something of an account has changed that holders of keys are told at once.
+    pub fn tidings(&self) -> u64 {
+        self.context.tidings.count()
     }
 
     /// Follows the store until the process stops. A store that cannot be read is logged once, and
@@ -302,6 +344,12 @@ impl Member {
         let load = self.live.load();
         let read_at = load.condition.quota.read_at()?;
         Some((load.condition.quota.limits(now), read_at))
+    }
+
+    /// Its plan, as the backend said last.
+    pub fn plan(&self) -> Option<String> {
+        let told = self.live.load().condition.quota.plan().map(str::to_owned);
+        told.or_else(|| self.manager.snapshot().account.plan.clone())
     }
 
     /// Its condition, as it is.

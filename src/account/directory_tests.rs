@@ -216,3 +216,46 @@ async fn a_verdict_of_a_manager_reaches_the_pool_at_once() {
 
     assert_eq!(only(&accounts).state, AccountState::Quarantined);
 }
+
+#[tokio::test(start_paused = true)]
+async fn what_is_to_be_told_at_once_is_counted_and_what_every_answer_brings_is_not() {
+    let bench = Bench::new();
+    let id = bench.add("ada", HOUR);
+    let accounts = directory(&bench).await;
+    let failure = Failure::of(FailureKind::ServerError, "no");
+    let fail = || (0..5).for_each(|_| accounts.suffer(id, Consequence::Counted, &failure, None, DEFAULTS));
+    let mut seen = accounts.tidings();
+    let mut is_told = || std::mem::replace(&mut seen, accounts.tidings()) != accounts.tidings();
+
+    drop(accounts.begin(id));
+    accounts.succeeded(id);
+    assert!(!is_told(), "an answer");
+    fail();
+    assert!(is_told(), "an open circuit");
+    tokio::time::advance(Duration::from_mins(10)).await;
+    let trial = accounts.begin(id);
+    assert!(is_told(), "a trial");
+    accounts.succeeded(id);
+    assert!(is_told(), "a closed circuit");
+    drop(trial);
+    is_told();
+    limit(&accounts, id);
+    assert!(is_told(), "a limit");
+    accounts.reload().await.unwrap();
+    assert!(is_told(), "what operators changed");
+    accounts.get(id).unwrap().manager.quarantine(1, "unauthorized");
+    assert!(is_told(), "a verdict");
+}
+
+#[tokio::test(start_paused = true)]
+async fn accounts_outside_a_scope_are_not_looked_at() {
+    let bench = Bench::new();
+    let (one, two) = (bench.add("one", HOUR), bench.add("two", HOUR));
+    let accounts = directory(&bench).await;
+    let ids = |scope| accounts.candidates_of(&scope, None).iter().map(|one| one.id).collect::<Vec<_>>();
+
+    assert_eq!(ids(AccountScope::All), [one, two]);
+    assert_eq!(ids(AccountScope::only([two, AccountId::new()])), [two]);
+    assert_eq!(accounts.candidate(one, None).map(|found| found.id), Some(one));
+    assert!(accounts.candidate(AccountId::new(), None).is_none());
+}

@@ -30,6 +30,7 @@ pub async fn restore(accounts: &Accounts, store: &Store) -> Result<(), StoreErro
             Err(error) => tracing::warn!(account_id = %id, %error, "what was known of the account is not legible"),
         }
     }
+    accounts.context().tidings.tell();
     Ok(())
 }
 

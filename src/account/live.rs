@@ -60,6 +60,9 @@ impl InFlight {
     pub(super) fn begin(member: Arc<Member>, now: UnixMillis) -> Self {
         let weight = member.weight();
         let is_trial = member.live.load().condition.begin(weight, now);
+        if is_trial {
+            member.manager.context.tidings.tell();
+        }
         Self { member, is_trial }
     }
 
@@ -72,6 +75,9 @@ impl InFlight {
 impl Drop for InFlight {
     fn drop(&mut self) {
         self.member.live.load().condition.end(self.is_trial);
+        if self.is_trial {
+            self.member.manager.context.tidings.tell();
+        }
     }
 }
 

@@ -18,12 +18,13 @@ mod refresh;
 mod settings;
 mod snapshot;
 mod stored;
+mod tidings;
 mod token_error;
 mod token_manager;
 mod verdict;
 
 #[cfg(test)]
-mod testing;
+pub(crate) mod testing;
 
 pub use directory::{Accounts, Member};
 pub use live::InFlight;
@@ -32,5 +33,6 @@ pub use ports::{
 };
 pub use settings::TokenSettings;
 pub use snapshot::{Snapshot, Standing};
+pub use tidings::Tidings;
 pub use token_error::TokenError;
 pub use token_manager::TokenManager;

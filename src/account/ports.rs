@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use super::settings::TokenSettings;
+use super::tidings::Tidings;
 use crate::oauth::{OAuthClient, RefreshError, RefreshReason, Timely, TokenSet};
 use crate::store::{
     Account, AccountId, AccountState, Credentials, Lease, NewCredentials, Saved, Trace, Turn, UnixMillis,
@@ -199,6 +200,8 @@ pub struct Context {
     pub holder: String,
     /// The numbers.
     pub settings: TokenSettings,
+    /// Says that something of an account has changed.
+    pub tidings: Tidings,
     /// Holds every task that must not be cut short; shutdown closes it and waits for it.
     pub tasks: TaskTracker,
     /// Cancelled when the process begins to stop: loops end, unsaved credentials get their last

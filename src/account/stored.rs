@@ -137,7 +137,7 @@ mod tests {
     use super::super::pool::condition::Defaults;
     use super::super::pool::remedy::Consequence;
     use super::super::testing::{Bench, HOUR, START};
-    use super::super::{Accounts, Context, TokenSettings};
+    use super::super::{Accounts, Context, Tidings, TokenSettings};
     use super::*;
     use crate::codex::{Failure, FailureKind};
     use crate::store::vault::Keyring;
@@ -175,6 +175,7 @@ mod tests {
             clock: Arc::new(|| START),
             random: Arc::new(|| 0.0),
             holder: "test".into(),
+            tidings: Tidings::default(),
             settings: TokenSettings::default(),
             tasks: bench.context.tasks.clone(),
             shutdown: bench.context.shutdown.clone(),

@@ -15,6 +15,7 @@ use tokio_util::task::TaskTracker;
 
 use super::ports::{Context, CredentialStore, Observer, RefreshEvent, RefreshOutcome, StoreFault, Stored, TokenIssuer};
 use super::settings::TokenSettings;
+use super::tidings::Tidings;
 use super::token_manager::TokenManager;
 use crate::oauth::{RefreshError, RefreshReason, Timely, TokenSet};
 use crate::store::{
@@ -423,6 +424,7 @@ impl Bench {
             random: Arc::new(|| 1.0),
             holder: "test".into(),
             settings: TokenSettings::default(),
+            tidings: Tidings::default(),
             tasks: TaskTracker::new(),
             shutdown: CancellationToken::new(),
         });

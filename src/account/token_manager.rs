@@ -146,11 +146,7 @@ impl TokenManager {
             }
             None => Arc::clone(&held.credentials),
         };
-        self.snapshot.store(Arc::new(Snapshot {
-            standing: memory.standing(&account, credentials.generation),
-            account,
-            credentials,
-        }));
+        self.show(Snapshot { standing: memory.standing(&account, credentials.generation), account, credentials });
     }
 
     /// The account is gone; nothing is begun any more.
@@ -283,7 +279,7 @@ impl TokenManager {
             detail = verdict.standing.detail.as_deref(),
             "the account is out of use"
         );
-        self.snapshot.store(Arc::new(snapshot));
+        self.show(snapshot);
         let stored = self.store_standing(verdict.generation, verdict.standing.clone());
         memory.verdict = Some(verdict);
         stored
@@ -318,11 +314,13 @@ impl TokenManager {
         if reason == RefreshReason::UnauthorizedRecovery {
             memory.recovered = Some((credentials.generation, Instant::now()));
         }
-        self.snapshot.store(Arc::new(Snapshot {
-            standing: Standing::of(&account),
-            account: Arc::new(account),
-            credentials,
-        }));
+        self.show(Snapshot { standing: Standing::of(&account), account: Arc::new(account), credentials });
+    }
+
+    /// Puts in force what is known from now on.
+    fn show(&self, snapshot: Snapshot) {
+        self.snapshot.store(Arc::new(snapshot));
+        self.context.tidings.tell();
     }
 
     /// Notes a transient failure and how long to leave the issuer alone.

@@ -164,7 +164,7 @@ async fn create(store: &Store, order: Order, limits: Flags, now: UnixMillis) -> 
         Some(asked) => Some(store.tenants().find_team(asked).await?.id),
         None => None,
     };
-    let scope = if ids.is_empty() { AccountScope::All } else { AccountScope::Only(ids) };
+    let scope = if ids.is_empty() { AccountScope::All } else { AccountScope::only(ids) };
     let limits = limits.apply(Limits::default(), store, now).await?;
     let secret = KeySecret::mint()?;
     let expires_at = order.expires.map(|life| after(now, life));

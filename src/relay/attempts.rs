@@ -108,7 +108,7 @@ impl Relay {
             let Some(aim) = self.aim(key, conversation, &tried, errand.model(), ticket) else { break };
             tried.push(aim.account());
             errand.strip(aim.foreign);
-            match self.turn(&aim, errand, &mut charged, ticket).await {
+            match self.turn(&aim, (key, &tried), errand, &mut charged, ticket).await {
                 Ok(good) => {
                     self.settle(conversation, &aim, || errand.items());
                     return Ok((good, aim.in_flight));
@@ -151,6 +151,7 @@ impl Relay {
     async fn turn<E: Errand>(
         &self,
         aim: &Aim,
+        (key, tried): (&GatewayKey, &[AccountId]),
         errand: &mut E,
         charged: &mut u32,
         ticket: &mut Ticket,
@@ -187,7 +188,7 @@ impl Relay {
                 }
                 Same::StripReasoning if errand.strip(Foreign::All) => continue,
                 // Another account is the better chance, if there is one.
-                Same::Again if aim.is_last && !done.again && !errand.is_over() => {
+                Same::Again if !done.again && !errand.is_over() && self.is_last(aim, key, tried, errand.model()) => {
                     done.again = true;
                     *charged += 1;
                     if self.may_retry(*charged) {

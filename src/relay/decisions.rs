@@ -20,8 +20,8 @@ const AT_ONCE: usize = 1024;
 const GATHER: Duration = Duration::from_secs(1);
 /// Accounts told of in one decision: the first ones, and as many that were excluded …
 const TOLD: usize = 10;
-/// … but of those that could have served where the conversation stays at home, which is nearly always: it was
-/// compared with none.
+/// … but of those that could have served where the conversation stays at home, for which it was compared with
+/// none: nearly always nobody has even looked at them.
 const TOLD_AT_HOME: usize = 1;
 /// How often old ones are forgotten.
 const SWEEP: Duration = Duration::from_mins(10);
@@ -57,7 +57,8 @@ pub struct Explanation {
     pub candidates: Vec<Scored>,
     /// Accounts that could not.
     pub excluded: Vec<Excluded>,
-    /// How many there were of each, where not all are named.
+    /// How many there were of each among those that were looked at, where not all are named: one and none where a
+    /// conversation stays, as a rule.
     pub counts: (usize, usize),
     /// Accounts that were tried for the request before.
     pub tried: usize,
@@ -241,6 +242,19 @@ mod tests {
     use super::*;
     use crate::account::pool;
     use crate::store::Limits;
+
+    #[test]
+    fn what_is_kept_of_a_look_at_the_home_alone_is_that_it_was_chosen_and_compared_with_none() {
+        let key = crate::tenant::testing::key(Limits::default(), None, None);
+        let candidates = [Candidate::new(AccountId::new())];
+        let ask = Ask { home: Some(candidates[0].id), ..Ask::of(&key.accounts, 0) };
+        let choice = pool::at_home(&candidates[0], &ask).expect("it serves");
+        let (model, conversation) = (Some("gpt-x"), None);
+        let account = Account { key: &key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice };
+        let kept = account.told();
+        assert_eq!((kept.chosen, kept.affinity, kept.counts), (Some(candidates[0].id), "hit", (1, 0)));
+        assert_eq!(kept.candidates.first().map(|one| one.account), kept.chosen);
+    }
 
     #[test]
     fn what_is_kept_of_a_conversation_that_stays_is_where_and_how_many_there_were() {

@@ -1,8 +1,7 @@
 //! What an answer teaches about the account that gives it, and what its client is told instead.
 
 use super::answer::is_our_own;
-use super::standing::{Pool, known_standings};
-use super::{Relay, routing::Routing};
+use super::{Relay, notice::Notices};
 use crate::account::Accounts;
 use crate::account::pool::condition::Defaults;
 use crate::account::pool::quota::Source;
@@ -29,7 +28,7 @@ pub(super) trait Learn {
 /// Teaches the directory about one account, on behalf of one key.
 pub(super) struct Lesson {
     accounts: Arc<Accounts>,
-    routing: Arc<Routing>,
+    notices: Arc<Notices>,
     key: Arc<GatewayKey>,
     id: AccountId,
     model: String,
@@ -48,7 +47,7 @@ impl Learn for Lesson {
     }
 
     fn pooled(&self) -> Option<Frame> {
-        Pool::of(&known_standings(&self.accounts, &self.routing, &self.key)).event()
+        self.notices.of(&self.key.accounts).event()
     }
 }
 
@@ -56,7 +55,7 @@ impl Relay {
     pub(super) fn lesson(&self, id: AccountId, key: &Arc<GatewayKey>, model: &str) -> Lesson {
         Lesson {
             accounts: self.accounts.clone(),
-            routing: self.routing.clone(),
+            notices: self.notices.clone(),
             key: key.clone(),
             id,
             model: model.to_owned(),

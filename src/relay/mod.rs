@@ -15,6 +15,7 @@ mod forward;
 mod homes;
 mod lesson;
 mod limit_words;
+mod notice;
 mod passage;
 mod poll;
 mod queue;
@@ -108,6 +109,7 @@ pub struct Relay {
     queue: Queue,
     shelf: shelf::Shelf,
     routing: Arc<routing::Routing>,
+    notices: Arc<notice::Notices>,
     books: Arc<Books>,
     /// Where conversations that began on other replicas are looked for, if there are any.
     elsewhere: Option<homes::Elsewhere>,
@@ -150,7 +152,9 @@ pub struct Refused(pub Problem, pub Ticket);
 impl Relay {
     /// A relay over these accounts and this client.
     pub fn new(accounts: Arc<Accounts>, client: Client, books: Arc<Books>, options: Options) -> Self {
+        let routing = Arc::<routing::Routing>::default();
         Self {
+            notices: Arc::new(notice::Notices::new(accounts.clone(), routing.clone())),
             accounts,
             client,
             sessions: Mutex::new(Sessions::new(SESSIONS, millis(options.session_lifetime))),
@@ -158,7 +162,7 @@ impl Relay {
             recorder: Recorder::new(options.decisions),
             queue: Queue::new(options.waiting),
             shelf: shelf::Shelf::default(),
-            routing: Arc::default(),
+            routing,
             books,
             elsewhere: None,
             options,

@@ -23,8 +23,8 @@ pub(super) struct Aim {
     pub stay: Stay,
     /// What in the request belongs to another account.
     pub foreign: Foreign,
-    /// Whether no other account could serve.
-    pub is_last: bool,
+    /// Whether no other account could serve; `None` where nobody looked, for the conversation stays at home.
+    is_last: Option<bool>,
     /// Whether any account may offer the model.
     pub is_offered: bool,
 }
@@ -39,13 +39,25 @@ impl Aim {
 impl Relay {
     /// What the pool says to a request of this key, for this model.
     pub(super) fn look(&self, key: &GatewayKey, model: Option<&str>) -> Choice {
-        let now = millis_from_now(Duration::ZERO);
-        pool::choose(&self.candidates(model), &self.ask(key, None, &[], now))
+        let ask = self.ask(key, None, &[], millis_from_now(Duration::ZERO));
+        pool::choose(&self.candidates_for(&ask, model), &ask)
     }
 
     /// Every account as the pool sees it.
     pub fn candidates(&self, model: Option<&str>) -> Vec<Candidate> {
-        let mut candidates = self.accounts.candidates(model);
+        self.described(self.accounts.candidates(model), model)
+    }
+
+    /// Those of a request's scope, and its home, of which it is to be said if it is not in there.
+    fn candidates_for(&self, ask: &Ask<'_>, model: Option<&str>) -> Vec<Candidate> {
+        let mut candidates = self.accounts.candidates_of(ask.scope, model);
+        let outside = ask.home.filter(|home| !ask.scope.allows(*home));
+        candidates.extend(outside.and_then(|home| self.accounts.candidate(home, model)));
+        self.described(candidates, model)
+    }
+
+    /// With what others than the directory know of them.
+    fn described(&self, mut candidates: Vec<Candidate>, model: Option<&str>) -> Vec<Candidate> {
         let sessions = self.sessions();
         for candidate in &mut candidates {
             candidate.sessions = sessions.living_on(candidate.id);
@@ -58,12 +70,34 @@ impl Relay {
         candidates
     }
 
+    /// A choice and what it was made from: the conversation's home alone, where that may serve.
+    fn choose(&self, ask: &Ask<'_>, model: Option<&str>) -> (Vec<Candidate>, Choice, bool) {
+        let home = ask.home.and_then(|home| self.accounts.candidate(home, model));
+        if let Some(home) = home {
+            let alone = self.described(vec![home], model);
+            if let Some(choice) = pool::at_home(&alone[0], ask) {
+                return (alone, choice, true);
+            }
+        }
+        let candidates = self.candidates_for(ask, model);
+        let choice = pool::choose(&candidates, ask);
+        (candidates, choice, false)
+    }
+
+    /// Whether no other account could serve what `tried` could not.
+    pub(super) fn is_last(&self, aim: &Aim, key: &GatewayKey, tried: &[AccountId], model: Option<&str>) -> bool {
+        aim.is_last.unwrap_or_else(|| {
+            let ask = self.ask(key, None, tried, millis_from_now(Duration::ZERO));
+            !pool::has_another(&self.candidates_for(&ask, model), &ask, aim.account())
+        })
+    }
+
     fn strategy(&self, key: &GatewayKey) -> Strategy {
         key.pool.as_ref().map_or(self.options.strategy, |pool| pool.strategy)
     }
 
     /// The next account for a request, and a place on it: the conversation's own account, if it may
-    /// serve, else the pool's best.
+    /// serve, else the pool's best. The others are looked at only where there is no home, or it may not.
     pub(super) fn aim(
         &self,
         key: &GatewayKey,
@@ -73,12 +107,11 @@ impl Relay {
         ticket: &Ticket,
     ) -> Option<Aim> {
         let now = millis_from_now(Duration::ZERO);
-        let candidates = self.candidates(model);
         let home = conversation.and_then(|conversation| self.sessions().home(conversation.0, now));
         let ask = self.ask(key, home, tried, now);
-        let choice = pool::choose(&candidates, &ask);
+        let (candidates, choice, is_alone) = self.choose(&ask, model);
         let chosen = choice.first();
-        let is_last = choice.ordered.len() <= 1;
+        let is_last = (!is_alone).then_some(choice.ordered.len() <= 1);
         metrics::choice(ask.strategy.as_str(), choice.stay.as_str(), chosen.is_some());
         self.tell(&Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }, ticket);
         // An account may have been removed this instant.
@@ -92,9 +125,9 @@ impl Relay {
     pub fn explain(&self, key: &GatewayKey, model: Option<&str>, name: Option<&str>) -> Explanation {
         let conversation = name.map(|name| Conversation(Session::of(key.id, name)));
         let now = millis_from_now(Duration::ZERO);
-        let candidates = self.candidates(model);
         let home = conversation.and_then(|conversation| self.sessions().home(conversation.0, now));
         let ask = self.ask(key, home, &[], now);
+        let candidates = self.candidates_for(&ask, model);
         let choice = pool::choose(&candidates, &ask);
         let conversation = conversation.as_ref();
         Told { key, model, conversation, ask: &ask, candidates: &candidates, choice: &choice }.explained()

@@ -206,7 +206,7 @@ mod tests {
         shelf.put((id, None), listing(&["a"]));
         assert!(ask(&key, 0).is_some() && found.get() == 2, "a catalogue");
         assert!(ask(&key, 1).is_some() && found.get() == 3, "the directory");
-        key.accounts = AccountScope::Only(vec![id]);
+        key.accounts = AccountScope::only([id]);
         assert!(ask(&key, 1).is_some() && found.get() == 4, "the key's accounts");
         assert!(ask(&key, 1).is_some() && found.get() == 4, "nothing");
     }

@@ -5,11 +5,11 @@ use super::routing::Routing;
 use super::{Relay, millis_from_now, passage};
 use crate::account::pool::{self, Candidate, Reason};
 use crate::account::{Accounts, Member};
-use crate::codex::limits::{Limits, OWN_HEADERS, Window};
+use crate::codex::limits::{Limits, Window};
 use crate::codex::sse::Frame;
-use crate::store::{AccountId, GatewayKey, UnixMillis};
+use crate::store::{AccountId, AccountScope, GatewayKey, UnixMillis};
 use futures_util::StreamExt;
-use http::{HeaderMap, HeaderValue};
+use http::HeaderMap;
 use serde_json::json;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -74,9 +74,9 @@ struct Part {
 }
 
 impl Part {
-    fn of(candidate: &Candidate, key: &GatewayKey, now: UnixMillis) -> Self {
+    fn of(candidate: &Candidate, now: UnixMillis) -> Self {
         Self {
-            obstacle: pool::exclusion(candidate, &key.accounts, now),
+            obstacle: pool::exclusion(candidate, &AccountScope::All, now),
             barred: candidate.barred,
             windows: candidate.windows.map(|gauge| gauge.map(|gauge| gauge.window(now))),
         }
@@ -146,7 +146,7 @@ pub struct Pool {
 impl Pool {
     /// See [`Pool::join`].
     pub fn of(standings: &[Standing]) -> Self {
-        let plan = most_frequent(standings);
+        let plan = most_frequent(standings.iter().filter_map(|one| one.plan.as_deref()));
         Self { plan, ..Self::join(standings.iter().map(Standing::part)) }
     }
 
@@ -202,9 +202,9 @@ impl Pool {
     }
 }
 
-fn most_frequent(standings: &[Standing]) -> Option<String> {
+fn most_frequent<'a>(plans: impl Iterator<Item = &'a str>) -> Option<String> {
     let mut count: BTreeMap<&str, usize> = BTreeMap::new();
-    for plan in standings.iter().filter_map(|one| one.plan.as_deref()) {
+    for plan in plans {
         *count.entry(plan).or_default() += 1;
     }
     count.into_iter().max_by_key(|(_, count)| *count).map(|(plan, _)| plan.to_owned())
@@ -225,37 +225,28 @@ impl Relay {
         known_standings(&self.accounts, &self.routing, key)
     }
 
-    /// The accounts that this key may use as one, as they are known; without its plan.
-    fn pool(&self, key: &GatewayKey) -> Pool {
-        let now = millis_from_now(Duration::ZERO);
-        let mut candidates = self.accounts.candidates(None);
-        candidates.retain(|one| key.accounts.allows(one.id));
-        self.routing.bar(&mut candidates);
-        Pool::join(candidates.iter().map(|one| Part::of(one, key, now)))
-    }
-
     /// The backend's headers that a Codex CLI is to see, its limits those of the pool and not of the
     /// account that happened to serve.
     pub(super) fn down(&self, key: &GatewayKey, backend: &HeaderMap) -> HeaderMap {
         let mut headers = passage::down(backend);
-        let pool = self.pool(key);
-        for (names, window) in OWN_HEADERS.iter().zip([pool.primary, pool.secondary]) {
-            let Some(window) = window else { continue };
-            if let Ok(percent) = HeaderValue::try_from(window.used_percent.to_string()) {
-                headers.insert(&names.used_percent, percent);
-            }
-            headers.insert(&names.window_minutes, HeaderValue::from(window.window_minutes.unwrap_or_default()));
-            if let Some(at) = window.resets_at {
-                headers.insert(&names.reset_at, HeaderValue::from(at));
-            }
-        }
+        self.notices.of(&key.accounts).head(&mut headers);
         self.shelf.label(key.id, &mut headers);
         headers
     }
 }
 
+/// The accounts of a scope as one, as they are known.
+pub(super) fn pool(accounts: &Accounts, routing: &Routing, scope: &AccountScope) -> Pool {
+    let now = millis_from_now(Duration::ZERO);
+    let mut candidates = accounts.candidates_of(scope, None);
+    routing.bar(&mut candidates);
+    let plans: Vec<_> = candidates.iter().filter_map(|one| accounts.get(one.id)?.plan()).collect();
+    let plan = most_frequent(plans.iter().map(String::as_str));
+    Pool { plan, ..Pool::join(candidates.iter().map(|one| Part::of(one, now))) }
+}
+
 /// The accounts that a key may use, as they are known.
-pub(super) fn known_standings(accounts: &Accounts, routing: &Routing, key: &GatewayKey) -> Vec<Standing> {
+fn known_standings(accounts: &Accounts, routing: &Routing, key: &GatewayKey) -> Vec<Standing> {
     let now = millis_from_now(Duration::ZERO);
     let members = accounts.members();
     let mine = members.values().filter(|one| key.accounts.allows(one.manager.id()));

@@ -75,7 +75,7 @@ pub(super) async fn watch_pools(state: Arc<State>, outbox: Outbox, mark: f64, st
         };
         let (candidates, now) = (state.relay.candidates(None), unix_millis());
         let mut scopes: BTreeMap<String, AccountScope> = [(ALL.to_owned(), AccountScope::All)].into();
-        scopes.extend(pools.into_iter().map(|pool| (pool.name, AccountScope::Only(pool.members))));
+        scopes.extend(pools.into_iter().map(|pool| (pool.name, AccountScope::only(pool.members))));
         told.retain(|name| scopes.contains_key(name));
         for (name, scope) in scopes {
             let Some(level) = Level::of(&candidates, &scope, now) else { continue };
@@ -214,7 +214,7 @@ mod tests {
         assert!((level.left - 5.0).abs() < 1e-9, "{level:?}");
         assert_eq!((level.available, level.accounts, level.back_at), (1, 2, Some(500)));
         assert_eq!(Level::of(&[unknown, paused], &AccountScope::All, 100), None);
-        let only = AccountScope::Only(vec![all[0].id]);
+        let only = AccountScope::only([all[0].id]);
         assert!(Level::of(&all, &only, 100).is_some_and(|level| (level.left - 10.0).abs() < 1e-9));
     }
 }

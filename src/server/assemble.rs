@@ -2,7 +2,7 @@
 
 use super::ServerError;
 use crate::account::pool::condition::Defaults;
-use crate::account::{Accounts, Context, Observer, RefreshEvent, TokenSettings, keeper};
+use crate::account::{Accounts, Context, Observer, RefreshEvent, Tidings, TokenSettings, keeper};
 use crate::codex::route::OriginRule;
 use crate::codex::{self, client};
 use crate::config::{Settings, WebSocket};
@@ -125,6 +125,7 @@ pub fn accounts(
             ahead_longest: ahead + settings.accounts.refresh_spread,
             ..TokenSettings::default()
         },
+        tidings: Tidings::default(),
         tasks,
         shutdown,
     }))

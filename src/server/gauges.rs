@@ -113,7 +113,7 @@ impl Stored {
 fn look(state: &State, stored: &Stored, burn: &mut Burn, now: UnixMillis) {
     let candidates = state.relay.candidates(None);
     burn.look(&candidates, now);
-    let scopes = stored.pools.iter().map(|pool| (pool.name.clone(), AccountScope::Only(pool.members.clone())));
+    let scopes = stored.pools.iter().map(|pool| (pool.name.clone(), AccountScope::only(pool.members.clone())));
     let gauges = std::iter::once((ALL.to_owned(), AccountScope::All)).chain(scopes).flat_map(|(pool, scope)| {
         let outlooks = burn.outlook(&candidates, &scope, now);
         outlooks.into_iter().map(move |outlook| PoolGauge {

@@ -8,32 +8,13 @@ use serde_json::{Value, json};
 use std::sync::Arc;
 
 use super::{
-    AccountId, KeyId, Limits, Pool, PoolId, PoolRef, Store, Team, TeamId, UnixMillis, User, UserId,
+    AccountId, AccountScope, KeyId, Limits, Pool, PoolId, PoolRef, Store, Team, TeamId, UnixMillis, User, UserId,
     audit::Note,
     backend::{Topic, Write, execute, fetch_all, fetch_optional},
     error::{Result, StoreError},
     find, pools,
     tenants::{self, check_version, limits_text, read_limits},
 };
-
-/// Which accounts a key may use.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum AccountScope {
-    /// Every account, also those added later.
-    All,
-    /// These and no others; none at all when they were all removed.
-    Only(Vec<AccountId>),
-}
-
-impl AccountScope {
-    /// Whether the account is in it.
-    pub fn allows(&self, id: AccountId) -> bool {
-        match self {
-            Self::All => true,
-            Self::Only(ids) => ids.contains(&id),
-        }
-    }
-}
 
 /// Something that a key may do besides asking models.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -360,13 +341,8 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
     let id = KeyId::new();
     let (user, team) = owners_of(write, &new).await?;
     let bound_to = match new.accounts.clone() {
-        _ if new.pool.is_some() => AccountScope::Only(Vec::new()),
-        AccountScope::All => AccountScope::All,
-        AccountScope::Only(mut ids) => {
-            ids.sort_unstable();
-            ids.dedup();
-            AccountScope::Only(ids)
-        }
+        _ if new.pool.is_some() => AccountScope::only([]),
+        scope => scope,
     };
     let made = execute!(
         write,
@@ -396,7 +372,7 @@ async fn insert(write: &mut Write, new: NewKey, now: UnixMillis) -> Result<Gatew
     if let AccountScope::Only(ids) = &bound_to {
         bind(write, id, ids).await?;
     }
-    let accounts = pool.as_ref().map_or_else(|| bound_to.clone(), |pool| AccountScope::Only(pool.members.clone()));
+    let accounts = pool.as_ref().map_or_else(|| bound_to.clone(), |pool| AccountScope::only(pool.members.clone()));
     let pools = pools::read(write).await?;
     let upper = [Some(&new.limits), user.as_ref().map(|user| &user.limits), team.as_ref().map(|team| &team.limits)];
     let accounts = upper.into_iter().flatten().fold(accounts, |scope, limits| narrowed(scope, limits, &pools));
@@ -506,7 +482,7 @@ impl GatewayKey {
         let team = team.and_then(|id| owners.teams.iter().find(|team| team.id.to_string() == id));
         let limits = read_limits(&row.limits, "gateway_keys", &row.id)?;
         let own = match pool {
-            Some(pool) => AccountScope::Only(pool.map(|pool| pool.members.clone()).unwrap_or_default()),
+            Some(pool) => AccountScope::only(pool.map(|pool| pool.members.clone()).unwrap_or_default()),
             None => accounts.clone(),
         };
         let upper = [Some(&limits), user.map(|user| &user.limits), team.map(|team| &team.limits)];
@@ -545,13 +521,9 @@ fn narrowed(scope: AccountScope, limits: &Limits, pools: &[Pool]) -> AccountScop
     let mut scope = scope;
     for allowed in [limits.accounts.clone(), of_pools].into_iter().flatten() {
         scope = match scope {
-            AccountScope::All => AccountScope::Only(allowed),
-            AccountScope::Only(ids) => AccountScope::Only(ids.into_iter().filter(|id| allowed.contains(id)).collect()),
+            AccountScope::All => AccountScope::only(allowed),
+            AccountScope::Only(ids) => AccountScope::only(ids.iter().copied().filter(|id| allowed.contains(id))),
         };
-    }
-    if let AccountScope::Only(ids) = &mut scope {
-        ids.sort_unstable();
-        ids.dedup();
     }
     scope
 }

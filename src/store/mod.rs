@@ -41,6 +41,7 @@ pub mod moving;
 mod pools;
 mod responses;
 mod rotation;
+mod scope;
 mod secrets;
 mod server;
 mod sessions;
@@ -71,7 +72,7 @@ pub use decisions::{Decision, DecisionFilter, DecisionStore};
 pub use error::{Result, StoreError, failures};
 pub use exchanges::{Exchange, ExchangeStore, Trace, Turn};
 pub use id::{AccountId, AdminKeyId, AliasId, IdMap, KeyId, PoolId, TeamId, UserId};
-pub use keys::{AccountScope, GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
+pub use keys::{GatewayKey, KeyChange, KeyStore, NewKey, Right, Rights, UnknownRight};
 pub use leadership::Duty;
 pub use leases::{Holding, Lease, LeaseStore};
 pub use ledger::{
@@ -82,6 +83,7 @@ pub use limits::{Budget, BudgetUnit, Effort, Limits, Period, UnknownBudget, Unkn
 pub use pools::{Names, Pool, PoolDraft, PoolRef, PoolStore, Strategy, UnknownStrategy};
 pub use responses::{KeptResponse, NewResponse, ResponseStore};
 pub use rotation::{Rotation, RotationReport};
+pub use scope::{AccountScope, AccountSet};
 pub use secrets::Pepper;
 pub use server::Server;
 pub use sessions::{KeptSession, SessionStore};

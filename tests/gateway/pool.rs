@@ -272,8 +272,12 @@ async fn every_decision_can_be_read_afterwards_and_a_dry_run_says_the_same() {
     let (sim, setup, key, accounts) = pool_of(&[json!({}), json!({}), json!({})]).await;
     let gateway = setup.serve().await;
     setup.ok(&["account", "pause", &accounts[2].email]);
+    let mut tries = 0;
     let answer = eventually("the pause", async || {
-        let answer = gateway.send(&key, Dialect::Responses, &turn("secret-name", "hi")).await;
+        // Where a conversation stays at home nobody looks at the others: each try is of a new one.
+        tries += 1;
+        let name = format!("secret-name-{tries}");
+        let answer = gateway.send(&key, Dialect::Responses, &turn(&name, "hi")).await;
         let id = answer.headers()["x-request-id"].to_str().ok()?.to_owned();
         let decisions = async || {
             let out = setup.ok(&["pool", "decisions", "--request", &id, "--json"]);
@@ -281,17 +285,16 @@ async fn every_decision_can_be_read_afterwards_and_a_dry_run_says_the_same() {
             all.into_iter().next()
         };
         let decision = eventually("the decision", decisions).await;
-        (decision["excluded"].as_array().map(Vec::len) == Some(1)).then_some((id, decision))
+        (decision["excluded"].as_array().map(Vec::len) == Some(1)).then_some((name, id, decision))
     });
-    let (id, decision) = answer.await;
+    let (name, id, decision) = answer.await;
     assert_eq!(decision["excluded"][0]["reason"], "paused", "{decision}");
     assert_eq!((&decision["strategy"], &decision["model"]), (&json!("quota"), &json!("gpt-6.1-sol")), "{decision}");
     let shown = setup.ok(&["pool", "decisions", "--request", &id]);
     assert!(shown.contains("paused") && shown.contains(&accounts[2].email), "{shown}");
     // A dry run for the same conversation names its home.
     let dry = async || {
-        let arguments =
-            ["pool", "explain", "--key", "ada", "--model", "gpt-6.1-sol", "--session", "secret-name", "--json"];
+        let arguments = ["pool", "explain", "--key", "ada", "--model", "gpt-6.1-sol", "--session", &name, "--json"];
         let told: Value = serde_json::from_str(&setup.ok(&arguments)).expect("JSON");
         (told["affinity"] == "hit").then_some(told)
     };

@@ -6,7 +6,7 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
     let store = db.store().await;
     let (ada, bob) = (add(&store, "ada").await.id, add(&store, "bob").await.id);
     // Twice the same account, in the wrong order: a set is meant.
-    let scope = AccountScope::Only(vec![bob, ada, bob]);
+    let scope = AccountScope::only([bob, ada, bob]);
     let new = NewKey { expires_at: Some(NOW + 9), rights: [Right::AuthRefresh].into(), ..key("laptop", 1, scope) };
     let bound = store.keys().create(new, NOW).await.unwrap();
     let open = store.keys().create(key("server", 2, AccountScope::All), NOW + 1).await.unwrap();
@@ -15,8 +15,8 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
         name: "laptop".into(),
         prefix: "tw-000001".into(),
         hash: [1; 32],
-        accounts: AccountScope::Only(vec![ada, bob]),
-        bound_to: AccountScope::Only(vec![ada, bob]),
+        accounts: AccountScope::only([ada, bob]),
+        bound_to: AccountScope::only([ada, bob]),
         pool: None,
         rights: [Right::AuthRefresh].into(),
         user: None,
@@ -36,7 +36,7 @@ pub(crate) async fn a_key_comes_back_as_it_was_stored(db: Database) {
 pub(crate) async fn a_key_for_an_account_that_is_not_there_is_refused_whole(db: Database) {
     let store = db.store().await;
     let ada = add(&store, "ada").await.id;
-    let scope = AccountScope::Only(vec![ada, AccountId::new()]);
+    let scope = AccountScope::only([ada, AccountId::new()]);
     let refused = store.keys().create(key("laptop", 1, scope), NOW).await;
     assert!(matches!(refused, Err(StoreError::NotFound { what: "account", .. })), "{refused:?}");
     assert_eq!(store.keys().list().await.unwrap(), []);
@@ -45,14 +45,14 @@ pub(crate) async fn a_key_for_an_account_that_is_not_there_is_refused_whole(db: 
 pub(crate) async fn a_key_never_gains_accounts_by_their_removal(db: Database) {
     let store = db.store().await;
     let (ada, bob) = (add(&store, "ada").await.id, add(&store, "bob").await.id);
-    let scope = AccountScope::Only(vec![ada, bob]);
+    let scope = AccountScope::only([ada, bob]);
     store.keys().create(key("laptop", 1, scope), NOW).await.unwrap();
     let mut scopes = Vec::new();
     for account in [ada, bob] {
         assert!(store.accounts().remove(account).await.unwrap());
         scopes.push(store.keys().find("laptop").await.unwrap().accounts);
     }
-    assert_eq!(scopes, [AccountScope::Only(vec![bob]), AccountScope::Only(vec![])]);
+    assert_eq!(scopes, [AccountScope::only([bob]), AccountScope::only([])]);
     assert!(!scopes[1].allows(add(&store, "carol").await.id));
     assert!(!store.accounts().remove(ada).await.unwrap());
 }

@@ -57,7 +57,7 @@ pub(crate) async fn a_key_follows_its_pool_and_never_gains_accounts_by_its_end(d
     let pool = put(&store, "p", "night", &[ada]).await;
     let new = NewKey { pool: Some(pool), ..key("k", 1, AccountScope::All) };
     let made = store.keys().create(new, NOW).await.unwrap();
-    assert_eq!(made.accounts, AccountScope::Only(vec![ada]));
+    assert_eq!(made.accounts, AccountScope::only([ada]));
     let read = async || store.keys().find("k").await.unwrap();
     assert_eq!(read().await, made);
     assert_eq!(made.pool.as_ref().map(|pool| (pool.name.as_str(), pool.strategy)), Some(("p", Strategy::FillFirst)));
@@ -65,10 +65,10 @@ pub(crate) async fn a_key_follows_its_pool_and_never_gains_accounts_by_its_end(d
     tag(&store, bob, "night").await;
     let after = store.revision().await.unwrap();
     assert!(after.keys > before.keys && after.accounts > before.accounts, "both are read again");
-    assert_eq!(read().await.accounts, AccountScope::Only(vec![ada, bob]));
+    assert_eq!(read().await.accounts, AccountScope::only([ada, bob]));
     store.keys().revoke(made.id, NOW).await.unwrap();
     assert!(store.pools().remove(pool).await.unwrap());
-    assert_eq!((read().await.accounts, read().await.pool), (AccountScope::Only(vec![]), None));
+    assert_eq!((read().await.accounts, read().await.pool), (AccountScope::only([]), None));
     let nowhere = NewKey { pool: Some(pool), ..key("l", 2, AccountScope::All) };
     let refused = store.keys().create(nowhere, NOW).await;
     assert!(refused.is_err(), "{refused:?}");

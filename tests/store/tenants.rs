@@ -53,13 +53,13 @@ pub(crate) async fn a_key_belongs_to_its_user_and_by_them_to_a_team(db: Database
     let limits = Limits { accounts: Some(vec![ada]), ..Limits::default() };
     let team = store.tenants().create_team(TeamDraft { limits, ..named_team("core") }, NOW).await.unwrap();
     let user = store.tenants().create_user(UserDraft { team: Some(team.id), ..named_user("eve") }, NOW).await.unwrap();
-    let new = NewKey { user: Some(user.id), ..key("k", 1, AccountScope::Only(vec![ada, bob])) };
+    let new = NewKey { user: Some(user.id), ..key("k", 1, AccountScope::only([ada, bob])) };
     let made = store.keys().create(new, NOW).await.unwrap();
     let read = store.keys().find("k").await.unwrap();
     assert_eq!(read, made);
     assert_eq!(read.team.as_ref().map(|team| team.name.as_str()), Some("core"));
-    assert_eq!(read.accounts, AccountScope::Only(vec![ada]), "the team's limits narrow it");
-    assert_eq!(read.bound_to, AccountScope::Only(vec![ada, bob]));
+    assert_eq!(read.accounts, AccountScope::only([ada]), "the team's limits narrow it");
+    assert_eq!(read.bound_to, AccountScope::only([ada, bob]));
 
     let limits = Limits { requests_per_minute: Some(5), ..Limits::default() };
     let change = KeyChange { limits: Some(limits.clone()), expires_at: Some(Some(NOW + 9)), ..KeyChange::default() };

@@ -195,7 +195,7 @@ mod tests {
         burn.look(&later, now);
         // A fifth in ten minutes: the other 0.3 last a quarter of an hour.
         near(burn.outlook(&later, &AccountScope::All, now)[0].lasts, 900.0);
-        let scope = AccountScope::Only(vec![AccountId::new()]);
+        let scope = AccountScope::only([AccountId::new()]);
         assert_eq!(burn.outlook(&later, &scope, now), []);
     }
 

@@ -1,7 +1,7 @@
 //! Which account is next: pure functions and plain state machines, so that every answer can be
 //! explained, simulated and replayed.
 //!
-//! [`choose`] orders candidates; [`condition`] is what is known of one account, with [`quota`] for
+//! [`choose`] orders candidates, and [`at_home`] spares most requests that; [`condition`] is what is known of one account, with [`quota`] for
 //! its limits and [`health`] for its circuit breaker; [`remedy`] is the table of failures;
 //! [`sessions`] remembers where conversations live; [`retries`] bounds what an outage of the backend
 //! may cost; [`burn`] says how long quota lasts. None of it knows managers, a clock, the network or the store:
@@ -20,7 +20,7 @@ use crate::store::{AccountId, AccountScope, AccountState, Strategy, UnixMillis};
 use quota::Gauge;
 
 /// What is known about one account when a request needs one. Small and plain: a hundred are
-/// gathered for each choice.
+/// gathered for a choice among all.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Candidate {
     /// Which.
@@ -271,6 +271,27 @@ pub fn choose(candidates: &[Candidate], ask: &Ask<'_>) -> Choice {
     let mut ordered = score::order(&eligible, ask.strategy, ask.now);
     let stay = stay(ask, &mut ordered, &excluded);
     Choice { ordered, excluded, stay, is_offered }
+}
+
+/// What [`choose`] says first to a request whose conversation's home may serve, by a look at that account
+/// alone: nearly every request has one, and is not to cost more for each account that there is. `None`
+/// where the others have to be looked at.
+pub fn at_home(home: &Candidate, ask: &Ask<'_>) -> Option<Choice> {
+    let serves = ask.home == Some(home.id) && obstacle(home, ask).is_none();
+    // It is not known to lack the model, so that somebody may offer it.
+    let (stay, is_offered) = (Stay::Home, true);
+    let ordered = || vec![score::rank(home, ask.strategy, ask.now)];
+    serves.then(|| Choice { ordered: ordered(), excluded: Vec::new(), stay, is_offered })
+}
+
+/// Whether any account but `chosen` may serve: whether [`choose`] has more to say than [`at_home`] did.
+pub fn has_another(candidates: &[Candidate], ask: &Ask<'_>, chosen: AccountId) -> bool {
+    candidates.iter().any(|candidate| candidate.id != chosen && obstacle(candidate, ask).is_none())
+}
+
+/// Why a candidate is not to serve this request, where somebody offers the model.
+fn obstacle(candidate: &Candidate, ask: &Ask<'_>) -> Option<Reason> {
+    exclusion(candidate, ask.scope, ask.now).or_else(|| ask.tried.contains(&candidate.id).then_some(Reason::Tried))
 }
 
 /// Puts the accounts back whose only fault is an open circuit, the one that is to close first in

@@ -186,6 +186,11 @@ impl Quota {
         self.windows
     }
 
+    /// The plan, as last said.
+    pub fn plan(&self) -> Option<&str> {
+        self.plan.as_deref()
+    }
+
     /// When anything was last read.
     pub fn read_at(&self) -> Option<UnixMillis> {
         self.read_at

@@ -30,6 +30,11 @@ pub(super) fn order(eligible: &[&Candidate], strategy: Strategy, now: UnixMillis
     scored.into_iter().map(|(score, candidate)| Ranked { id: candidate.id, score }).collect()
 }
 
+/// One that is compared with none.
+pub(super) fn rank(candidate: &Candidate, strategy: Strategy, now: UnixMillis) -> Ranked {
+    Ranked { id: candidate.id, score: score(candidate, strategy, now) }
+}
+
 fn score(candidate: &Candidate, strategy: Strategy, now: UnixMillis) -> f64 {
     let weight = f64::from(candidate.weight);
     match strategy {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use proptest::prelude::{Just, any, prop_assert_eq, prop_oneof, proptest};
+use proptest::prelude::{Just, any, prop_assert, prop_assert_eq, prop_oneof, proptest};
 use proptest::strategy::Strategy as _;
 
 use super::*;
@@ -151,6 +151,34 @@ fn a_home_that_was_tried_is_a_detour_and_not_tried_again() {
 }
 
 #[test]
+fn a_home_that_may_serve_needs_no_look_at_others_and_one_that_may_not_does() {
+    let home = candidate();
+    let at_home = |home: Candidate, asked: &Ask<'_>| {
+        super::at_home(&home, &Ask { home: Some(home.id), ..*asked }).map(|choice| choice.first() == Some(home.id))
+    };
+    let (all, nobody, tried) = (AccountScope::All, AccountScope::only([]), [home.id]);
+    assert_eq!(at_home(Candidate { priority: -5, weight: 0.0, ..home }, &ask(&all)), Some(true));
+    assert_eq!(at_home(home, &ask(&nobody)), None, "it was taken from the key");
+    assert_eq!(at_home(home, &Ask { tried: &tried, ..ask(&all) }), None);
+    assert_eq!(at_home(Candidate { paused: true, ..home }, &ask(&all)), None);
+    assert_eq!(at_home(Candidate { lacks_model: true, ..home }, &ask(&all)), None, "perhaps nobody has it");
+    let tripped = Candidate { circuit: health::Circuit::Open(NOW + 9), ..home };
+    assert_eq!(at_home(tripped, &ask(&all)), None, "perhaps all are");
+    assert_eq!(super::at_home(&home, &ask(&all)), None, "a request of no conversation");
+}
+
+#[test]
+fn another_is_one_that_may_serve_too() {
+    let (home, other) = (candidate(), candidate());
+    let tripped = Candidate { circuit: health::Circuit::Open(NOW + 9), ..candidate() };
+    let (scope, tried) = (AccountScope::All, [home.id, other.id]);
+    let asked = Ask { home: Some(home.id), tried: &tried[..1], ..ask(&scope) };
+    assert!(has_another(&[home, tripped, other], &asked, home.id));
+    assert!(!has_another(&[home, tripped], &asked, home.id));
+    assert!(!has_another(&[home, tripped, other], &Ask { tried: &tried, ..asked }, home.id));
+}
+
+#[test]
 fn a_model_is_served_by_those_who_offer_it_and_by_anybody_if_nobody_does() {
     let lacks = Candidate { lacks_model: true, ..candidate() };
     let has = Candidate { limited_until: Some(NOW + HOUR), ..candidate() };
@@ -179,7 +207,7 @@ fn a_key_sees_only_its_accounts_also_in_the_reset() {
     let mine = Candidate { limited_until: Some(NOW + 9_000), ..candidate() };
     let later = Candidate { limited_until: Some(NOW + 9_500), ..candidate() };
     let other = Candidate { limited_until: Some(NOW + 2_000), ..candidate() };
-    let scope = AccountScope::Only(vec![mine.id, later.id]);
+    let scope = AccountScope::only([mine.id, later.id]);
 
     let choice = choose(&[mine, later, other], &ask(&scope));
 
@@ -253,5 +281,35 @@ proptest! {
         let seen: BTreeSet<_> = ids(&choice).into_iter().chain(choice.excluded.iter().map(|(id, _)| *id)).collect();
         prop_assert_eq!(seen.len(), candidates.len());
         prop_assert_eq!(choice.ordered.len() + choice.excluded.len(), candidates.len());
+    }
+
+    #[test]
+    fn a_look_at_the_home_alone_says_what_a_look_at_all_says(
+        candidates in proptest::collection::vec(any_candidate(), 1..6),
+        strategy in proptest::sample::select(Strategy::ALL.to_vec()),
+        (scoped, tried, host) in (0..12_usize, 0..12_usize, 0..6_usize),
+        well in any::<bool>(),
+    ) {
+        let mut candidates = candidates;
+        if well {
+            candidates[0] = Candidate { weight: candidates[0].weight, windows: candidates[0].windows, ..candidate() };
+        }
+        let id = |place: usize| candidates.get(place).map(|candidate| candidate.id);
+        let scope = id(scoped).map_or(AccountScope::All, |id| AccountScope::only([id]));
+        let tried: Vec<_> = id(tried).into_iter().collect();
+        let (home, host) = (id(0), id(host));
+        let ask = Ask { strategy, home, host, tried: &tried, ..ask(&scope) };
+        let all = choose(&candidates, &ask);
+        match at_home(&candidates[0], &ask) {
+            Some(at_home) => {
+                // No number, where a gauge says none, is not even equal to itself.
+                let told = |ranked: &Ranked| (ranked.id, ranked.score.to_bits());
+                prop_assert_eq!(at_home.ordered.iter().map(told).collect::<Vec<_>>(), [told(&all.ordered[0])]);
+                prop_assert_eq!((at_home.stay, at_home.is_offered), (all.stay, all.is_offered));
+                prop_assert_eq!(has_another(&candidates, &ask, candidates[0].id), all.ordered.len() > 1);
+            }
+            // It is not there, or only because nobody else is.
+            None => prop_assert!(all.stay != Stay::Home || exclusion(&candidates[0], &scope, NOW).is_some()),
+        }
     }
 }

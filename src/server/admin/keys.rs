@@ -120,10 +120,10 @@ pub(super) fn view(key: GatewayKey, secret: Option<&KeySecret>) -> KeyView {
     KeyView {
         accounts: match key.accounts {
             AccountScope::All => None,
-            AccountScope::Only(ids) => Some(ids),
+            AccountScope::Only(ids) => Some(ids.to_vec()),
         },
         bound_to: match key.bound_to {
-            AccountScope::Only(ids) if key.pool.is_none() => Some(ids),
+            AccountScope::Only(ids) if key.pool.is_none() => Some(ids.to_vec()),
             _ => None,
         },
         pool: key.pool.map(|pool| pool.name),
@@ -221,7 +221,7 @@ async fn draft(
         name: extract::name(&text(body, "name")?.unwrap_or_default())?,
         prefix,
         hash: digest.hash(store.pepper().await?.expose_secret()),
-        accounts: if ids.is_empty() { AccountScope::All } else { AccountScope::Only(ids) },
+        accounts: if ids.is_empty() { AccountScope::All } else { AccountScope::only(ids) },
         pool: match text(body, "pool")? {
             Some(asked) => Some(store.pools().find(&asked).await?.id),
             None => None,
