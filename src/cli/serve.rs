@@ -1,6 +1,7 @@
 //! `tollway serve`.
 
 use super::{Common, open};
+use crate::config::{Settings, Shown};
 use crate::telemetry::Telemetry;
 use clap::Args;
 
@@ -40,17 +41,20 @@ pub(super) async fn run(common: &Common, options: &Options) -> anyhow::Result<()
     let telemetry_options = settings.telemetry();
     let telemetry = tokio::task::spawn_blocking(move || Telemetry::install(&telemetry_options)).await??;
     tracing::info!(version = env!("CARGO_PKG_VERSION"), backend = %settings.backend.base_url, "starting");
-    // A database may be waited for, and whoever waits can be told to stop.
-    let mut told_to_stop = std::pin::pin!(crate::server::told_to_stop());
-    let opened = tokio::select! {
-        opened = open::store_in_time(&settings) => Some(opened?),
-        () = &mut told_to_stop => None,
-    };
-    let mut served = Ok(());
-    if let Some(store) = opened {
-        served = crate::server::run(&settings, shown, store.clone(), telemetry.clone(), told_to_stop).await;
-        store.close().await;
-    }
+    let served = serve(&settings, shown, &telemetry).await;
     tokio::task::spawn_blocking(move || telemetry.shutdown()).await?;
+    served
+}
+
+/// Waits for the database, and serves until the process is told to stop.
+async fn serve(settings: &Settings, shown: Vec<Shown>, telemetry: &Telemetry) -> anyhow::Result<()> {
+    // Whoever waits for a database can be told to stop.
+    let mut told_to_stop = std::pin::pin!(crate::server::told_to_stop());
+    let store = tokio::select! {
+        opened = open::store_in_time(settings) => opened?,
+        () = &mut told_to_stop => return Ok(()),
+    };
+    let served = crate::server::run(settings, shown, store.clone(), telemetry.clone(), told_to_stop).await;
+    store.close().await;
     Ok(served?)
 }

@@ -2,8 +2,10 @@
 //! one can be formatted.
 
 mod json;
+mod outlet;
 
 use json::Lines;
+pub(super) use outlet::Outlet;
 use std::fmt;
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -152,6 +154,7 @@ pub(super) fn layer<S>(
     format: Format,
     level: &str,
     traced: bool,
+    outlet: Outlet,
 ) -> Result<(Box<dyn Layer<S> + Send + Sync>, Level), ParseError>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
@@ -159,8 +162,7 @@ where
     // Lines for people repeat what their spans know.
     let spans = traced || format == Format::Human;
     let (filter, handle) = reload::Layer::new(Taken::new(filter(level)?, spans));
-    // Standard output is for what a command prints; logs go beside it.
-    let layer = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let layer = tracing_subscriber::fmt::layer().with_writer(move || outlet.clone());
     let layer = match format {
         Format::Human => {
             layer.with_target(false).with_ansi(std::io::stderr().is_terminal()).with_filter(filter).boxed()
@@ -198,7 +200,8 @@ mod tests {
 
     /// Whether a span is made under such a log, before and after its filter is set to another.
     fn makes_spans(format: Format, level: &str, traced: bool, then: &str) -> [bool; 2] {
-        let (log, handle) = layer(format, level, traced).expect("a filter");
+        let outlet = Outlet::to(std::io::sink()).expect("a thread");
+        let (log, handle) = layer(format, level, traced, outlet).expect("a filter");
         let made = || !tracing::info_span!("request").is_disabled();
         tracing::subscriber::with_default(tracing_subscriber::registry().with(log), || {
             let before = made();

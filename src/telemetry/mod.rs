@@ -38,6 +38,9 @@ pub enum TelemetryError {
     /// A header for the collector is not one.
     #[error("otlp.headers: {0} is not a header")]
     Header(String),
+    /// The thread that writes lines could not be started.
+    #[error("the log could not be begun: {0}")]
+    Thread(std::io::Error),
     /// A recorder or a subscriber is there already.
     #[error("telemetry was installed twice")]
     Twice,
@@ -48,6 +51,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     metrics: PrometheusHandle,
     level: logs::Level,
+    lines: logs::Outlet,
     traces: Option<opentelemetry_sdk::trace::SdkTracerProvider>,
 }
 
@@ -55,11 +59,15 @@ pub struct Telemetry {
 const UPKEEP: Duration = Duration::from_secs(5);
 /// How long the collector may take for the last spans.
 const LAST_SPANS: Duration = Duration::from_secs(3);
+/// How long whoever reads the log may take for the last lines.
+const LAST_LINES: Duration = Duration::from_secs(2);
 
 impl Telemetry {
     /// Installs the subscriber and the recorder, for the process.
     pub fn install(options: &Options) -> Result<Self, TelemetryError> {
-        let (log, level) = logs::layer(options.format, &options.level, options.otlp.is_some())?;
+        // Standard output is for what a command prints; logs go beside it.
+        let lines = logs::Outlet::to(std::io::stderr()).map_err(TelemetryError::Thread)?;
+        let (log, level) = logs::layer(options.format, &options.level, options.otlp.is_some(), lines.clone())?;
         let traces = options.otlp.as_ref().map(traces::provider).transpose()?;
         let registry = tracing_subscriber::registry().with(log);
         // A layer that is absent would want every span all the same.
@@ -71,7 +79,7 @@ impl Telemetry {
         if traces.is_some() {
             traces::propagate();
         }
-        Ok(Self { metrics: metrics::install(options.keys)?, level, traces })
+        Ok(Self { metrics: metrics::install(options.keys)?, level, lines, traces })
     }
 
     /// Which log lines are written.
@@ -101,13 +109,14 @@ impl Telemetry {
         }
     }
 
-    /// Sends the spans that are left. Blocks; call it when nothing runs any more.
+    /// Sends the spans that are left, and writes the lines. Blocks; call it when nothing runs any more.
     pub fn shutdown(&self) {
         if let Some(traces) = &self.traces
             && let Err(error) = traces.shutdown_with_timeout(LAST_SPANS)
         {
             tracing::warn!(%error, "the last spans were not sent");
         }
+        self.lines.flush(LAST_LINES);
     }
 }
 

@@ -147,6 +147,7 @@ catalogue! {
         DRAINING: Gauge, "", [], "tollway_draining", "1 from the signal to stop until the process ends, else 0";
         DRAIN_DEADLINE: Gauge, "seconds", [], "tollway_drain_deadline_timestamp_seconds", "The Unix time by which a replica that was told to stop has ended, by its own settings; 0 while it was not told";
         PANICS: Counter, "", [], "tollway_panics_total", "Panics: each is a bug, ends one request or one piece of background work, and is in the log";
+        LOG_LINES_LOST: Counter, "", [], "tollway_log_lines_lost_total", "Lines that the log had no room for, because whoever reads it does not keep up; requests do not wait for that";
     }
     "What does the backend do?" {
         CALL_DURATION: Histogram(CONVENTIONAL), "seconds", [OPERATION, PROVIDER, REQUEST_MODEL, ERROR], "gen_ai_client_operation_duration_seconds", "OpenTelemetry's `gen_ai.client.operation.duration`: one call of the backend, from its sending to the end of its answer; more than one a request after a failover";

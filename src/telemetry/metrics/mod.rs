@@ -60,7 +60,8 @@ fn begin() {
     for gauge in [names::IN_FLIGHT, names::DRAINING, names::DRAIN_DEADLINE, names::QUEUED] {
         gauge!(gauge.name).set(0.0);
     }
-    for plain in [names::PANICS, names::RETRIES_REFUSED, names::QUEUE_REFUSED, names::DECISIONS_DROPPED] {
+    let (panics, lines) = (names::PANICS, names::LOG_LINES_LOST);
+    for plain in [panics, lines, names::RETRIES_REFUSED, names::QUEUE_REFUSED, names::DECISIONS_DROPPED] {
         counter!(plain.name).absolute(0);
     }
     for kind in FailureKind::ALL {
@@ -91,6 +92,11 @@ fn count_panics() {
         counter!(names::PANICS.name).increment(1);
         before(panic);
     }));
+}
+
+/// A line of the log found no room: whoever reads it does not keep up.
+pub(super) fn log_line_lost() {
+    counter!(names::LOG_LINES_LOST.name).increment(1);
 }
 
 /// A page as OpenMetrics, with exemplars.
