@@ -2,8 +2,8 @@
 //! those of requests, then the rest as ever. `order` names them and `run` writes it. What a program uses of itself is
 //! kept in memory in pieces of 64 KB: scattered over all of it, a start's five megabytes of functions keep fifteen there.
 //!
-//! A function's name ends in a number that changes with each dependency and setting, so it goes by what stands
-//! before that. Names that the program has not are passed over. Whether the linker takes this is tried.
+//! A function's name holds numbers of crates that change with each dependency and setting, so those are left out.
+//! Names that the program has not are passed over. Whether the linker takes this is tried.
 
 use std::env;
 use std::fs;
