@@ -8,6 +8,7 @@
 //! main ┘                 config and telemetry are read by whoever is built from them;
 //!                        webhook takes what the server tells it to the outside
 //!                        oidc is how the server lets people sign in
+//!                        alarm is a timer that whoever waits for a connection sets
 //! ```
 //!
 //! `dialect` knows only `codex` types and does no I/O; `store` knows the domain's plain types and
