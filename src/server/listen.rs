@@ -115,7 +115,7 @@ where
 {
     let from = origin::told(peer);
     if is_http2 {
-        let service = service_fn(move |request| app.call(origin::stamp(request, &from)));
+        let service = service_fn(move |request| app.call(origin::stamp(request, from.as_ref())));
         let mut builder = http2::Builder::new(TokioExecutor::new());
         builder.timer(TokioTimer::new()).keep_alive_interval(Duration::from_secs(30));
         let connection = Box::pin(builder.serve_connection(TokioIo::new(stream), service));
@@ -125,7 +125,7 @@ where
         let turn = stream.turn();
         let service = service_fn(move |request| {
             let busy = turn.begin();
-            let answer = app.call(origin::stamp(request, &from));
+            let answer = app.call(origin::stamp(request, from.as_ref()));
             async { answer.await.map(|response| Answer::of(response, busy)) }
         });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();

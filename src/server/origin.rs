@@ -15,7 +15,7 @@ pub(super) fn told(peer: IpAddr) -> Option<HeaderValue> {
 }
 
 /// A request with nothing told but where its connection comes from.
-pub(super) fn stamp<B>(mut request: Request<B>, peer: &Option<HeaderValue>) -> Request<B> {
+pub(super) fn stamp<B>(mut request: Request<B>, peer: Option<&HeaderValue>) -> Request<B> {
     match peer {
         Some(peer) => drop(request.headers_mut().insert(FROM, peer.clone())),
         None => drop(request.headers_mut().remove(FROM)),
@@ -96,7 +96,7 @@ mod tests {
         let says = || Request::builder().header(FROM, "10.0.0.1").header(FROM, "10.0.0.2").body(()).expect("a request");
         let peer = "192.0.2.9".parse().expect("an address");
         for (peer, expected) in [(told(peer), Some(peer)), (None, None)] {
-            assert_eq!(of(tell(stamp(says(), &peer), &[]).headers()), expected);
+            assert_eq!(of(tell(stamp(says(), peer.as_ref()), &[]).headers()), expected);
         }
     }
 }

@@ -42,6 +42,7 @@ impl StreamEvent<'_> {
 /// Appends a piece of a block, as [`StreamEvent::write`] would: most frames are one, and a serialiser takes longer
 /// than all that comes before it.
 pub(super) fn write_delta(index: u32, delta: BlockDelta<'_>, out: &mut BytesMut) {
+    const BEFORE: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
     let (kind, text): (&[u8], _) = match delta {
         BlockDelta::Text { text } => (br#","delta":{"type":"text_delta","text":"#, text),
         BlockDelta::Thinking { thinking } => (br#","delta":{"type":"thinking_delta","thinking":"#, thinking),
@@ -52,7 +53,6 @@ pub(super) fn write_delta(index: u32, delta: BlockDelta<'_>, out: &mut BytesMut)
             return StreamEvent::ContentBlockDelta { index, delta }.write(out);
         }
     };
-    const BEFORE: &[u8] = b"event: content_block_delta\ndata: {\"type\":\"content_block_delta\",\"index\":";
     out.reserve(BEFORE.len() + kind.len() + text.len() + 16);
     out.extend_from_slice(BEFORE);
     match u8::try_from(index) {
