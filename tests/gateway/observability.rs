@@ -1,6 +1,8 @@
 //! What an operator sees: metrics, log lines, health.
 
 use std::collections::BTreeSet;
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
 use std::process::Command;
 
 use serde_json::{Value, json};
@@ -38,6 +40,32 @@ async fn the_metrics_page_passes_promtool() {
     let output = run(command, &page);
     let said = String::from_utf8_lossy(&output.stderr).into_owned() + &String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success() && said.trim().is_empty(), "{said}\n{page}");
+}
+
+/// Bytes that a pipe holds on Linux: lines on top of them would have to wait for a reader.
+const PIPE: usize = 64 * 1024;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn requests_do_not_wait_for_whoever_reads_the_log_and_no_line_is_lost() {
+    let sim = Sim::start().await;
+    let setup = Setup::new(&sim);
+    setup.import(&sim.expired_account().await);
+    let key = setup.key("ada");
+    let path = setup.root().join("serve.log");
+    assert!(Command::new("mkfifo").arg(&path).status().expect("mkfifo can be run").success());
+    // Open for both, so that opening it waits for nobody either.
+    let log = File::options().read(true).write(true).open(&path).expect("a pipe");
+    let gateway = setup.serve().await;
+    // A request's line has more than 300 bytes.
+    let requests = PIPE / 300;
+    for _ in 0..requests {
+        assert_eq!(gateway.status(&key).await, 200);
+    }
+    let found = tokio::task::spawn_blocking(move || {
+        let lines = BufReader::new(log).lines().map_while(Result::ok);
+        lines.filter(|line| line.contains(r#""message":"request""#)).take(requests).count()
+    });
+    assert_eq!(found.await.expect("no panic"), requests);
 }
 
 /// The series of a page: the metric's name, its labels' names, and the line.
