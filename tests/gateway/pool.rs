@@ -361,5 +361,5 @@ async fn the_history_of_an_accounts_states_is_kept() {
     .await;
     let shown = setup.ok(&["account", "history", &accounts[0].email]);
     assert!(shown.contains("usage_limit_reached"), "{shown}");
-    assert!(gateway.log().contains("an account's state has changed"));
+    eventually("a line", async || gateway.log().contains("an account's state has changed").then_some(())).await;
 }
