@@ -9,7 +9,7 @@ use hyper::body::Incoming;
 use hyper::server::conn::{http1, http2};
 use hyper::service::{Service, service_fn};
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
-use patience::{Answer, Limits, Watched};
+use patience::{Limits, Watched, busy_with};
 use std::convert::Infallible;
 use std::io;
 use std::net::IpAddr;
@@ -126,7 +126,7 @@ where
         let service = service_fn(move |request| {
             let busy = turn.begin();
             let answer = app.call(origin::stamp(request, from.as_ref()));
-            async { answer.await.map(|response| Answer::of(response, busy)) }
+            async { answer.await.map(|response| busy_with(response, busy)) }
         });
         let connection = http1::Builder::new().serve_connection(TokioIo::new(stream), service).with_upgrades();
         Box::pin(to_the_end(Box::pin(connection), http1::UpgradeableConnection::graceful_shutdown, closing))
@@ -152,6 +152,7 @@ async fn to_the_end<C: Future<Output = hyper::Result<()>>>(
 mod tests {
     use super::*;
     use axum::Router;
+    use axum::body::Body;
     use axum::routing::get;
     use hyper_util::service::TowerToHyperService;
     use std::net::SocketAddr;
@@ -167,9 +168,15 @@ mod tests {
     async fn listening() -> (SocketAddr, CancellationToken, JoinHandle<()>) {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
+        // Longer than a connection may rest, before its head and before its body.
         let slow = || async {
-            sleep(OPTIONS.idle_timeout * 2).await;
-            "hello"
+            let long = || sleep(OPTIONS.idle_timeout * 4 / 3);
+            long().await;
+            let body = futures_util::stream::once(async move {
+                long().await;
+                Ok::<_, Infallible>("hello")
+            });
+            ([("content-length", "5")], Body::from_stream(body))
         };
         let routes = Router::new().route("/", get(|| async { "hello" })).route("/slow", get(slow));
         let app = TowerToHyperService::new(routes);

@@ -1,11 +1,11 @@
 //! Which account is next: pure functions and plain state machines, so that every answer can be
 //! explained, simulated and replayed.
 //!
-//! [`choose`] orders candidates, and [`at_home`] spares most requests that; [`condition`] is what is known of one account, with [`quota`] for
-//! its limits and [`health`] for its circuit breaker; [`remedy`] is the table of failures;
-//! [`sessions`] remembers where conversations live; [`retries`] bounds what an outage of the backend
-//! may cost; [`burn`] says how long quota lasts. None of it knows managers, a clock, the network or the store:
-//! times are handed in.
+//! [`choose`] orders candidates, and [`at_home`] spares most requests that; [`condition`] is what is
+//! known of one account, with [`quota`] for its limits and [`health`] for its circuit breaker; [`remedy`]
+//! is the table of failures; [`sessions`] remembers where conversations live; [`retries`] bounds what an
+//! outage of the backend may cost; [`burn`] says how long quota lasts. None of it knows managers, a clock,
+//! the network or the store: times are handed in.
 
 pub mod burn;
 pub mod condition;

@@ -4,11 +4,11 @@
 //! rests lies in somebody's pool, and to end it before they do costs them the request that is just on its way.
 
 use crate::alarm::Alarm;
-use axum::body::{Body, HttpBody};
+use axum::body::HttpBody;
 use axum::http::StatusCode;
 use axum::response::Response;
 use bytes::Bytes;
-use http_body::{Frame, SizeHint};
+use http_body_util::BodyExt as _;
 use std::io;
 use std::pin::Pin;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -75,37 +75,18 @@ impl Drop for Busy {
     }
 }
 
-/// An answer's body; its connection is busy until it has left.
-pub(super) struct Answer {
-    body: Body,
-    _busy: Busy,
-}
-
-impl Answer {
-    pub(super) fn of(response: Response, mut busy: Busy) -> axum::http::Response<Self> {
-        busy.for_ever = response.status() == StatusCode::SWITCHING_PROTOCOLS;
-        response.map(|body| Self { body, _busy: busy })
-    }
-}
-
-impl HttpBody for Answer {
-    type Data = Bytes;
-    type Error = axum::Error;
-
-    fn poll_frame(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-    ) -> Poll<Option<Result<Frame<Bytes>, axum::Error>>> {
-        Pin::new(&mut self.body).poll_frame(context)
-    }
-
-    fn is_end_stream(&self) -> bool {
-        self.body.is_end_stream()
-    }
-
-    fn size_hint(&self) -> SizeHint {
-        self.body.size_hint()
-    }
+/// An answer whose connection is busy until its body has left: that holds on to it.
+pub(super) fn busy_with(
+    response: Response,
+    mut busy: Busy,
+) -> axum::http::Response<impl HttpBody<Data = Bytes, Error = axum::Error> + Send + 'static> {
+    busy.for_ever = response.status() == StatusCode::SWITCHING_PROTOCOLS;
+    response.map(|body| {
+        body.map_err(move |error| {
+            let _ = &busy;
+            error
+        })
+    })
 }
 
 /// A connection that fails when it is waited for in vain.
