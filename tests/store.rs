@@ -115,6 +115,7 @@ on_both_databases![
     slices::what_a_server_has_and_uses_is_seen_by_the_others_and_moves_to_the_ledger,
     slices::exchanges_about_one_holder_come_one_after_the_other,
     slices::a_silent_server_is_dead_when_its_connection_is_gone,
+    slices::a_server_that_gave_an_exchange_up_is_alive,
     slices::a_spent_budget_is_told_by_one_server_and_again_in_its_next_period,
     responses::a_response_is_found_by_its_own_key_only,
     responses::a_response_of_the_same_id_replaces_the_other,

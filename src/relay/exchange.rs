@@ -46,6 +46,8 @@ impl Books {
                         failing_since = Some(Instant::now());
                         tracing::warn!(error, "limits cannot be held together with other servers");
                     }
+                    // If it cannot be done now, the next exchange begins with it.
+                    let _ = tokio::time::timeout(slices.lease() / 3, slices.renew()).await;
                     AGAIN
                 }
             };

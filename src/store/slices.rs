@@ -106,13 +106,19 @@ pub struct Slices {
 /// What must not be used by two at once.
 #[derive(Default)]
 struct Link {
-    /// Open as long as the process lives; anew after an error, whose outcome nobody knows.
+    /// Open as long as the process lives.
     connection: Option<PgConnection>,
+    /// Whether an exchange on it has failed, or was given up: nobody knows what state it is in. It is
+    /// not used any more, but it still shows that this server lives until another does.
+    is_doubtful: bool,
     /// Whose rows for locking are there.
-    known: HashSet<(&'static str, String)>,
+    known: Known,
     /// When dead servers were last looked for, by the database's clock.
     tidied_at: UnixMillis,
 }
+
+/// Holders, and their ids.
+type Known = HashSet<(&'static str, String)>;
 
 /// Sums and other servers, as JSON.
 type SightRow = (Option<String>, Option<String>);
@@ -151,7 +157,8 @@ impl Slices {
 
     /// Shows `decide` what the database knows of each of `asked`, in their order, with the database's
     /// time, and writes what it decides: the server's share, or that it has none. The server's lease
-    /// begins anew. All of it happens, or nothing, or nobody knows: then an error comes back.
+    /// begins anew. All of it happens, or nothing, or nobody knows: then an error comes back, and
+    /// [`Slices::renew`] is to be called; so it is when the future is dropped.
     ///
     /// Nothing of this server's may be written to the ledger meanwhile.
     pub async fn exchange<F>(&self, asked: &[Asked], decide: F) -> Result<()>
@@ -159,18 +166,31 @@ impl Slices {
         F: FnOnce(UnixMillis, Vec<Sight>) -> Vec<Option<Share>> + Send,
     {
         let mut link = self.link.lock().await;
-        // Out of its place until all went well: a connection in an unknown state is not used again.
-        let mut connection = match link.connection.take() {
-            Some(connection) => connection,
-            None => self.connect().await?,
+        let Link { connection, is_doubtful, known, tidied_at } = &mut *link;
+        let connection = match connection {
+            Some(connection) if !*is_doubtful => connection,
+            _ => connection.insert(self.connect().await?),
         };
-        self.make_known(&mut connection, &mut link, asked).await?;
-        let now = self.exchange_on(&mut connection, asked, decide).await?;
-        if link.tidied_at + TIDY < now {
-            self.tidy(&mut connection, now).await?;
-            link.tidied_at = now;
+        *is_doubtful = true;
+        self.make_known(connection, known, asked).await?;
+        let now = self.exchange_on(connection, asked, decide).await?;
+        if *tidied_at + TIDY < now {
+            self.tidy(connection, now).await?;
+            *tidied_at = now;
         }
-        link.connection = Some(connection);
+        *is_doubtful = false;
+        Ok(())
+    }
+
+    /// Ends what is left of an exchange that has failed or was given up, and what it may hold up of the
+    /// others' exchanges, when another connection shows that this server lives: between them it would be
+    /// taken for dead, and what it has be given to others while its requests are under way.
+    pub async fn renew(&self) -> Result<()> {
+        let mut link = self.link.lock().await;
+        if link.is_doubtful {
+            link.connection = Some(self.connect().await?);
+            link.is_doubtful = false;
+        }
         Ok(())
     }
 
@@ -205,10 +225,11 @@ impl Slices {
         Ok(claimed.rows_affected() > 0)
     }
 
-    /// Opens the connection, and takes the lock that shows that it is open.
+    /// Opens the connection, and takes the lock that shows that it is open. It is shared, by what is
+    /// left of an older one of this server's.
     async fn connect(&self) -> Result<PgConnection> {
         let mut connection = self.pool.acquire().await?.detach();
-        sqlx::query("SELECT pg_try_advisory_lock($1, $2)")
+        sqlx::query("SELECT pg_try_advisory_lock_shared($1, $2)")
             .bind(LOCKS)
             .bind(self.lock())
             .execute(&mut connection)
@@ -223,8 +244,8 @@ impl Slices {
     }
 
     /// Makes the rows that are locked, of those who are new.
-    async fn make_known(&self, connection: &mut PgConnection, link: &mut Link, asked: &[Asked]) -> Result<()> {
-        let is_new = |one: &&Asked| !link.known.contains(&(one.holder.as_str(), one.id.clone()));
+    async fn make_known(&self, connection: &mut PgConnection, known: &mut Known, asked: &[Asked]) -> Result<()> {
+        let is_new = |one: &&Asked| !known.contains(&(one.holder.as_str(), one.id.clone()));
         let new: Vec<(&'static str, String)> =
             asked.iter().filter(is_new).map(|one| (one.holder.as_str(), one.id.clone())).collect();
         if new.is_empty() {
@@ -239,7 +260,7 @@ impl Slices {
         .bind(ids)
         .execute(connection)
         .await?;
-        link.known.extend(new);
+        known.extend(new);
         Ok(())
     }
 

@@ -136,6 +136,60 @@ async fn a_budget_holds_when_a_replica_is_killed_and_another_stands_still() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn what_a_replica_has_that_stands_still_while_it_asks_is_given_to_nobody() {
+    let sim = Sim::with(&["--delta-delay", "40"]).await;
+    let Some(mut cluster) = cluster(&sim).await else { return };
+    let key = key_of_team(&cluster, &["--budget", "4000/day"]);
+    for number in 0..3 {
+        let setup = cluster.setup_of(number).clone();
+        cluster.set_setup(number, setup.set("TOLLWAY_LIMITS__MOST_OUTPUT", "3000").set("TOLLWAY_LIMITS__LEASE", "1s"));
+    }
+    cluster.serve().await;
+    let addresses = addresses(&cluster);
+    // Ten seconds with most of the budget.
+    let stream = {
+        let ((http, url), key) = (addresses[1].clone(), key.clone());
+        tokio::spawn(async move { ask((&http, &url), &key, "hello [long 250]").await })
+    };
+    let in_flight = async || (sim.get("stats").await["in_flight"].as_u64() > Some(0)).then_some(());
+    eventually("a stream", in_flight).await;
+    // The replica is stopped where it has asked for the lock of an exchange, and gets it then.
+    let mut own = PgConnection::connect(cluster.database_url()).await.expect("a connection");
+    let mut held = own.begin().await.expect("a transaction");
+    sqlx::query("SELECT 1 FROM limit_subjects FOR UPDATE").execute(&mut *held).await.expect("a lock");
+    let mut watch = PgConnection::connect(cluster.database_url()).await.expect("a connection");
+    let mut waits = async || {
+        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
+        let (count,): (i64,) = sqlx::query_as(waiting).fetch_one(&mut watch).await.expect("a count");
+        count > 0
+    };
+    loop {
+        eventually("an exchange that waits", async || waits().await.then_some(())).await;
+        cluster.pause(1);
+        if waits().await {
+            break;
+        }
+        // It had just given up.
+        cluster.resume(1);
+    }
+    held.commit().await.expect("an end");
+    // Another asks for as much while nothing is heard of the first, and is there when it goes on.
+    let other = {
+        let ((http, url), key) = (addresses[0].clone(), key.clone());
+        tokio::spawn(async move { ask((&http, &url), &key, "hello").await })
+    };
+    tokio::time::sleep(Duration::from_secs(3)).await;
+    cluster.resume(1);
+    for answer in [stream, other] {
+        let (status, text) = answer.await.expect("a task").expect("an answer");
+        assert_eq!(status, 200, "{text}");
+    }
+    let most = sim.get("stats").await["max_in_flight"].as_u64();
+    assert_eq!(most, Some(1), "there was room for one at a time");
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn ten_places_are_ten_on_three_replicas_and_can_be_had_on_one() {
     let sim = Sim::with(&["--delta-delay", "10"]).await;
     let Some(mut cluster) = cluster(&sim).await else { return };

@@ -113,6 +113,34 @@ pub(crate) async fn a_silent_server_is_dead_when_its_connection_is_gone(db: Data
     }
 }
 
+pub(crate) async fn a_server_that_gave_an_exchange_up_is_alive(db: Database) {
+    let store = db.store().await;
+    let Some([one, two]) = servers(&store, Duration::from_millis(100)) else { return };
+    exchange(&one, &[asked("t", 7)], Some(share(100))).await;
+    let is_dead = async || {
+        let seen = exchange(&two, &[asked("t", 0)], None).await;
+        seen[0].others.iter().map(|other| other.is_dead).collect::<Vec<_>>()
+    };
+    // As when it wakes up after its lease in the middle of one that it gives no more time.
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    let asked = [asked("t", 7)];
+    let given_up = tokio::time::timeout(Duration::ZERO, one.exchange(&asked, |_, _| panic!("no time"))).await;
+    assert!(given_up.is_err());
+    one.renew().await.unwrap();
+    for _ in 0..20 {
+        assert_eq!(is_dead().await, [false]);
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    // It goes on, and its other connection shows the same.
+    exchange(&one, &asked, Some(share(100))).await;
+    tokio::time::sleep(Duration::from_millis(800)).await;
+    assert_eq!(is_dead().await, [false]);
+    drop(one);
+    while is_dead().await != [true] {
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+}
+
 pub(crate) async fn a_spent_budget_is_told_by_one_server_and_again_in_its_next_period(db: Database) {
     let store = db.store().await;
     let Some([one, two]) = servers(&store, Duration::from_secs(10)) else { return };
