@@ -133,7 +133,7 @@ pub fn main() -> ExitCode {
         eprintln!("error: a TLS provider was installed before ours");
         return ExitCode::FAILURE;
     }
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+    let runtime = match runtime() {
         Ok(runtime) => runtime,
         Err(error) => {
             eprintln!("error: cannot start: {error}");
@@ -150,6 +150,19 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// With one thread, tasks have their turns one after the other: those of many requests that are at the same
+/// point come together, and find that point's code in the processor's cache. With several, a task that is
+/// woken goes first, so that each request takes all its ways by itself, which costs a tenth more where there
+/// is but one thread (docs/performance.md).
+fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
+    use tokio::runtime::Builder;
+    // The variable is tokio's own.
+    let wanted = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse::<usize>().ok());
+    let threads = wanted.or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZero::get));
+    let mut builder = if threads == Some(1) { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.enable_all().build()
 }
 
 /// Forbids core dumps and debuggers: this process's memory holds tokens in the clear. Both are needed,

@@ -37,7 +37,15 @@ async fn rest(mut answer: Response, mut read: String) -> String {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn sigterm_lets_streams_finish_and_refuses_new_requests() {
-    let (_sim, mut gateway, key, streams) = with_streams_in_flight(|setup| setup).await;
+    // Another scheduler serves where there is one processor.
+    for threads in ["1", "2"] {
+        sigterm_lets_streams_finish(threads).await;
+    }
+}
+
+async fn sigterm_lets_streams_finish(threads: &str) {
+    let with_threads = |setup: Setup| setup.set("TOKIO_WORKER_THREADS", threads);
+    let (_sim, mut gateway, key, streams) = with_streams_in_flight(with_threads).await;
     assert_eq!(gateway.ops_page("/readyz").await.0, 200);
     gateway.terminate();
     eventually("red readiness", async || (gateway.ops_page("/readyz").await.0 == 503).then_some(())).await;

@@ -96,11 +96,12 @@ pub(crate) fn run(mut command: Command, input: &str) -> Output {
     child.wait_with_output().expect("the output can be read")
 }
 
-/// A command with nothing of the test's own environment but what programs need to run.
+/// A command with nothing of the test's own environment but what programs need to run, and how many threads a
+/// gateway is to have, for a run of all tests with another number.
 pub(crate) fn clean(program: impl AsRef<OsStr>) -> Command {
     let mut command = Command::new(program);
     command.env_clear();
-    for name in ["PATH", "HOME", "LANG", "TMPDIR"] {
+    for name in ["PATH", "HOME", "LANG", "TMPDIR", "TOKIO_WORKER_THREADS"] {
         if let Some(value) = std::env::var_os(name) {
             command.env(name, value);
         }
