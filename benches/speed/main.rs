@@ -43,6 +43,10 @@ use client::{Dialect, Seen, load};
 use contender::Contender;
 use options::Options;
 
+/// The bare program's is the gateway's.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// What is done to a contender.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Scenario {

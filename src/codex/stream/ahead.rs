@@ -108,6 +108,9 @@ impl Shelf {
     fn put(&mut self, chunk: &[u8]) {
         if self.bytes.is_empty() {
             self.bytes.reserve(self.likely.max(chunk.len()));
+        } else if self.bytes.capacity() < self.bytes.len() + chunk.len() {
+            // A second one is seldom the last.
+            self.bytes.reserve(chunk.len().max(FIRST));
         }
         self.bytes.extend_from_slice(chunk);
     }
