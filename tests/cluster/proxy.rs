@@ -1,12 +1,10 @@
-//! A way to the database that can be made long: each piece of data waits before it goes on.
+//! A way to the database that can be held up: each piece of data waits until it may go on.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 /// The kind of a message by which Postgres notifies.
@@ -15,8 +13,8 @@ const NOTIFICATION: u8 = b'A';
 /// Passes bytes on, until it is dropped.
 pub(crate) struct Proxy {
     pub(crate) address: SocketAddr,
-    /// How long each piece of data waits, milliseconds.
-    delay: Arc<AtomicU64>,
+    /// Whether data may go on.
+    open: watch::Sender<bool>,
     accepting: JoinHandle<()>,
 }
 
@@ -34,27 +32,31 @@ impl Proxy {
     async fn leading_to(target: String, is_mute: bool) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
         let address = listener.local_addr().expect("its address");
-        let delay = Arc::new(AtomicU64::new(0));
-        let slow = delay.clone();
+        let (open, gate) = watch::channel(true);
         let accepting = tokio::spawn(async move {
             while let Ok((here, _)) = listener.accept().await {
                 let Ok(there) = TcpStream::connect(&target).await else { continue };
                 let (questions, to_client) = here.into_split();
                 let (answers, to_server) = there.into_split();
-                tokio::spawn(pass(questions, to_server, slow.clone()));
+                tokio::spawn(pass(questions, to_server, gate.clone()));
                 if is_mute {
                     tokio::spawn(pass_all_but_notifications(answers, to_client));
                 } else {
-                    tokio::spawn(pass(answers, to_client, slow.clone()));
+                    tokio::spawn(pass(answers, to_client, gate.clone()));
                 }
             }
         });
-        Self { address, delay, accepting }
+        Self { address, open, accepting }
     }
 
-    /// Makes each piece of data wait, in either direction.
-    pub(crate) fn slow_down(&self, delay: Duration) {
-        self.delay.store(u64::try_from(delay.as_millis()).expect("a short time"), Ordering::Relaxed);
+    /// From now on nothing comes through, in either direction; nor is anything lost.
+    pub(crate) fn hold(&self) {
+        self.open.send_replace(false);
+    }
+
+    /// All that waits goes on, and what comes after it.
+    pub(crate) fn release(&self) {
+        self.open.send_replace(true);
     }
 }
 
@@ -67,12 +69,11 @@ impl Drop for Proxy {
 async fn pass(
     mut from: tokio::net::tcp::OwnedReadHalf,
     mut to: tokio::net::tcp::OwnedWriteHalf,
-    delay: Arc<AtomicU64>,
+    mut gate: watch::Receiver<bool>,
 ) {
     let mut piece = vec![0; 64 * 1024];
     while let Ok(length) = from.read(&mut piece).await {
-        tokio::time::sleep(Duration::from_millis(delay.load(Ordering::Relaxed))).await;
-        if length == 0 || to.write_all(&piece[..length]).await.is_err() {
+        if gate.wait_for(|open| *open).await.is_err() || length == 0 || to.write_all(&piece[..length]).await.is_err() {
             return;
         }
     }

@@ -1,7 +1,5 @@
 //! SIGTERM: nobody new, everybody else to the end.
 
-use std::time::Duration;
-
 use reqwest::Response;
 use serde_json::json;
 
@@ -111,9 +109,8 @@ async fn a_refresh_under_way_at_sigterm_is_stored() {
 #[tokio::test(flavor = "multi_thread")]
 async fn an_idle_gateway_stops_at_once() {
     let sim = Sim::start().await;
-    let (mut gateway, _) = Gateway::with_accounts(&sim, &[]).await;
+    // Much longer than this test waits for its end.
+    let mut gateway = Setup::new(&sim).set("TOLLWAY_SERVER__DRAIN_GRACE", "1h").serve().await;
     gateway.terminate();
-    let start = std::time::Instant::now();
     assert_eq!(gateway.ended().await, Some(0));
-    assert!(start.elapsed() < Duration::from_secs(5), "{:?}", start.elapsed());
 }
