@@ -152,17 +152,31 @@ pub fn main() -> ExitCode {
     }
 }
 
+/// How many threads serve; the name is tokio's.
+const THREADS: &str = "TOKIO_WORKER_THREADS";
+
 /// With one thread, tasks have their turns one after the other: those of many requests that are at the same
 /// point come together, and find that point's code in the processor's cache. With several, a task that is
 /// woken goes first, so that each request takes all its ways by itself, which costs a tenth more where there
 /// is but one thread (docs/performance.md).
 fn runtime() -> std::io::Result<tokio::runtime::Runtime> {
     use tokio::runtime::Builder;
-    // The variable is tokio's own.
-    let wanted = std::env::var("TOKIO_WORKER_THREADS").ok().and_then(|threads| threads.parse::<usize>().ok());
-    let threads = wanted.or_else(|| std::thread::available_parallelism().ok().map(std::num::NonZero::get));
-    let mut builder = if threads == Some(1) { Builder::new_current_thread() } else { Builder::new_multi_thread() };
-    builder.enable_all().build()
+    let threads = threads(std::env::var_os(THREADS).as_deref())?;
+    let mut builder = if threads == 1 { Builder::new_current_thread() } else { Builder::new_multi_thread() };
+    builder.worker_threads(threads).enable_all().build()
+}
+
+/// As many as there are processors, unless the variable names another number.
+fn threads(wanted: Option<&std::ffi::OsStr>) -> std::io::Result<usize> {
+    let number = match wanted {
+        None => std::thread::available_parallelism().ok(),
+        Some(text) => {
+            let number = text.to_str().and_then(|text| text.parse().ok());
+            let fault = || format!("{THREADS} is a number from 1 on, and not {}", text.display());
+            Some(number.ok_or_else(|| std::io::Error::other(fault()))?)
+        }
+    };
+    Ok(number.map_or(1, std::num::NonZero::get))
 }
 
 /// Forbids core dumps and debuggers: this process's memory holds tokens in the clear. Both are needed,
@@ -204,4 +218,19 @@ async fn run(cli: Cli) -> Result<ExitCode> {
         Command::Version => say!("tollway {}", env!("CARGO_PKG_VERSION"))?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_are_as_many_threads_as_are_asked_for_and_what_is_no_number_is_refused() {
+        assert!(threads(None).is_ok_and(|threads| threads > 0));
+        assert!(threads(Some("3".as_ref())).is_ok_and(|threads| threads == 3));
+        for text in ["0", "", "two", "-1"] {
+            let fault = threads(Some(text.as_ref())).map_err(|error| error.to_string());
+            assert_eq!(fault, Err(format!("TOKIO_WORKER_THREADS is a number from 1 on, and not {text}")));
+        }
+    }
 }

@@ -141,8 +141,8 @@ async fn what_a_replica_has_that_stands_still_while_it_asks_is_given_to_nobody()
     let Some(mut cluster) = cluster(&sim).await else { return };
     let key = key_of_team(&cluster, &["--budget", "4000/day"]);
     for number in 0..3 {
-        let setup = cluster.setup_of(number).clone();
-        cluster.set_setup(number, setup.set("TOLLWAY_LIMITS__MOST_OUTPUT", "3000").set("TOLLWAY_LIMITS__LEASE", "1s"));
+        cluster.set(number, "TOLLWAY_LIMITS__MOST_OUTPUT", "3000");
+        cluster.set(number, "TOLLWAY_LIMITS__LEASE", "1s");
     }
     cluster.serve().await;
     let addresses = addresses(&cluster);
@@ -158,16 +158,16 @@ async fn what_a_replica_has_that_stands_still_while_it_asks_is_given_to_nobody()
     let mut held = own.begin().await.expect("a transaction");
     sqlx::query("SELECT 1 FROM limit_subjects FOR UPDATE").execute(&mut *held).await.expect("a lock");
     let mut watch = PgConnection::connect(cluster.database_url()).await.expect("a connection");
-    let mut waits = async || {
-        let waiting = "SELECT COUNT(*) FROM pg_stat_activity
-                       WHERE datname = current_database() AND wait_event_type = 'Lock'";
-        let (count,): (i64,) = sqlx::query_as(waiting).fetch_one(&mut watch).await.expect("a count");
+    let mut are = async |what: &'static str| {
+        let (count,): (i64,) = sqlx::query_as(what).fetch_one(&mut watch).await.expect("a count");
         count > 0
     };
+    let waiting = "SELECT COUNT(*) FROM pg_stat_activity
+                   WHERE datname = current_database() AND wait_event_type = 'Lock'";
     loop {
-        eventually("an exchange that waits", async || waits().await.then_some(())).await;
+        eventually("an exchange that waits", async || are(waiting).await.then_some(())).await;
         cluster.pause(1);
-        if waits().await {
+        if are(waiting).await {
             break;
         }
         // It had just given up.
@@ -179,7 +179,9 @@ async fn what_a_replica_has_that_stands_still_while_it_asks_is_given_to_nobody()
         let ((http, url), key) = (addresses[0].clone(), key.clone());
         tokio::spawn(async move { ask((&http, &url), &key, "hello").await })
     };
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    let leased = "SELECT COUNT(*) FROM replicas WHERE expires_at > EXTRACT(EPOCH FROM clock_timestamp()) * 1000";
+    eventually("a lease that is over", async || (!are(leased).await).then_some(())).await;
+    eventually("another that waits", async || are(waiting).await.then_some(())).await;
     cluster.resume(1);
     for answer in [stream, other] {
         let (status, text) = answer.await.expect("a task").expect("an answer");

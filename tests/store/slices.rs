@@ -38,6 +38,12 @@ async fn exchange(slices: &Slices, asked: &[Asked], share: Option<Share>) -> Vec
     seen
 }
 
+/// Whether each of the others is dead to this server.
+async fn are_dead(slices: &Slices) -> Vec<bool> {
+    let seen = exchange(slices, &[asked("t", 0)], None).await;
+    seen[0].others.iter().map(|other| other.is_dead).collect()
+}
+
 /// Two servers; none where there can be only one.
 fn servers(store: &Store, lease: Duration) -> Option<[Slices; 2]> {
     Some([Slices::new(store, "one".to_owned(), lease)?, Slices::new(store, "two".to_owned(), lease)?])
@@ -99,16 +105,12 @@ pub(crate) async fn a_silent_server_is_dead_when_its_connection_is_gone(db: Data
     let store = db.store().await;
     let Some([one, two]) = servers(&store, Duration::from_millis(100)) else { return };
     exchange(&one, &[asked("t", 7)], Some(share(100))).await;
-    let is_dead = async || {
-        let seen = exchange(&two, &[asked("t", 0)], None).await;
-        seen[0].others.iter().map(|other| other.is_dead).collect::<Vec<_>>()
-    };
-    assert_eq!(is_dead().await, [false]);
+    assert_eq!(are_dead(&two).await, [false]);
     // Its lease and the grace after it are over, but it may be paused.
     tokio::time::sleep(Duration::from_millis(800)).await;
-    assert_eq!(is_dead().await, [false]);
+    assert_eq!(are_dead(&two).await, [false]);
     drop(one);
-    while is_dead().await != [true] {
+    while are_dead(&two).await != [true] {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
@@ -117,10 +119,6 @@ pub(crate) async fn a_server_that_gave_an_exchange_up_is_alive(db: Database) {
     let store = db.store().await;
     let Some([one, two]) = servers(&store, Duration::from_millis(100)) else { return };
     exchange(&one, &[asked("t", 7)], Some(share(100))).await;
-    let is_dead = async || {
-        let seen = exchange(&two, &[asked("t", 0)], None).await;
-        seen[0].others.iter().map(|other| other.is_dead).collect::<Vec<_>>()
-    };
     // As when it wakes up after its lease in the middle of one that it gives no more time.
     tokio::time::sleep(Duration::from_millis(800)).await;
     let asked = [asked("t", 7)];
@@ -128,15 +126,15 @@ pub(crate) async fn a_server_that_gave_an_exchange_up_is_alive(db: Database) {
     assert!(given_up.is_err());
     one.renew().await.unwrap();
     for _ in 0..20 {
-        assert_eq!(is_dead().await, [false]);
+        assert_eq!(are_dead(&two).await, [false]);
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     // It goes on, and its other connection shows the same.
     exchange(&one, &asked, Some(share(100))).await;
     tokio::time::sleep(Duration::from_millis(800)).await;
-    assert_eq!(is_dead().await, [false]);
+    assert_eq!(are_dead(&two).await, [false]);
     drop(one);
-    while is_dead().await != [true] {
+    while are_dead(&two).await != [true] {
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
